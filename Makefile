@@ -1,0 +1,51 @@
+# Every target sets up what it needs; `make help` lists them.
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test test-slow lint style bench backbone publish clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Make the virtual environment from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: setup ## Reproduce everything: data, adapters, pictures, scores, table, figures
+	dvc repro
+
+test: setup ## Run the tests (minutes)
+	python -m pytest
+
+test-slow: setup ## Run the long tests too
+	python -m pytest -m "slow or not slow"
+
+lint: setup ## Check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+style: setup ## Repair style
+	ruff check --fix .
+	ruff format .
+
+bench: setup ## Measure speed and memory against other ways of doing the same work
+	python benchmarks/training_step.py
+
+backbone: setup ## Train the small backbone from scratch (hours); publish it with `make publish`
+	dvc repro backbone/dvc.yaml
+
+publish: setup ## Publish the trained backbone in this repository
+	rm -rf backbone/emoji && cp -r backbone/models/pipeline backbone/emoji
+	dvc add --quiet backbone/emoji.dvc backbone/emoji
+	dvc push --remote published backbone/emoji.dvc
+
+clean: ## Delete results and caches that `make repro` makes again
+	rm -rf models samples results metrics data/encoded data/backbone data/shards .resume

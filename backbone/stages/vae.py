@@ -1,0 +1,33 @@
+"""Stage `vae`: train the autoencoder on the training concepts."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.backbone.recipes import vae
+from adapterbench.backbone.recipes.pictures import load_pictures
+from adapterbench.backbone.recipes.run import log_values, resume_file, write_metrics
+from adapterbench.config import load_params
+from adapterbench.files import publish
+from adapterbench.stage import run
+
+
+def main(
+    shards: Annotated[Path, Option(help="Shards of the project's stage prepare.")],
+    out: Annotated[Path, Option(help="Folder of the model.")],
+    metrics: Annotated[Path, Option(help="JSON of the metrics.")],
+) -> None:
+    """Train the autoencoder on the training concepts."""
+    params = load_params(vae.VaeParams, "vae")
+    resume = resume_file("vae", params)
+    model, fitted = vae.train(params, load_pictures(shards, "train"), resume, log_values)
+    held_out = load_pictures(shards, "validation").pixels
+    psnr = float(vae.psnr(vae.reconstruct(model, held_out), held_out).mean())
+    with publish(out) as folder:
+        vae.save(model, folder)
+    write_metrics(metrics, fitted, resume, {"psnr": psnr})
+
+
+if __name__ == "__main__":
+    run(main)

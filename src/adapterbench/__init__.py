@@ -1,0 +1,1 @@
+"""Train, sample, score and compare light image-prompt adapters for Stable Diffusion."""

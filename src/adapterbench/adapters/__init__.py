@@ -1,0 +1,1 @@
+"""Light image-prompt adapters over a frozen diffusers UNet."""

@@ -1,0 +1,40 @@
+"""IP-Adapter's decoupled cross-attention (Ye et al. 2023, equation 5)."""
+
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+from adapterbench.adapters.branch import DecoupledBranch, attend, copy_of
+from adapterbench.config import Section
+
+
+class Params(Section):
+    """Fields of a variant with `attention: decoupled`: none."""
+
+
+def build(_params: Params, attn: Attention) -> DecoupledBranch:
+    """The branch of one layer."""
+    return Decoupled(attn)
+
+
+class Decoupled(DecoupledBranch):
+    """`Z_new = W_O (Attn(Q, K, V) + lambda Attn(Q, K', V'))`, `K' = y W'_K`, `V' = y W'_V`.
+
+    `y (B, M, D)` are the image tokens; the new `W'_K, W'_V` start as copies of `W_K, W_V`.
+    """
+
+    def __init__(self, attn: Attention) -> None:
+        super().__init__()
+        self.to_k = copy_of(attn.to_k)
+        self.to_v = copy_of(attn.to_v)
+
+    def combine(
+        self,
+        attn: Attention,
+        features: Tensor,  # noqa: ARG002
+        query: Tensor,
+        attended: Tensor,
+        tokens: Tensor,
+    ) -> Tensor:
+        """See `DecoupledBranch.combine`."""
+        image = attend(attn, query, self.to_k(tokens), self.to_v(tokens))
+        return attn.to_out[0](attended + self.scale * image)

@@ -1,0 +1,69 @@
+"""Decoupled cross-attention whose image branch is the frozen layer under LoRA (Hu et al. 2021)."""
+
+from typing import Annotated
+
+from diffusers.models.attention_processor import Attention
+from peft import LoraConfig
+from peft.tuners.lora import Linear as LoraLinear
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapterbench.adapters.branch import DecoupledBranch, FrozenLinear, attend
+from adapterbench.config import Count, Section
+
+
+class Params(Section):
+    """Fields of a variant with `attention: lora`."""
+
+    rank: Count
+    """Rank r of each of the four LoRAs of a layer."""
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """LoRA's alpha; the rank when left out."""
+
+
+def build(params: Params, attn: Attention) -> DecoupledBranch:
+    """The branch of one layer."""
+    return Lora(attn, params.rank, params.rank if params.alpha is None else params.alpha)
+
+
+class Lora(DecoupledBranch):
+    """`Z_new = W_O Attn(Q, K, V) + b_O + lambda W'_O Attn(Q', K', V')`.
+
+    `Q' = Z W'_Q`, `K' = y W'_K`, `V' = y W'_V` with `y (B, M, D)` the image tokens and
+    `W' = W + (alpha / r) B A`. `B` starts at zero, where this is a fresh `decoupled` branch. The
+    bias `b_O` counts once.
+    """
+
+    to_q: nn.Module
+    to_k: nn.Module
+    to_v: nn.Module
+    to_out: nn.Module
+
+    def __init__(self, attn: Attention, rank: int, alpha: float) -> None:
+        super().__init__()
+        config = LoraConfig(r=rank, lora_alpha=alpha)
+        for name, layer in frozen_layers(attn).items():
+            adapted = LoraLinear(FrozenLinear(layer), "default", config, r=rank, lora_alpha=alpha)
+            setattr(self, name, adapted)
+
+    def bind(self, attn: Attention) -> None:
+        """See `Branch.bind`."""
+        for name, layer in frozen_layers(attn).items():
+            getattr(self, name).base_layer.share(layer)
+
+    def combine(
+        self,
+        attn: Attention,
+        features: Tensor,
+        query: Tensor,  # noqa: ARG002
+        attended: Tensor,
+        tokens: Tensor,
+    ) -> Tensor:
+        """See `DecoupledBranch.combine`."""
+        image = attend(attn, self.to_q(features), self.to_k(tokens), self.to_v(tokens))
+        return attn.to_out[0](attended) + self.scale * self.to_out(image)
+
+
+def frozen_layers(attn: Attention) -> dict[str, nn.Linear]:
+    """`W_Q, W_K, W_V, W_O` of a layer, by the name of their LoRA."""
+    return {"to_q": attn.to_q, "to_k": attn.to_k, "to_v": attn.to_v, "to_out": attn.to_out[0]}

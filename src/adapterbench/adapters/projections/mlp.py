@@ -1,0 +1,32 @@
+"""A deeper projection in the place of IP-Adapter's linear layer."""
+
+from itertools import pairwise
+
+from torch import nn
+
+from adapterbench.config import Count, Section
+
+
+class Params(Section):
+    """Fields of a variant with `projection: mlp`."""
+
+    tokens: Count
+    """Image tokens K."""
+    hidden_layers: Count
+    """Hidden layers, a GELU after each."""
+    expansion: Count
+    """Width of a hidden layer, in multiples of the embedding's width."""
+
+
+def build(params: Params, embed_dim: int, width: int) -> nn.Module:
+    """`c -> e c -> .. -> e c -> K D`, then LayerNorm: `(B, embed_dim)` to `(B, K, width)`."""
+    widths = [embed_dim] + [params.expansion * embed_dim] * params.hidden_layers
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.GELU()]
+    return nn.Sequential(
+        *layers,
+        nn.Linear(widths[-1], params.tokens * width),
+        nn.Unflatten(-1, (params.tokens, width)),
+        nn.LayerNorm(width),
+    )

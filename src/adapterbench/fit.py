@@ -1,0 +1,181 @@
+"""One optimisation loop for everything that is trained here: exact to resume, quiet to read.
+
+All randomness is drawn from (seed, step), and the learning rate is a function of the step, so a
+checkpoint is the weights, the optimiser's moments and the step number; nothing else has a state.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from adapterbench.config import FitParams
+from adapterbench.errors import UserError
+from adapterbench.files import publish
+
+log = logging.getLogger(__name__)
+
+Loss = Callable[[int, torch.Generator], Tensor]
+"""(step, generator) -> scalar loss; draws from the generator alone."""
+
+
+@dataclass
+class Fitted:
+    """What a finished fit cost and how its loss went."""
+
+    seconds: float
+    """Seconds in the loop of this process (a resumed run counts its own part)."""
+    samples_per_second: float
+    """Training speed of this process."""
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean loss since the last entry)."""
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A CPU generator that depends on all `numbers`, such as (seed, step)."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 0x9E3779B97F4A7C15 + number + 1) % 2**63
+    return torch.Generator().manual_seed(mixed)
+
+
+def batch_indices(size: int, batch: int, seed: int, step: int) -> Tensor:
+    """Sample numbers of a step `(batch,)`: epochs in a fresh order each, cut into batches.
+
+    A pure function, so that a resumed run sees the batches of an unbroken one.
+    """
+    first = step * batch
+    epochs = range(first // size, (first + batch - 1) // size + 1)
+    order = torch.cat([torch.randperm(size, generator=seeded(seed, epoch)) for epoch in epochs])
+    start = first - epochs[0] * size
+    return order[start : start + batch]
+
+
+def learning_rate(step: int, params: FitParams) -> float:
+    """Linear warm-up, then cosine to zero at `params.steps`."""
+    if step < params.warmup_steps:
+        return params.learning_rate * (step + 1) / params.warmup_steps
+    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
+    return params.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def fit(
+    weights: list[nn.Parameter],
+    loss: Loss,
+    params: FitParams,
+    resume: Path,
+    on_log: Callable[[int, dict[str, float]], None] = lambda step, values: None,
+    label: str = "train",
+) -> Fitted:
+    """Minimise `loss` over `weights`, in place.
+
+    Args:
+        weights: what is trained, always in the same order.
+        resume: checkpoint file; read when it exists, removed by the caller after publishing.
+        on_log: called every `log_every` steps with `loss`, `learning_rate`, `samples_per_second`.
+
+    Raises:
+        UserError: the loss or the gradient is not finite; the last checkpoint is from before.
+    """
+    optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, betas=(0.9, 0.99),
+                                  weight_decay=params.weight_decay)
+    ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
+    state = State(weights, optimizer, ema)
+    fitted = Fitted(0.0, 0.0)
+    start = state.load(resume, fitted) if resume.exists() else 0
+    total, since, began, last = 0.0, 0, time.perf_counter(), time.perf_counter()
+    with tqdm(total=params.steps, initial=start, desc=label, unit="step", mininterval=1) as bar:
+        for step in range(start, params.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, params)
+            value = loss(step, seeded(params.seed, step, 1))
+            value.backward()
+            norm = nn.utils.clip_grad_norm_(weights, params.max_grad_norm)
+            total, since = total + value.item(), since + 1
+            if not (math.isfinite(total) and torch.isfinite(norm)):
+                raise UserError(
+                    f"{label}: the loss is not finite at step {step} "
+                    f"(loss {value.item()}, gradient norm {norm.item()}): lower learning_rate "
+                    f"(now {params.learning_rate}) or look for bad inputs; nothing was published"
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if params.ema_decay:
+                ema.step(weights)
+            bar.update()
+            done = step + 1
+            if done % params.log_every == 0 or done == params.steps:
+                now = time.perf_counter()
+                speed = since * params.batch_size / (now - last)
+                fitted.losses.append((done, total / since))
+                on_log(done, {"loss": total / since, "learning_rate": learning_rate(step, params),
+                              "samples_per_second": speed})
+                bar.set_postfix_str(f"loss {total / since:.4f}, {speed:.0f} img/s")
+                total, since, last = 0.0, 0, now
+            if done % params.checkpoint_every == 0 and done < params.steps:
+                state.save(resume, done, fitted)
+    if params.ema_decay:
+        ema.copy_to(weights)
+    fitted.seconds = time.perf_counter() - began
+    fitted.samples_per_second = (params.steps - start) * params.batch_size / fitted.seconds
+    return fitted
+
+
+class State:
+    """What a checkpoint holds, as one safetensors file."""
+
+    def __init__(
+        self, weights: list[nn.Parameter], optimizer: torch.optim.Optimizer, ema: EMAModel
+    ) -> None:
+        self.weights, self.optimizer, self.ema = weights, optimizer, ema
+
+    def save(self, path: Path, step: int, fitted: Fitted) -> None:
+        """Write weights, averages, moments and the step."""
+        tensors: dict[str, Tensor] = {"losses": torch.tensor(fitted.losses, dtype=torch.float64)}
+        for number, weight in enumerate(self.weights):
+            tensors[f"{number}.weight"] = weight.detach()
+            tensors[f"{number}.average"] = self.ema.shadow_params[number]
+            for name, value in self.optimizer.state[weight].items():
+                tensors[f"{number}.state.{name}"] = value
+        metadata = {"step": str(step), "ema_step": str(self.ema.optimization_step)}
+        with publish(path) as beside:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata)
+
+    @torch.no_grad()
+    def load(self, path: Path, fitted: Fitted) -> int:
+        """Restore everything; return the number of steps done."""
+        with opened(path) as file:
+            metadata = file.metadata()
+            for number, weight in enumerate(self.weights):
+                weight.copy_(file.get_tensor(f"{number}.weight"))
+                self.ema.shadow_params[number].copy_(file.get_tensor(f"{number}.average"))
+                self.optimizer.state[weight] = {
+                    name: file.get_tensor(f"{number}.state.{name}")
+                    for name in ("step", "exp_avg", "exp_avg_sq")
+                }
+            self.ema.optimization_step = int(metadata["ema_step"])
+            fitted.losses = [(int(s), v) for s, v in file.get_tensor("losses").tolist()]
+        log.info("resuming at step %s", metadata["step"])
+        return int(metadata["step"])
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[safe_open]:
+    """Open a checkpoint; a damaged one is a line that says what to do."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"checkpoint {path} does not fit this run ({error}): delete it to start over"
+        ) from error

@@ -1,0 +1,1 @@
+"""From per-image scores to tables, plain words, figures and one page."""

@@ -1,0 +1,318 @@
+"""The figures of the report: the same pixels for the same numbers, for print and colour-blind."""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from PIL import Image
+
+from adapterbench.errors import UserError
+from adapterbench.files import publish
+from adapterbench.report.methods import BASELINES, FLOORS, PROTOCOLS, label
+from adapterbench.report.metrics import SCORES, TRAINABLE, Metric
+from adapterbench.report.pictures import thumbnail
+from adapterbench.report.table import Comparison
+
+DPI = 200
+MARKERS = "osD^vPX<>*"
+DASHES = {
+    "no_prompt": (0, (1, 1.5)),
+    "text_only": (0, (6, 2)),
+    "shuffled_reference": (0, (3, 1.5, 1, 1.5)),
+    "reference": "solid",
+}
+GREY = "0.35"
+Colour = str | tuple[float, ...]
+
+SIDE = 230
+"""Side of a grid cell, pixels at `DPI`."""
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "savefig.dpi": DPI,
+    "figure.dpi": DPI,
+    "text.parse_math": False,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of all figures; matplotlib's own settings are as before afterwards."""
+    with sns.axes_style("whitegrid"), mpl.rc_context(STYLE):
+        yield
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG without time stamp or program version."""
+    with publish(path) as beside, style():
+        figure.savefig(beside, format="png", metadata={"Software": None})
+
+
+def looks(variants: Sequence[str]) -> dict[str, tuple[tuple[float, ...], str]]:
+    """Colour and marker of each variant, told apart by either alone."""
+    colours = sns.color_palette("colorblind", len(variants))
+    return dict(zip(variants, zip(colours, cycle(MARKERS), strict=False), strict=False))
+
+
+def pareto(comparison: Comparison) -> Figure:
+    """Trainable parameters against each score, with intervals, floors and ceiling."""
+    rows = {method: comparison.row(method) for method in comparison.rows["method"]}
+    with style():
+        figure = Figure(figsize=(9.2, 4.2), layout="constrained")
+        for ax, metric in zip(figure.subplots(1, 2), reversed(SCORES), strict=True):
+            for variant, (colour, marker) in looks(comparison.variants).items():
+                row = rows[variant]
+                ax.errorbar(
+                    row[TRAINABLE.key],
+                    row[metric.key],
+                    yerr=[[side] for side in arms(row, metric)],
+                    fmt=marker,
+                    color=colour,
+                    markeredgecolor="black",
+                    markeredgewidth=0.5,
+                    markersize=7,
+                    capsize=3,
+                    label=label(variant),
+                )
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+            ax.xaxis.set_minor_formatter(EngFormatter(sep=""))
+            thin_out(ax, [rows[variant][TRAINABLE.key] for variant in comparison.variants])
+            ax.set_xlabel(f"{TRAINABLE.label} (log scale)")
+            ax.set_ylabel(f"{metric.label}, {metric.better} is better")
+            ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol]}")
+            draw_baselines(ax, {method: rows[method][metric.key] for method in BASELINES})
+        handles, labels = ax.get_legend_handles_labels()
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=ceil(len(labels) / ceil(len(labels) / 5)),
+        )
+    return figure
+
+
+def arms(row: Mapping[str, Any], metric: Metric) -> tuple[float, float]:
+    """Lengths of the interval's two arms."""
+    mean = row[metric.key]
+    return max(mean - row[f"{metric.key}_lo"], 0.0), max(row[f"{metric.key}_hi"] - mean, 0.0)
+
+
+def thin_out(ax: Axes, sizes: Sequence[float]) -> None:
+    """Ticks of the parameter axis: round values over less than a decade, else powers of ten."""
+    low, high = min(sizes) / 1.3, max(sizes) * 1.3
+    ax.set_xlim(low, high)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    if high / low < 30:
+        ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        ax.set_xticks([tick for tick in ticks if low < tick < high])
+        ax.set_xticks([], minor=True)
+
+
+def draw_baselines(ax: Axes, values: Mapping[str, float]) -> None:
+    """Floors and ceiling as lines, named in the right margin; see `near` for the ceiling."""
+    for method in FLOORS:
+        ax.axhline(values[method], color=GREY, linestyle=DASHES[method], linewidth=1, zorder=1)
+    if near(values["reference"], ax.get_ylim()):
+        ax.axhline(values["reference"], color=GREY, linestyle="solid", linewidth=1, zorder=1)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high)
+    names = sorted(values.items(), key=lambda item: item[1])
+    heights = spread([min(value, high) for _, value in names], (high - low) * 0.055)
+    for (method, value), height in zip(names, heights, strict=True):
+        ax.annotate(
+            f"{label(method)} {value:.3f}{' ↑' if value > high else ''}",
+            (1, height),
+            xytext=(4, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            color=GREY,
+            annotation_clip=False,
+        )
+
+
+def near(ceiling: float, limits: tuple[float, float]) -> bool:
+    """Whether an axis can be widened to a ceiling without flattening what else it shows.
+
+    CLIP-I of the reference is 1 by definition, often far above every generated picture; then its
+    name stands at the edge with an arrow.
+    """
+    low, high = limits
+    return ceiling <= high + 0.7 * (high - low)
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Ascending places moved up until neighbours are `gap` apart, for labels that would overlap."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + gap) if moved else place)
+    return moved
+
+
+def forest(comparisons: Sequence[Comparison]) -> Figure:
+    """Mean and interval of every method: a column a metric, a row of panels a protocol."""
+    count = len(comparisons[0].rows)
+    with style():
+        figure = Figure(figsize=(9.2, 0.9 + 0.3 * count * len(comparisons)), layout="constrained")
+        panels = figure.subplots(len(comparisons), 2, sharex="col", sharey="row", squeeze=False)
+        for column, metric in enumerate(reversed(SCORES)):
+            for ax, comparison in zip(panels[:, column], comparisons, strict=True):
+                forest_panel(ax, comparison, metric)
+            for ax, comparison in zip(panels[:, column], comparisons, strict=True):
+                draw_ceiling(ax, comparison, metric)
+            panels[-1, column].set_xlabel(
+                f"{metric.label} ({metric.unit}), {metric.better} is better"
+            )
+    return figure
+
+
+def forest_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
+    """One metric under one protocol, a line a method, the table's first row on top."""
+    drawn = looks(comparison.variants)
+    methods = list(comparison.rows["method"])
+    for place, method in enumerate(methods):
+        if method == "reference":
+            continue
+        colour, marker = drawn.get(method, (GREY, "|"))
+        draw_interval(ax, place, comparison.row(method), metric, colour, marker)
+    ax.axhline(len(drawn) - 0.5, color=GREY, linewidth=0.8)
+    ax.set_yticks(range(len(methods)), list(map(label, methods)))
+    ax.set_ylim(len(methods) - 0.5, -0.5)
+    ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol]}")
+
+
+def draw_interval(
+    ax: Axes, place: int, row: Mapping[str, Any], metric: Metric, colour: Colour, marker: str
+) -> None:
+    """A mean and its interval on line `place`."""
+    thin = marker == "|"
+    ax.errorbar(
+        row[metric.key],
+        place,
+        xerr=[[side] for side in arms(row, metric)],
+        fmt=marker,
+        color=colour,
+        markeredgecolor=colour if thin else "black",
+        markeredgewidth=1.5 if thin else 0.5,
+        markersize=9 if thin else 6,
+        capsize=3,
+    )
+
+
+def draw_ceiling(ax: Axes, comparison: Comparison, metric: Metric) -> None:
+    """The reference's line: its interval, or its value and an arrow where it is far off."""
+    place, row = list(comparison.rows["method"]).index("reference"), comparison.row("reference")
+    value = row[metric.key]
+    low, high = ax.get_xlim()
+    if near(value, (low, high)):
+        draw_interval(ax, place, row, metric, GREY, "|")
+    else:
+        ax.text(
+            0.98,
+            place,
+            f"{metric.text(value)} →",
+            ha="right",
+            va="center",
+            transform=ax.get_yaxis_transform(),
+            color=GREY,
+            fontsize=8,
+        )
+
+
+def losses(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Training loss of each variant: the logged values faint, their running mean on top.
+
+    Args:
+        curves: frames of columns step and loss, by variant.
+    """
+    with style():
+        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+        ax = figure.subplots()
+        for place, (variant, (colour, marker)) in enumerate(looks(list(curves)).items()):
+            curve = curves[variant]
+            window, apart = max(1, len(curve) // 20), max(1, len(curve) // 8)
+            smooth = curve["loss"].rolling(window, center=True, min_periods=1).mean()
+            ax.plot(curve["step"], curve["loss"], color=colour, alpha=0.2, linewidth=0.7)
+            ax.plot(
+                curve["step"],
+                smooth,
+                color=colour,
+                marker=marker,
+                markevery=(place * apart // len(curves), apart),
+                markersize=5,
+                linewidth=1.4,
+                label=label(variant),
+            )
+        ax.set_xlabel("Optimiser step")
+        ax.set_ylabel("Training loss")
+        ax.set_title("Training loss, running mean over the logged values")
+        ax.legend()
+    return figure
+
+
+def read_curve(path: Path) -> pd.DataFrame:
+    """Read the logged losses of one variant.
+
+    Raises:
+        UserError: the file is missing, damaged or lacks a column.
+    """
+    again = f"run `dvc repro -f train@{path.stem}`"
+    try:
+        curve = pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {again}") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {again}") from error
+    if missing := {"step", "loss"} - set(curve):
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}: {again}")
+    return curve
+
+
+Cell = Image.Image | str
+
+
+def grid(columns: Mapping[str, Sequence[Cell]]) -> Figure:
+    """Pictures and captions side by side.
+
+    Args:
+        columns: title -> cells from top to bottom, a picture or a text each; all of one length.
+    """
+    side, gap, head = SIDE, SIDE // 24, 3 * SIDE // 5
+    rows = len(next(iter(columns.values())))
+    size = (len(columns) * (side + gap) + gap, head + rows * (side + gap))
+    canvas = Image.new("RGB", size, "white")
+    with style():
+        figure = Figure(figsize=(size[0] / DPI, size[1] / DPI))
+        ax = figure.add_axes((0, 0, 1, 1))
+        ax.axis("off")
+        for column, (title, cells) in enumerate(columns.items()):
+            left = gap + column * (side + gap)
+            name = textwrap.fill(title, 14, max_lines=4, placeholder="…")
+            ax.text(left + side / 2, head - gap, name, ha="center", va="bottom", fontsize=7.5)
+            for row, cell in enumerate(cells):
+                top = head + row * (side + gap)
+                if isinstance(cell, str):
+                    text = textwrap.fill(cell, 16, max_lines=7, placeholder=" …")
+                    middle = (left + side / 2, top + side / 2)
+                    ax.text(*middle, text, ha="center", va="center", fontsize=7.5)
+                else:
+                    canvas.paste(thumbnail(cell, side), (left, top))
+        ax.imshow(canvas)
+    return figure

@@ -1,0 +1,95 @@
+"""What the numbers were measured on, beside every table that shows them."""
+
+from pathlib import Path
+
+from adapterbench.config import (
+    PARAMS,
+    BackboneParams,
+    CompareParams,
+    DataParams,
+    EncodeParams,
+    SampleParams,
+    ScoreParams,
+    Section,
+    TrainParams,
+    load_params,
+    read_params,
+)
+
+
+class MeasuredOn(Section):
+    """The conditions of a comparison."""
+
+    data: str
+    """Source of the images and captions."""
+    backbone: str
+    """The frozen diffusion model."""
+    image_encoder: str
+    """The network that encodes the image prompt."""
+    evaluator: str
+    """The network that scores."""
+    items: int
+    """Validation items (N)."""
+    images_per_item: int
+    """Pictures an item and method (K)."""
+    train_steps: int
+    """Optimiser steps of each adapter."""
+    train_batch: int
+    """Images a step."""
+    overridden: tuple[str, ...]
+    """Variants whose `train:` row changes the common training parameters."""
+    sampler_steps: int
+    guidance_scale: float
+    scale: float
+    """Weight of the image prompt (lambda)."""
+    confidence: float
+    """Coverage of the intervals."""
+    bootstrap_samples: int
+
+    def facts(self) -> dict[str, str]:
+        """The conditions for people, by name."""
+        own = ", ".join(self.overridden)
+        return {
+            "Data": self.data,
+            "Backbone (frozen)": self.backbone,
+            "Image encoder (conditions)": self.image_encoder,
+            "Evaluator (scores)": self.evaluator,
+            "Items and images": f"N = {self.items:,} validation items, K = {self.images_per_item} "
+            "pictures of each; the noise of a picture is the same for every method",
+            "Training": f"{self.train_steps:,} steps of {self.train_batch} images"
+            + (f"; own settings: {own}" if own else ""),
+            "Sampling": f"{self.sampler_steps} steps, guidance scale {self.guidance_scale:g}, "
+            f"image prompt scale {self.scale:g}",
+            "Intervals": f"{self.confidence:.0%}, percentile bootstrap over items, paired across "
+            f"methods, {self.bootstrap_samples:,} resamples, each pair on its own (not corrected "
+            "for the number of pairs)",
+        }
+
+
+def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> MeasuredOn:
+    """Collect the conditions from the parameter file; N and K are those of the scores.
+
+    Raises:
+        UserError: a section is missing or holds a bad value.
+    """
+    data = load_params(DataParams, "data", params)
+    train = load_params(TrainParams, "train", params)
+    sample = load_params(SampleParams, "sample", params)
+    intervals = load_params(CompareParams, "compare", params)
+    variants = read_params(params).get("variants", {})
+    return MeasuredOn(
+        data=f"{data.source} ({', '.join(data.packages)})" if data.packages else data.source,
+        backbone=load_params(BackboneParams, "backbone", params).path,
+        image_encoder=load_params(EncodeParams, "encode", params).image_encoder,
+        evaluator=load_params(ScoreParams, "score", params).encoder,
+        items=items,
+        images_per_item=images_per_item,
+        train_steps=train.steps,
+        train_batch=train.batch_size,
+        overridden=tuple(name for name, row in variants.items() if "train" in row),
+        sampler_steps=sample.steps,
+        guidance_scale=sample.guidance_scale,
+        scale=sample.scale,
+        confidence=intervals.confidence,
+        bootstrap_samples=intervals.bootstrap_samples,
+    )

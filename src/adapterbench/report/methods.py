@@ -1,0 +1,57 @@
+"""The rows of the comparison: which there are, in which order, and what people call them."""
+
+from collections.abc import Sequence
+
+DECK = {
+    "uni_controlnet_global": "UniControlNet (Global)",
+    "ip_adapter_mlp_lora": "IP Adapter MLP LoRA",
+    "ip_adapter_lora": "IP Adapter LoRA",
+    "ip_adapter_mlp": "IP Adapter MLP",
+    "ip_adapter": "IP Adapter",
+}
+"""The five variants of the original study, in the order of its table."""
+
+SHUFFLED = "shuffled_reference"
+
+BASELINES = {
+    "no_prompt": "No prompt",
+    "text_only": "Text only",
+    SHUFFLED: "Shuffled reference",
+    "reference": "Reference image",
+}
+"""Floors and ceiling. They take no image prompt (the shuffled one: not the right one), so each
+belongs to no protocol and stands in the table of both."""
+
+FLOORS = ("no_prompt", "text_only", SHUFFLED)
+
+PROTOCOLS = {"image": "image prompt alone", "image_text": "image prompt and caption"}
+
+FLOOR_OF = {"image": "no_prompt", "image_text": "text_only"}
+"""What a protocol leaves when its image prompt is taken away: the floor an adapter must pass."""
+
+ORIGINAL = "ip_adapter"
+"""The variant the others modify; their differences are given to it where it is present."""
+
+
+def label(method: str) -> str:
+    """Name of a method for people; a variant that a user added keeps its own."""
+    return {**DECK, **BASELINES}.get(method, method)
+
+
+def in_order(variants: Sequence[str]) -> list[str]:
+    """The variants of the original table in its order, then the added ones as they come."""
+    known = list(DECK)
+    return sorted(variants, key=lambda v: known.index(v) if v in DECK else len(known))
+
+
+def contrasts(variants: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs `(method, baseline)` to compare: each variant with each floor and each variant.
+
+    A pair of variants appears once, and `ip_adapter`, or else the first variant, is the baseline
+    of all its pairs.
+    """
+    original = ORIGINAL if ORIGINAL in variants else variants[0]
+    others = [v for v in variants if v != original]
+    pairs = [(v, floor) for v in variants for floor in FLOORS]
+    pairs += [(v, original) for v in others]
+    return pairs + [(b, a) for i, a in enumerate(others) for b in others[i + 1 :]]

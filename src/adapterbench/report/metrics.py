@@ -1,0 +1,106 @@
+"""Every number that a table shows: label, unit, direction and format, written once."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One column of the comparison."""
+
+    key: str
+    """Name in the files."""
+    label: str
+    """Name for people."""
+    unit: str
+    better: Literal["higher", "lower"]
+    decimals: int
+    """Decimals shown to people."""
+    precision: int
+    """Decimals kept in the csv files, so that equal scores give equal bytes."""
+
+    @property
+    def sign(self) -> int:
+        """+1 where more is better, -1 where less is."""
+        return 1 if self.better == "higher" else -1
+
+    @property
+    def heading(self) -> str:
+        """Label with its unit, for a cost column or an axis."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def text(self, value: float) -> str:
+        """`value` for people; a value that was not measured is an empty cell."""
+        return "" if math.isnan(value) else f"{value:,.{self.decimals}f}"
+
+    def signed(self, value: float) -> str:
+        """A difference for people, always with its sign."""
+        return f"{value:+.{self.decimals}f}"
+
+
+def _score(key: str, label: str) -> Metric:
+    return Metric(key=key, label=label, unit="cosine", better="higher", decimals=3, precision=6)
+
+
+CLIP_T = _score("clip_t", "CLIP-T")
+"""Cosine of the generated image and the caption, mean over N items and K images."""
+
+CLIP_I = _score("clip_i", "CLIP-I")
+"""Cosine of the generated image and the reference image, mean over N items and K images."""
+
+SCORES = (CLIP_T, CLIP_I)
+
+TRAINABLE = Metric(
+    key="trainable_params",
+    label="Trainable parameters",
+    unit="",
+    better="lower",
+    decimals=0,
+    precision=0,
+)
+
+COSTS = (
+    Metric(
+        key="train_seconds",
+        label="Training time",
+        unit="s",
+        better="lower",
+        decimals=0,
+        precision=2,
+    ),
+    Metric(
+        key="images_per_second",
+        label="Training speed",
+        unit="images/s",
+        better="higher",
+        decimals=1,
+        precision=3,
+    ),
+    Metric(
+        key="peak_memory_mb",
+        label="Peak memory",
+        unit="MB",
+        better="lower",
+        decimals=0,
+        precision=2,
+    ),
+    Metric(
+        key="checkpoint_mb",
+        label="Checkpoint",
+        unit="MB",
+        better="lower",
+        decimals=2,
+        precision=3,
+    ),
+)
+
+
+def count_text(parameters: int) -> str:
+    """Parameters as the deck writes them (`11.80 M`); small adapters in full (`34,560`)."""
+    return f"{parameters / 1e6:.2f} M" if parameters >= 100_000 else f"{parameters:,}"
+
+
+def clip_score(clip_t: float) -> float:
+    """CLIPScore of a mean cosine: `2.5 * max(cos, 0)` (Hessel et al. 2021, arXiv 2104.08718)."""
+    return 2.5 * max(clip_t, 0.0)

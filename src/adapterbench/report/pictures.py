@@ -1,0 +1,92 @@
+"""The pictures of the grids: generated ones from the sample tars, references from the shards."""
+
+import tarfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from adapterbench.data.image import BadImageError, decode
+from adapterbench.data.shards import read_split
+from adapterbench.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The image prompt of an item and its caption."""
+
+    image: Image.Image
+    caption: str
+
+
+def choose(keys: Collection[str], count: int) -> list[str]:
+    """Up to `count` keys, evenly spaced over the sorted ones: the same each time, not picked."""
+    ordered = sorted(keys)
+    places = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
+    return [ordered[place] for place in places]
+
+
+def sampled_keys(tar: Path) -> set[str]:
+    """Keys of the items in a tar of `<key>.<k>.png`."""
+    with opened(tar) as members:
+        return {name.rsplit(".", 2)[0] for name in members.getnames() if name.endswith(".png")}
+
+
+def read_samples(tar: Path, keys: Sequence[str], k: int = 0) -> list[Image.Image]:
+    """The `k`-th picture of each key.
+
+    Raises:
+        UserError: the tar is missing or damaged, or lacks a picture.
+    """
+    with opened(tar) as members:
+        return [read_member(members, f"{key}.{k}.png", tar) for key in keys]
+
+
+def read_member(members: tarfile.TarFile, name: str, tar: Path) -> Image.Image:
+    """Decode one member."""
+    again = f"run `dvc repro -f sample@{tar.parent.name}`"
+    try:
+        file = members.extractfile(name)
+        return decode(file.read() if file else b"")
+    except KeyError as error:
+        raise UserError(f"{tar} has no picture {name}: {again}") from error
+    except (BadImageError, tarfile.TarError, EOFError) as error:
+        raise UserError(f"picture {name} in {tar} is damaged ({error}): {again}") from error
+
+
+def opened(tar: Path) -> tarfile.TarFile:
+    """Open a tar of samples for reading."""
+    try:
+        return tarfile.open(tar)
+    except FileNotFoundError as error:
+        raise UserError(f"{tar} is missing: run `dvc repro sample@{tar.parent.name}`") from error
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(
+            f"{tar} is damaged ({error}): delete it and run `dvc repro sample@{tar.parent.name}`"
+        ) from error
+
+
+def read_references(shards: Path, keys: Sequence[str]) -> list[Reference]:
+    """The validation items of `keys`, in their order.
+
+    Raises:
+        UserError: a shard is missing or damaged, or an item is in none of them.
+    """
+    found = {
+        sample.key: Reference(sample.image, sample.captions[0])
+        for sample in read_split(shards, "validation")
+        if sample.key in set(keys)
+    }
+    if missing := [key for key in keys if key not in found]:
+        raise UserError(
+            f"{shards} has no validation item {missing[0]} (and {len(missing) - 1} more): "
+            "the samples were made from other shards; run `dvc repro`"
+        )
+    return [found[key] for key in keys]
+
+
+def thumbnail(image: Image.Image, side: int) -> Image.Image:
+    """A picture of `side` pixels for print; small ones are enlarged smoothly, not in blocks."""
+    return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)

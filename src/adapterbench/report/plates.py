@@ -1,0 +1,103 @@
+"""Which figures the report has: how each is drawn from the files, and what its caption says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapterbench.report import figures
+from adapterbench.report.methods import label
+from adapterbench.report.page import Plate
+from adapterbench.report.pictures import choose, read_references, read_samples, sampled_keys
+from adapterbench.report.table import Comparison
+
+ITEMS = 6
+"""Rows of the picture grids."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """Folders that the figures are drawn from."""
+
+    samples: Path
+    """`<method>/<protocol>.tar` of generated pictures."""
+    shards: Path
+    """The validation shards, for the references."""
+    curves: Path
+    """`<variant>.csv` of logged losses."""
+
+
+def draw(comparisons: Mapping[str, Comparison], sources: Sources, out: Path) -> list[Plate]:
+    """Draw all figures into the folder `out`; return them with captions, in the report's order.
+
+    Raises:
+        UserError: a file that a figure needs is missing or damaged.
+    """
+    image, image_text = comparisons["image"], comparisons["image_text"]
+    curves = {v: figures.read_curve(sources.curves / f"{v}.csv") for v in image.variants}
+    keys = choose(sampled_keys(tar(sources, image.variants[0], "image")), ITEMS)
+    chosen = f"The items are {len(keys)} evenly spaced ones of the sorted list, not picked by hand"
+    drawn = {
+        "pareto": (
+            figures.pareto(image),
+            "Trainable parameters against CLIP-I and CLIP-T, image prompt alone, with intervals. "
+            "Lines: floors, and the ceiling where it is near.",
+        ),
+        "intervals": (
+            figures.forest([image, image_text]),
+            "Means and intervals of all methods under both protocols.",
+        ),
+        "loss": (
+            figures.losses(curves),
+            "Training loss. Its level says little about the pictures: judge by those.",
+        ),
+        "image_prompts": (
+            figures.grid(image_grid(image.variants, keys, sources)),
+            f"Image prompt alone: the reference and each method's first picture. {chosen}.",
+        ),
+        "multimodal_prompts": (
+            figures.grid(image_text_grid(image_text.variants, keys, sources)),
+            f"Image prompt and caption: each method's first picture. {chosen}.",
+        ),
+    }
+    plates = []
+    for name, (figure, caption) in drawn.items():
+        plates.append(Plate(out / f"{name}.png", caption))
+        figures.save(figure, plates[-1].path)
+    return plates
+
+
+def tar(sources: Sources, method: str, protocol: str) -> Path:
+    """Where a method's pictures are."""
+    return sources.samples / method / f"{protocol}.tar"
+
+
+Columns = dict[str, Sequence[figures.Cell]]
+
+
+def image_grid(variants: Sequence[str], keys: Sequence[str], sources: Sources) -> Columns:
+    """Caption, reference, each variant, and the picture that no prompt gives."""
+    references = read_references(sources.shards, keys)
+    return {
+        "Caption (not given)": [reference.caption for reference in references],
+        "Image prompt": [reference.image for reference in references],
+        **generated(variants, "image", keys, sources),
+        **generated(["no_prompt"], "image", keys, sources),
+    }
+
+
+def image_text_grid(variants: Sequence[str], keys: Sequence[str], sources: Sources) -> Columns:
+    """Image prompt, caption, each variant, and the picture that the caption alone gives."""
+    references = read_references(sources.shards, keys)
+    return {
+        "Image prompt": [reference.image for reference in references],
+        "Text prompt": [reference.caption for reference in references],
+        **generated(variants, "image_text", keys, sources),
+        **generated(["text_only"], "image_text", keys, sources),
+    }
+
+
+def generated(
+    methods: Sequence[str], protocol: str, keys: Sequence[str], sources: Sources
+) -> Columns:
+    """The first picture of each key by each method."""
+    return {label(m): read_samples(tar(sources, m, protocol), keys) for m in methods}

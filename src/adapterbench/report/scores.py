@@ -1,0 +1,146 @@
+"""Per-image scores of all methods, checked, and averaged to one value an item."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from adapterbench.errors import UserError
+from adapterbench.report.methods import BASELINES, SHUFFLED
+from adapterbench.report.metrics import SCORES
+
+log = logging.getLogger(__name__)
+
+KEYS = [metric.key for metric in SCORES]
+SHUFFLED_KEYS = [f"{key}_shuffled" for key in KEYS]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Item means of one protocol: frames of N rows (item keys, sorted) and columns clip_t, clip_i.
+
+    Every frame has the same rows, so that the difference of two methods is paired by item.
+    """
+
+    methods: dict[str, pd.DataFrame]
+    """Variants in the order asked for, then the baselines."""
+    shuffled: dict[str, pd.DataFrame]
+    """Each variant's pictures against another item's caption and reference."""
+    images: dict[str, int]
+    """Pictures an item (K) of each method."""
+
+    def of(self, method: str, variant: str) -> pd.DataFrame:
+        """Scores of `method` as the baseline of `variant`: the shuffled reference is its own."""
+        return self.shuffled[variant] if method == SHUFFLED else self.methods[method]
+
+
+def read_scores(folder: Path, variants: Sequence[str], protocol: str) -> Scores:
+    """Read `folder/<method>.parquet` for the variants and the baselines.
+
+    Raises:
+        UserError: a file is missing or damaged, lacks a column or rows, holds a score that is not
+            a number, or covers other items or another K than the first variant.
+    """
+    warn_of_strangers(folder, variants)
+    raw = {v: read_method(folder / f"{v}.parquet", KEYS + SHUFFLED_KEYS) for v in variants}
+    raw |= {b: read_method(folder / f"{b}.parquet", KEYS) for b in BASELINES if b != SHUFFLED}
+    rows = {m: of_protocol(frame, protocol, m, m in BASELINES) for m, frame in raw.items()}
+    images = {method: images_per_item(frame, method) for method, frame in rows.items()}
+    items = {method: frame.groupby("key").mean(numeric_only=True) for method, frame in rows.items()}
+    check_pairing(items, images)
+    shuffled = {v: items[v][SHUFFLED_KEYS].set_axis(KEYS, axis=1) for v in variants}
+    items[SHUFFLED] = sum(shuffled.values()) / len(variants)  # type: ignore[assignment]
+    images[SHUFFLED] = images[variants[0]]
+    order = [*variants, *BASELINES]
+    return Scores(
+        methods={method: items[method][KEYS] for method in order}, shuffled=shuffled, images=images
+    )
+
+
+def warn_of_strangers(folder: Path, variants: Sequence[str]) -> None:
+    """Log the files that no row of the table reads."""
+    for path in sorted(folder.glob("*.parquet")):
+        if path.stem not in {*variants, *BASELINES}:
+            log.warning("%s is no variant of params.yaml: left out", path)
+
+
+def read_method(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read one method's table and check columns, values and duplicates."""
+    again = f"run `dvc repro score@{path.stem}`"
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {again}") from error
+    except (ValueError, OSError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({cause}): delete it and {again}") from error
+    wanted = ["protocol", "key", "k", *columns]
+    if missing := [column for column in wanted if column not in frame]:
+        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}: {again}")
+    frame = frame[wanted]
+    for column in columns:
+        check_finite(frame, column, path)
+    if twice := frame.duplicated(["protocol", "key", "k"]).sum():
+        raise UserError(f"{path} holds {twice} picture(s) twice: {again}")
+    return frame
+
+
+def check_finite(frame: pd.DataFrame, column: str, path: Path) -> None:
+    """Refuse a column with a score that is not a finite number, naming the first picture."""
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=float)
+    bad = frame[~np.isfinite(values)]
+    if len(bad):
+        first = bad.iloc[0]
+        raise UserError(
+            f"{path}: {len(bad)} value(s) of {column} are not finite numbers, "
+            f"first at {first['key']} k={first['k']}: see whether its training diverged, then "
+            f"run `dvc repro -f score@{path.stem}`"
+        )
+
+
+def of_protocol(frame: pd.DataFrame, protocol: str, method: str, baseline: bool) -> pd.DataFrame:
+    """The rows of `protocol`; a baseline that was sampled under another one stands in both."""
+    rows = frame[frame["protocol"] == protocol]
+    if rows.empty and baseline and frame["protocol"].nunique() == 1:
+        rows = frame
+    if rows.empty:
+        raise UserError(
+            f"scores of {method} have no rows of protocol {protocol!r}: "
+            f"run `dvc repro sample@{method} score@{method}`"
+        )
+    return rows
+
+
+def images_per_item(frame: pd.DataFrame, method: str) -> int:
+    """K of a method, the same for each of its items."""
+    counts = frame.groupby("key")["k"].count()
+    short = counts[counts < counts.max()]
+    if len(short):
+        raise UserError(
+            f"scores of {method} are incomplete: {len(short)} item(s), such as {short.index[0]}, "
+            f"have fewer than {counts.max()} pictures: "
+            f"run `dvc repro -f sample@{method} score@{method}`"
+        )
+    return int(counts.max())
+
+
+def check_pairing(items: dict[str, pd.DataFrame], images: dict[str, int]) -> None:
+    """Refuse methods scored on other items or another K than the first one.
+
+    The real images (`reference`) are one an item by nature.
+    """
+    first = next(iter(items))
+    for method, frame in items.items():
+        if odd := set(frame.index) ^ set(items[first].index):
+            raise UserError(
+                f"{method} and {first} were scored on different items ({len(odd)} in one only, "
+                f"such as {min(odd)}): run `dvc repro` to make both with the same parameters"
+            )
+        if method != "reference" and images[method] != images[first]:
+            raise UserError(
+                f"{method} has {images[method]} pictures an item, {first} has {images[first]}: "
+                "run `dvc repro` to make both with the same parameters"
+            )

@@ -1,0 +1,79 @@
+"""Tables of text, ready for Markdown or HTML."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from adapterbench.report.methods import BASELINES, label
+from adapterbench.report.metrics import CLIP_T, COSTS, SCORES, TRAINABLE, clip_score, count_text
+from adapterbench.report.table import Comparison
+from adapterbench.report.words import amount, interval, stands
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A header and rows of the same length; the first columns hold names, the others numbers."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int = 1
+    """How many leading columns are names."""
+    baselines: int = 0
+    """How many closing rows are floors and ceiling."""
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown, names to the left and numbers to the right."""
+        marks = [":---"] * self.names + ["---:"] * (len(self.header) - self.names)
+        lines = [self.header, marks, *self.rows]
+        return "\n".join("| " + " | ".join(cell_text(line)) + " |" for line in lines)
+
+
+def cell_text(cells: Sequence[str]) -> list[str]:
+    """Cells with the bar escaped, which would end them."""
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
+def headline(comparison: Comparison) -> Sheet:
+    """The columns of the original study, then CLIPScore; scores stand with their intervals."""
+    rows = []
+    for row in comparison.rows.to_dict("records"):
+        scores = [interval(comparison, row["method"], metric) for metric in SCORES]
+        scaled = CLIP_T.text(clip_score(row[CLIP_T.key]))
+        size = count_text(int(row[TRAINABLE.key]))
+        rows.append([label(row["method"]), size, *scores, scaled])
+    labels = [metric.label for metric in SCORES]
+    header = ["Method", TRAINABLE.label, *labels, "CLIPScore"]
+    return Sheet(header, rows, baselines=len(BASELINES))
+
+
+def costs(comparison: Comparison) -> Sheet:
+    """What each variant cost to train."""
+    frame = comparison.rows[~comparison.rows["method"].isin(list(BASELINES))]
+    rows = [
+        [
+            label(row["method"]),
+            f"{int(row[TRAINABLE.key]):,}",
+            *(cost.text(row[cost.key]) for cost in COSTS),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    return Sheet(["Method", TRAINABLE.label, *(cost.heading for cost in COSTS)], rows)
+
+
+def paired(comparison: Comparison) -> Sheet:
+    """Each pair of methods, a row; a difference that is not apart from zero is marked."""
+    pairs = comparison.paired[["method", "baseline"]].drop_duplicates()
+    ordered = pairs.assign(
+        method=pd.Categorical(pairs["method"], categories=comparison.variants)
+    ).sort_values("method", kind="stable")
+    rows = []
+    for method, baseline in ordered.itertuples(index=False):
+        cells = [
+            amount(comparison, method, baseline, metric)
+            + ("" if stands(comparison, method, baseline, metric) else " (n.s.)")
+            for metric in SCORES
+        ]
+        rows.append([label(method), label(baseline), *cells])
+    header = ["Method", "minus", *(metric.label for metric in SCORES)]
+    return Sheet(header, rows, names=2)

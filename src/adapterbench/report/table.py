@@ -1,0 +1,219 @@
+"""The comparison of one protocol: a row a method, and paired differences, as tidy frames."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adapterbench.config import CompareParams
+from adapterbench.errors import UserError
+from adapterbench.files import publish, read_json
+from adapterbench.report.intervals import bootstrap
+from adapterbench.report.methods import BASELINES, ORIGINAL, PROTOCOLS, contrasts, in_order
+from adapterbench.report.metrics import COSTS, SCORES, TRAINABLE
+from adapterbench.report.scores import Scores, read_scores
+
+WHOLE = (TRAINABLE.key, "n", "k")
+COST_KEYS = [cost.key for cost in COSTS]
+ENDS = [f"{metric.key}{end}" for metric in SCORES for end in ("", "_lo", "_hi")]
+COLUMNS = ["method", TRAINABLE.key, *ENDS, "n", "k", *COST_KEYS]
+PAIRED = ["protocol", "method", "baseline", "metric", "difference", "lo", "hi", "apart"]
+
+PRECISION = {
+    **{cost.key: cost.precision for cost in COSTS},
+    **{f"{m.key}{end}": m.precision for m in SCORES for end in ("", "_lo", "_hi")},
+    **dict.fromkeys(("difference", "lo", "hi"), SCORES[0].precision),
+}
+"""Decimals of each column of floats in the csv files."""
+
+FILES = {"image": "comparison.csv", "image_text": "comparison_image_text.csv"}
+"""Table of each protocol; the headline protocol has the plain name."""
+
+PAIRED_FILE = "paired.csv"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """All methods under one protocol."""
+
+    protocol: str
+    rows: pd.DataFrame
+    """`COLUMNS`, a row a method: the variants, then floors and ceiling."""
+    paired: pd.DataFrame
+    """`PAIRED`, a row a pair of methods and a metric; `apart`: the interval excludes zero."""
+
+    @property
+    def variants(self) -> list[str]:
+        """The trained methods, in the table's order."""
+        return [method for method in self.rows["method"] if method not in BASELINES]
+
+    @property
+    def original(self) -> str:
+        """The variant to which the others are compared."""
+        return ORIGINAL if ORIGINAL in self.variants else self.variants[0]
+
+    def row(self, method: str) -> dict[str, Any]:
+        """One method's row."""
+        return {
+            str(column): value
+            for column, value in self.rows[self.rows["method"] == method].iloc[0].items()
+        }
+
+    def difference(self, method: str, baseline: str, metric: str) -> tuple[float, float, float]:
+        """Mean paired difference `method - baseline` with its interval `(difference, lo, hi)`."""
+        table = self.paired[self.paired["metric"] == metric]
+        ends = {
+            (row["method"], row["baseline"]): (row["difference"], row["lo"], row["hi"])
+            for row in table.to_dict("records")
+        }
+        if (method, baseline) in ends:
+            return ends[method, baseline]
+        difference, lo, hi = ends[baseline, method]
+        return -difference, -hi, -lo
+
+
+def compare(
+    folder: Path,
+    train_metrics: Path,
+    variants: Sequence[str],
+    protocol: str,
+    params: CompareParams,
+) -> Comparison:
+    """Build the comparison from `folder/<method>.parquet` and `train_metrics/<variant>.json`.
+
+    Raises:
+        UserError: scores are missing, damaged or not paired (see `read_scores`), or a training
+            record is missing or lacks a column.
+    """
+    variants = in_order(variants)
+    if not variants:
+        raise UserError("params.yaml has no variants: add a row under `variants:`")
+    scores = read_scores(folder, variants, protocol)
+    paired = differences(scores, contrasts(variants), params)
+    paired.insert(0, "protocol", protocol)
+    rows = means(scores, params).assign(k=[scores.images[m] for m in scores.methods])
+    costs = pd.DataFrame([training(train_metrics, method) for method in scores.methods])
+    return Comparison(
+        protocol=protocol,
+        rows=pd.concat([rows, costs], axis=1)[COLUMNS].round(PRECISION),
+        paired=paired[PAIRED].round(PRECISION),
+    )
+
+
+def means(scores: Scores, params: CompareParams) -> pd.DataFrame:
+    """Mean and interval of each metric, a row a method."""
+    frame = pd.DataFrame({"method": list(scores.methods)})
+    for metric in SCORES:
+        series = [items[metric.key] for items in scores.methods.values()]
+        mean, lo, hi = mean_and_interval(series, params)
+        frame[metric.key], frame[f"{metric.key}_lo"], frame[f"{metric.key}_hi"] = mean, lo, hi
+    return frame.assign(n=len(series[0]))
+
+
+def differences(
+    scores: Scores, pairs: Sequence[tuple[str, str]], params: CompareParams
+) -> pd.DataFrame:
+    """Mean paired difference and interval of each `(method, baseline)`, a row a pair and metric."""
+    frames = []
+    for metric in SCORES:
+        series = [
+            scores.methods[method][metric.key] - scores.of(baseline, method)[metric.key]
+            for method, baseline in pairs
+        ]
+        frame = pd.DataFrame(pairs, columns=["method", "baseline"])
+        frame["metric"] = metric.key
+        frame["difference"], frame["lo"], frame["hi"] = mean_and_interval(series, params)
+        frames.append(frame)
+    paired = pd.concat(frames, ignore_index=True)
+    return paired.assign(apart=(paired["lo"] > 0) | (paired["hi"] < 0))
+
+
+def mean_and_interval(
+    series: Iterable[pd.Series], params: CompareParams
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, lower and upper end of each series of item values, `(M,)` each."""
+    values = np.stack([one.to_numpy(dtype=float) for one in series])
+    lo, hi = bootstrap(
+        values,
+        samples=params.bootstrap_samples,
+        confidence=params.confidence,
+        seed=params.seed,
+    )
+    return values.mean(axis=1), lo, hi
+
+
+def training(folder: Path, method: str) -> dict[str, float]:
+    """Size and cost of one method; a baseline has nothing trained and no cost."""
+    if method in BASELINES:
+        return {TRAINABLE.key: 0, **dict.fromkeys(COST_KEYS, np.nan)}
+    path = folder / f"{method}.json"
+    record = read_json(path)
+    wanted = [TRAINABLE.key, *COST_KEYS]
+    if missing := [key for key in wanted if key not in record]:
+        raise UserError(f"{path} lacks {', '.join(missing)}: run `dvc repro -f train@{method}`")
+    return {key: np.nan if record[key] is None else record[key] for key in wanted}
+
+
+def write(comparisons: Iterable[Comparison], folder: Path) -> None:
+    """Write each protocol's csv and the paired differences of all; equal scores, equal bytes."""
+    comparisons = list(comparisons)
+    for comparison in comparisons:
+        write_csv(comparison.rows, folder / FILES[comparison.protocol])
+    write_csv(pd.concat([c.paired for c in comparisons]), folder / PAIRED_FILE)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame with the fixed decimals of `PRECISION`; what was not measured is empty."""
+    text = frame.copy()
+    for column in text.columns.intersection(list(PRECISION)):
+        decimals = PRECISION[column]
+        text[column] = [
+            "" if pd.isna(value) else f"{value + 0.0:.{decimals}f}" for value in frame[column]
+        ]
+    with publish(path) as beside:
+        text.to_csv(beside, index=False, lineterminator="\n")
+
+
+def read(folder: Path) -> dict[str, Comparison]:
+    """Read back what `write` wrote, by protocol.
+
+    Raises:
+        UserError: a table is missing or lacks a column.
+    """
+    paired = read_csv(folder / PAIRED_FILE, PAIRED)
+    return {
+        protocol: Comparison(
+            protocol=protocol,
+            rows=read_csv(folder / FILES[protocol], COLUMNS),
+            paired=paired[paired["protocol"] == protocol].reset_index(drop=True),
+        )
+        for protocol in PROTOCOLS
+    }
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read one table and check its columns."""
+    try:
+        frame = pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: run `dvc repro compare`") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: delete it and run `dvc repro compare`") from error
+    if missing := [column for column in columns if column not in frame]:
+        raise UserError(f"{path} lacks {', '.join(missing)}: run `dvc repro -f compare`")
+    return frame
+
+
+def as_metrics(comparisons: Iterable[Comparison]) -> dict[str, dict[str, float]]:
+    """The numbers that `dvc metrics diff` shows: by variant, the headline's under plain names."""
+    numbers: dict[str, dict[str, float]] = {}
+    for comparison in comparisons:
+        prefix = "" if comparison.protocol == next(iter(PROTOCOLS)) else f"{comparison.protocol}_"
+        for variant in comparison.variants:
+            row, of_variant = comparison.row(variant), numbers.setdefault(variant, {})
+            of_variant |= {f"{prefix}{metric.key}": row[metric.key] for metric in SCORES}
+            of_variant[TRAINABLE.key] = int(row[TRAINABLE.key])
+    return numbers

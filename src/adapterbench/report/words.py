@@ -1,0 +1,163 @@
+"""What a comparison shows, in plain words made from its numbers."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+from adapterbench.report.methods import FLOOR_OF, SHUFFLED, label
+from adapterbench.report.metrics import CLIP_I, SCORES, TRAINABLE, Metric, count_text
+from adapterbench.report.table import Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence about the comparison."""
+
+    text: str
+    alarm: bool = False
+    """Whether the reader must not miss it."""
+
+
+def findings(comparison: Comparison) -> list[Finding]:
+    """The sentences, alarms first."""
+    sentences: Iterable[Callable[[Comparison], list[Finding]]] = (
+        learning,
+        best,
+        trade_off,
+        against_text,
+        inseparable,
+    )
+    found = [finding for sentence in sentences for finding in sentence(comparison)]
+    return sorted(found, key=lambda finding: not finding.alarm)
+
+
+def stands(comparison: Comparison, method: str, baseline: str, metric: Metric) -> int:
+    """+1 where `method` is better than `baseline`, -1 worse, 0 where they are not separable."""
+    _, lo, hi = comparison.difference(method, baseline, metric.key)
+    return metric.sign * (int(lo > 0) - int(hi < 0))
+
+
+def amount(comparison: Comparison, method: str, baseline: str, metric: Metric) -> str:
+    """A difference with its interval, such as `+0.027 [+0.020, +0.034]`."""
+    difference, lo, hi = map(metric.signed, comparison.difference(method, baseline, metric.key))
+    return f"{difference} [{lo}, {hi}]"
+
+
+def interval(comparison: Comparison, method: str, metric: Metric) -> str:
+    """A mean with its interval, such as `0.709 [0.702, 0.716]`."""
+    row = comparison.row(method)
+    lo, hi = (metric.text(row[f"{metric.key}_{end}"]) for end in ("lo", "hi"))
+    return f"{metric.text(row[metric.key])} [{lo}, {hi}]"
+
+
+def listed(methods: Iterable[str]) -> str:
+    """Labels as an enumeration."""
+    return ", ".join(map(label, methods))
+
+
+def learning(comparison: Comparison) -> list[Finding]:
+    """Whether each adapter passes its floors on CLIP-I by more than the interval allows for."""
+    floors = (FLOOR_OF[comparison.protocol], SHUFFLED)
+    learnt, alarms = [], []
+    for variant in comparison.variants:
+        failed = [f for f in floors if stands(comparison, variant, f, CLIP_I) <= 0]
+        if not failed:
+            learnt.append(variant)
+            continue
+        reasons = " and ".join(
+            f"{floor_name(f)} ({amount(comparison, variant, f, CLIP_I)})" for f in failed
+        )
+        text = f"DID NOT LEARN: {label(variant)}: its {CLIP_I.label} does not exceed {reasons}."
+        alarms.append(Finding(text, alarm=True))
+    if not learnt:
+        return alarms
+    who = "Every adapter" if not alarms else listed(learnt)
+    over = " and ".join(f"{floor_name(f)} by {gains(comparison, learnt, f)}" for f in floors)
+    text = f"{who} learned to use the image prompt: {CLIP_I.label} exceeds {over}"
+    text += "; the intervals of these differences exclude zero."
+    return [*alarms, Finding(text)]
+
+
+def gains(comparison: Comparison, variants: Iterable[str], floor: str) -> str:
+    """The smallest and the largest lead on CLIP-I over a floor, such as `+0.12 to +0.21`."""
+    leads = [comparison.difference(v, floor, CLIP_I.key)[0] for v in variants]
+    ends = dict.fromkeys(map(CLIP_I.signed, (min(leads), max(leads))))
+    return " to ".join(ends)
+
+
+def floor_name(floor: str) -> str:
+    """A floor inside a sentence."""
+    return "its own shuffled reference" if floor == SHUFFLED else f"`{label(floor).lower()}`"
+
+
+def ranked(comparison: Comparison, metric: Metric) -> list[str]:
+    """The variants, best first."""
+    values = {v: metric.sign * comparison.row(v)[metric.key] for v in comparison.variants}
+    return sorted(values, key=values.__getitem__, reverse=True)
+
+
+def best(comparison: Comparison) -> list[Finding]:
+    """The best variant on each metric, and which others cannot be told from it."""
+    found = []
+    for metric in SCORES:
+        first, *others = ranked(comparison, metric)
+        text = f"Best on {metric.label}: {label(first)}, {interval(comparison, first, metric)}"
+        ties = [o for o in others if stands(comparison, first, o, metric) == 0]
+        if ties:
+            text += f"; not separable from it: {listed(ties)}"
+        elif others:
+            ahead = amount(comparison, first, others[0], metric)
+            text += f"; apart from every other, the next being {label(others[0])} by {ahead}"
+        found.append(Finding(text + "."))
+    return found
+
+
+def trade_off(comparison: Comparison) -> list[Finding]:
+    """What the lightest variant gives up against the best one."""
+    sizes = {v: int(comparison.row(v)[TRAINABLE.key]) for v in comparison.variants}
+    lightest = min(sizes, key=sizes.__getitem__)
+    first = ranked(comparison, CLIP_I)[0]
+    if len(sizes) < 2:
+        return []
+    text = f"Lightest: {label(lightest)}, {count_text(sizes[lightest])} trainable parameters"
+    if lightest == first:
+        return [Finding(f"{text}, which is also the best on {CLIP_I.label}.")]
+    share = sizes[lightest] / sizes[first]
+    parts = " and ".join(
+        f"{m.label} {amount(comparison, lightest, first, m)}" for m in reversed(SCORES)
+    )
+    return [Finding(f"{text} ({share:.1%} of {label(first)}'s); against {label(first)}: {parts}.")]
+
+
+def against_text(comparison: Comparison) -> list[Finding]:
+    """How the adapters stand to the caption without an image prompt."""
+    found = []
+    for metric in SCORES:
+        groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
+        for variant in comparison.variants:
+            groups[stands(comparison, variant, "text_only", metric)].append(variant)
+        names = {1: "better", -1: "worse", 0: "not separable"}
+        parts = [
+            f"{names[side]}: {'every adapter' if who == comparison.variants else listed(who)}"
+            for side, who in groups.items()
+            if who
+        ]
+        text_only = interval(comparison, "text_only", metric)
+        text = f"Against the caption alone (`text only`, {metric.label} {text_only}), "
+        found.append(Finding(text + "; ".join(parts) + "."))
+    return found
+
+
+def inseparable(comparison: Comparison) -> list[Finding]:
+    """The pairs of adapters whose difference may be zero."""
+    found = []
+    for metric in SCORES:
+        pairs = list(combinations(comparison.variants, 2))
+        ties = [pair for pair in pairs if stands(comparison, *pair, metric) == 0]
+        if not pairs:
+            continue
+        names = "; ".join(f"{label(a)} and {label(b)}" for a, b in ties)
+        text = f"the interval of the difference includes zero for {names}" if ties else ""
+        text = text or "all pairs of adapters are apart"
+        found.append(Finding(f"On {metric.label}, {text}."))
+    return found

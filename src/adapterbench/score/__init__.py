@@ -1,0 +1,1 @@
+"""Per-image metrics by a network that judges."""

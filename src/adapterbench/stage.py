@@ -1,0 +1,70 @@
+"""What every stage script shares: logging, and errors that a person can act on."""
+
+import errno
+import functools
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from adapterbench.errors import UserError
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a stage's `main` as a command line program (its docstring is the `--help`).
+
+    Exit codes: 0 done, 1 a condition the user can mend, 2 bad arguments, 130 interrupted (Ctrl-C
+    or SIGTERM, so that a scheduler's stop cleans up as a person's does).
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(stderr=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_path=False)],
+    )
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(guarded(main))
+    app()
+
+
+def guarded(main: Callable[..., None]) -> Callable[..., None]:
+    """Let `main` leave with one line for what a person can mend; a bug keeps its traceback.
+
+    It stands inside typer, which would turn Ctrl-C into a silent exit code.
+    """
+
+    @functools.wraps(main)
+    def call(*args: Any, **kwargs: Any) -> None:
+        try:
+            main(*args, **kwargs)
+        except UserError as error:
+            fail(str(error), 1)
+        except KeyboardInterrupt:
+            fail("interrupted: nothing half-written was kept; the same command resumes", 130)
+        except Exception as error:
+            if not disk_full(error):
+                raise
+            fail("no space left on the disk: free some and run the same command again", 1)
+
+    return call
+
+
+def disk_full(error: Exception) -> bool:
+    """Whether the disk or the quota is used up; safetensors gives Rust's text and no `errno`."""
+    if isinstance(error, OSError):
+        return error.errno in DISK_FULL
+    return any(f"(os error {code})" in str(error) for code in DISK_FULL)
+
+
+def fail(message: str, code: int) -> None:
+    """Print one line to standard error and leave with `code`."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Training of one adapter over a frozen backbone."""

@@ -1,0 +1,119 @@
+"""Train one adapter on encoded shards; the frozen encoders are never called."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from adapterbench.adapters.build import build_adapter
+from adapterbench.adapters.storage import WEIGHTS, save_adapter
+from adapterbench.backbone.load import load_part
+from adapterbench.config import TrainParams
+from adapterbench.data.encoded import Batch, EncodedSplit
+from adapterbench.data.shards import MANIFEST
+from adapterbench.files import publish, remove, sha256, write_json
+from adapterbench.fit import Fitted, batch_indices, fit
+from adapterbench.record import peak_memory_mb
+from adapterbench.resume import resume_path
+from adapterbench.train.loss import denoising_loss
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training took and how its loss went."""
+
+    costs: dict[str, float]
+    """The table's cost columns, with the last loss and the steps."""
+    losses: list[tuple[int, float]]
+    """(step, mean loss since the entry before)."""
+
+    def write(self, metrics: Path, curve: Path) -> None:
+        """Write the costs as JSON and the loss curve as CSV."""
+        write_json(metrics, self.costs)
+        with publish(curve) as beside:
+            pd.DataFrame(self.losses, columns=["step", "loss"]).to_csv(beside, index=False)
+
+
+def train_adapter(
+    name: str,
+    variant: Mapping[str, Any],
+    params: TrainParams,
+    encoded: Path,
+    backbone: Path,
+    out: Path,
+    on_log: Callable[[int, dict[str, float]], None],
+) -> Trained:
+    """Train the variant and write `out` (see `adapters.storage`).
+
+    The same command after a kill goes on at the last checkpoint and ends with the same weights.
+
+    Args:
+        name: of the variant, for the progress bar and the checkpoint.
+        variant: its row of `variants:`.
+        encoded: folder of stage `encode`.
+        backbone: folder of the frozen model.
+        on_log: called with the step and `loss`, `learning_rate`, `samples_per_second`.
+
+    Raises:
+        UserError: a bad variant, a missing input, or a loss that is not finite.
+    """
+    inputs = (encoded / MANIFEST, backbone / "model_index.json")
+    facts = {"variant": variant, "train": params}
+    resume = resume_path(f"train-{name}", facts, inputs).with_suffix(".safetensors")
+    data = EncodedSplit(encoded, "train")
+    unet = load_part(backbone, "unet").to(memory_format=torch.channels_last)
+    schedule = DDPMScheduler.from_pretrained(backbone / "scheduler")
+    torch.manual_seed(params.seed)
+    adapter = build_adapter(variant, unet, data.embed_dim)
+    adapter.attach(unet)
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        index = batch_indices(len(data), params.batch_size, params.seed, step)
+        batch = data.gather(index, torch.rand(len(index), generator=generator))
+        conditions = drop_conditions(batch, data.empty, params, generator)
+        return denoising_loss(unet, schedule, batch.latents, conditions, generator)
+
+    fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name)
+    identity = {"model_index": sha256(backbone / "model_index.json")}
+    save_adapter(adapter, out, variant, identity)
+    remove(resume)
+    return Trained(costs(adapter.count, fitted, params, out), fitted.losses)
+
+
+def drop_conditions(
+    batch: Batch, empty: Tensor, params: TrainParams, generator: torch.Generator
+) -> dict[str, Any]:
+    """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
+
+    A dropped image prompt is the zero embedding, a dropped text the empty caption.
+    """
+    draw = torch.rand(len(batch.latents), generator=generator)
+    image_only, text_only = params.drop_image, params.drop_image + params.drop_text
+    both = (draw >= text_only) & (draw < text_only + params.drop_both)
+    no_image = (draw < image_only) | both
+    no_text = ((draw >= image_only) & (draw < text_only)) | both
+    embeds = batch.image_embeds.masked_fill(no_image[:, None], 0.0)
+    text = torch.where(no_text[:, None, None], empty, batch.texts)
+    return {
+        "encoder_hidden_states": text,
+        "added_cond_kwargs": {"image_embeds": [embeds[:, None]]},
+    }
+
+
+def costs(count: int, fitted: Fitted, params: TrainParams, model: Path) -> dict[str, float]:
+    """What the training took, as the table's columns name it."""
+    return {
+        "trainable_params": count,
+        "loss": fitted.losses[-1][1],
+        "steps": params.steps,
+        "train_seconds": round(fitted.seconds, 1),
+        "images_per_second": round(fitted.samples_per_second, 1),
+        "peak_memory_mb": peak_memory_mb(),
+        "checkpoint_mb": round((model / WEIGHTS).stat().st_size / 2**20, 3),
+    }
+

@@ -1,0 +1,36 @@
+"""Stage `compare`: tables, paired differences and plain words from the per-image scores."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.config import CompareParams, load_params, read_params
+from adapterbench.files import write_json
+from adapterbench.report import markdown, table
+from adapterbench.report.measured import measured_on
+from adapterbench.report.methods import PROTOCOLS
+from adapterbench.stage import run
+
+
+def main(
+    scores: Annotated[Path, Option(help="Folder of <method>.parquet.")],
+    train_metrics: Annotated[Path, Option(help="Folder of <variant>.json.")],
+    out: Annotated[Path, Option(help="Folder for the tables.")],
+    metrics: Annotated[Path, Option(help="File for the numbers that `dvc metrics` shows.")],
+) -> None:
+    """Compare all variants and baselines under each protocol."""
+    params = load_params(CompareParams, "compare")
+    variants = list(read_params().get("variants") or {})
+    comparisons = [
+        table.compare(scores, train_metrics, variants, protocol, params) for protocol in PROTOCOLS
+    ]
+    table.write(comparisons, out)
+    for comparison in comparisons:
+        row = comparison.row(comparison.original)
+        markdown.write(comparison, measured_on(row["n"], row["k"]), out)
+    write_json(metrics, table.as_metrics(comparisons))
+
+
+if __name__ == "__main__":
+    run(main)

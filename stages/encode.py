@@ -1,0 +1,28 @@
+"""Stage `encode`: run the frozen encoders once over every shard."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.config import EncodeParams, load_params
+from adapterbench.encode.shards import encode, skipped
+from adapterbench.record import stage_record
+from adapterbench.stage import run
+
+
+def main(
+    shards: Annotated[Path, Option(help="Folder of stage prepare.")],
+    backbone: Annotated[Path, Option(help="Folder of stage backbone.")],
+    out: Annotated[Path, Option(help="Folder for the encoded shards.")],
+) -> None:
+    """Run the frozen encoders once over every shard."""
+    params = load_params(EncodeParams, "encode")
+    inputs = [shards, backbone]
+    with stage_record("encode", params={"encode": params}, inputs=inputs) as record:
+        manifest = encode(params, shards, backbone, out)
+        record.set(skipped=sum(len(shard["skipped"]) for shard in skipped(manifest)))
+
+
+if __name__ == "__main__":
+    run(main)

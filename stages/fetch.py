@@ -1,0 +1,22 @@
+"""Stage `fetch`: bring the raw images, pinned by version and checked by digest."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.config import DataParams, load_params
+from adapterbench.record import stage_record
+from adapterbench.registry import load
+from adapterbench.stage import run
+
+
+def main(out: Annotated[Path, Option(help="Folder for the raw packages.")]) -> None:
+    """Bring the raw images, pinned by version and checked by digest."""
+    params = load_params(DataParams, "data")
+    with stage_record("fetch", params={"data": params}):
+        load("adapterbench.data.sources", params.source).fetch(params, out)
+
+
+if __name__ == "__main__":
+    run(main)

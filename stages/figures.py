@@ -1,0 +1,36 @@
+"""Stage `figures`: the figures and the one-page report from the tables and the pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.data.shards import MANIFEST
+from adapterbench.files import read_json
+from adapterbench.report import page, table
+from adapterbench.report.measured import measured_on
+from adapterbench.report.plates import Sources, draw
+from adapterbench.report.provenance import provenance
+from adapterbench.stage import run
+
+
+def main(
+    tables: Annotated[Path, Option(help="Folder of stage compare.")],
+    samples: Annotated[Path, Option(help="Folder of <method>/<protocol>.tar.")],
+    shards: Annotated[Path, Option(help="Folder of the shards and manifest.json.")],
+    curves: Annotated[Path, Option(help="Folder of <variant>.csv, the logged losses.")],
+    out: Annotated[Path, Option(help="Folder for the figures.")],
+    report: Annotated[Path, Option(help="File for the page.")],
+) -> None:
+    """Draw the figures and write the report."""
+    comparisons = table.read(tables)
+    plates = draw(comparisons, Sources(samples=samples, shards=shards, curves=curves), out)
+    row = comparisons["image"].row(comparisons["image"].original)
+    measured = measured_on(row["n"], row["k"])
+    origin = provenance([tables / name for name in (*table.FILES.values(), table.PAIRED_FILE)])
+    attribution = read_json(shards / MANIFEST)["attribution"]
+    page.write(report, page.render(comparisons, measured, plates, origin, attribution))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,28 @@
+"""Stage `prepare`: split by concept, resize, pack into webdataset shards with a manifest."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.config import DataParams, load_params
+from adapterbench.data.prepare import prepare
+from adapterbench.record import stage_record
+from adapterbench.stage import run
+
+
+def main(
+    raw: Annotated[Path, Option(help="Folder of stage fetch.")],
+    out: Annotated[Path, Option(help="Folder for the shards and manifest.json.")],
+) -> None:
+    """Split by concept, resize, pack into webdataset shards with a manifest."""
+    params = load_params(DataParams, "data")
+    with stage_record("prepare", params={"data": params}, inputs=[raw]) as record:
+        manifest = prepare(params, raw, out)
+        record.set(dropped=sum(manifest["dropped"].values()))
+        record.set(**{name: split["samples"] for name, split in manifest["splits"].items()})
+        record.artifact(out / "manifest.json")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,30 @@
+"""Stage `sample`: make the pictures that are scored, with an adapter or without."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.config import SampleParams, load_params
+from adapterbench.record import stage_record
+from adapterbench.sample.sampler import sample
+from adapterbench.stage import run
+
+
+def main(
+    encoded: Annotated[Path, Option(help="Folder of stage encode.")],
+    backbone: Annotated[Path, Option(help="Folder of stage backbone.")],
+    out: Annotated[Path, Option(help="Folder for <protocol>.tar, named after the method.")],
+    protocol: Annotated[list[str], Option(help="image or image_text; may be given twice.")],
+    adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
+) -> None:
+    """Make the pictures that are scored, with an adapter or without; a killed run resumes."""
+    params = load_params(SampleParams, "sample")
+    inputs = [encoded, backbone, *([adapter] if adapter else [])]
+    facts = {"sample": params}
+    with stage_record("sample", variant=out.name, params=facts, inputs=inputs) as record:
+        record.set(images=sample(params, encoded, backbone, adapter, protocol, out))
+
+
+if __name__ == "__main__":
+    run(main)

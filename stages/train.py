@@ -1,0 +1,36 @@
+"""Stage `train`: train one adapter over the frozen backbone."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from adapterbench.config import load_train, load_variant
+from adapterbench.record import stage_record
+from adapterbench.stage import run
+from adapterbench.train.adapter import train_adapter
+
+
+def main(
+    variant: Annotated[str, Argument(help="A row of `variants:` in params.yaml.")],
+    encoded: Annotated[Path, Option(help="Folder of stage encode.")],
+    backbone: Annotated[Path, Option(help="Folder of stage backbone.")],
+    out: Annotated[Path, Option(help="Folder of the adapter.")],
+    metrics: Annotated[Path, Option(help="JSON of the cost columns.")],
+    curve: Annotated[Path, Option(help="CSV of the loss over the steps.")],
+) -> None:
+    """Train one adapter over the frozen backbone; a killed run resumes."""
+    row, params = load_variant(variant), load_train(variant)
+    facts = {"variant": row, "train": params}
+    inputs = [encoded, backbone]
+    with stage_record("train", variant=variant, params=facts, inputs=inputs) as record:
+        trained = train_adapter(
+            variant, row, params, encoded, backbone, out, on_log=lambda at, v: record.metrics(v, at)
+        )
+        trained.write(metrics, curve)
+        record.set(**trained.costs)
+        record.artifact(out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,243 @@
+"""A small project after stage `score`: random numbers and pictures that look learned."""
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import webdataset as wds
+import yaml
+from PIL import Image
+
+from adapterbench.config import CompareParams
+from adapterbench.report.measured import MeasuredOn
+from adapterbench.report.methods import PROTOCOLS
+
+N, K = 40, 3
+KEYS = [f"set-{n:04x}" for n in range(N)]
+PARAMS = CompareParams(bootstrap_samples=500, confidence=0.95, seed=0)
+
+# CLIP-I over the floor: as in the original table, IP-Adapter in front and the MLP LoRA last
+VARIANTS = {
+    "ip_adapter": 0.21,
+    "ip_adapter_mlp": 0.17,
+    "ip_adapter_lora": 0.18,
+    "ip_adapter_mlp_lora": 0.13,
+    "uni_controlnet_global": 0.18,
+    "my_sixth_row": 0.10,
+}
+SIZES = [20_746_752, 30_712_320, 14_307_840, 24_273_408, 11_804_160, 45_000]
+
+
+def picture(rng: np.random.Generator) -> bytes:
+    """A PNG of 64 x 64 pixels: a disc on a gradient."""
+    y, x = np.mgrid[:64, :64]
+    disc = (x - rng.uniform(20, 44)) ** 2 + (y - rng.uniform(20, 44)) ** 2 < rng.uniform(8, 22) ** 2
+    shade = np.stack([x, y, 63 - x], axis=-1) * rng.uniform(1, 4, 3)
+    image = np.where(disc[..., None], rng.uniform(0, 255, 3), shade).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def scores(
+    seed: int, protocol: str, clip_t: float, clip_i: float, k: int = K, shuffled: bool = True
+) -> pd.DataFrame:
+    """Scores about the given means; the item's own share is common to all methods."""
+    items = np.random.default_rng(99).normal(0, 0.04, N).repeat(k)
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {"protocol": protocol, "key": np.repeat(KEYS, k), "k": np.tile(np.arange(k), N)}
+    )
+    frame["clip_t"] = clip_t + items / 2 + rng.normal(0, 0.02, N * k)
+    frame["clip_i"] = clip_i + items + rng.normal(0, 0.03, N * k)
+    if shuffled:
+        frame["clip_t_shuffled"] = 0.10 + rng.normal(0, 0.02, N * k)
+        frame["clip_i_shuffled"] = 0.50 + rng.normal(0, 0.03, N * k)
+    return frame
+
+
+def fill_scores(folder: Path, gains: dict[str, float] | None = None) -> None:
+    """Write the parquet files of all methods; `gains` overrides leads in CLIP-I."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (variant, gain) in enumerate({**VARIANTS, **(gains or {})}.items()):
+        frames = [
+            scores(10 * seed, "image", 0.1 + gain / 3, 0.5 + gain),
+            scores(10 * seed + 1, "image_text", 0.2 + gain / 9, 0.56 + gain),
+        ]
+        pd.concat(frames).to_parquet(folder / f"{variant}.parquet")
+    floors = {
+        "no_prompt": scores(101, "image", 0.10, 0.50, shuffled=False),
+        "text_only": scores(102, "image_text", 0.21, 0.57, shuffled=False),
+        "reference": scores(103, "image", 0.27, 1.0, k=1, shuffled=False).assign(clip_i=1.0),
+    }
+    for name, frame in floors.items():
+        frame.to_parquet(folder / f"{name}.parquet")
+
+
+@pytest.fixture
+def write_scores() -> Callable[..., None]:
+    """The function that writes the scores of all methods into a folder."""
+    return fill_scores
+
+
+@pytest.fixture
+def params() -> CompareParams:
+    """Few resamples, for speed."""
+    return PARAMS
+
+
+@pytest.fixture
+def variants() -> list[str]:
+    """Names in the order of params.yaml."""
+    return list(VARIANTS)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with every input of stages compare and figures; not to be changed."""
+    folder, rng = tmp_path_factory.mktemp("finished"), np.random.default_rng(0)
+    fill_scores(folder / "results/scores")
+    write_training(folder / "metrics/train", rng)
+    pictures = [picture(rng) for _ in range(N)]
+    write_shards(folder / "data/shards", pictures)
+    methods = {**dict.fromkeys(VARIANTS, tuple(PROTOCOLS)), "no_prompt": ("image",)}
+    for method, protocols in {**methods, "text_only": ("image_text",)}.items():
+        for protocol in protocols:
+            rng.shuffle(pictures)
+            write_samples(folder / "samples" / method / f"{protocol}.tar", pictures)
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters()))
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished project, current, to be changed at will."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_training(folder: Path, rng: np.random.Generator) -> None:
+    """Records and loss curves of all variants."""
+    folder.mkdir(parents=True)
+    steps = np.arange(0, 2000, 10)
+    for variant, size in zip(VARIANTS, SIZES, strict=True):
+        record = {
+            "trainable_params": size,
+            "loss": 0.1,
+            "steps": 2000,
+            "train_seconds": size / 1e5,
+            "images_per_second": 45.678,
+            "peak_memory_mb": None if variant == "my_sixth_row" else 1234.5,
+            "checkpoint_mb": size * 4 / 1e6,
+        }
+        (folder / f"{variant}.json").write_text(json.dumps(record))
+        loss = 0.12 + 0.3 * np.exp(-steps / 300) + rng.normal(0, 0.02, len(steps))
+        pd.DataFrame({"step": steps, "loss": loss}).to_csv(folder / f"{variant}.csv", index=False)
+
+
+def write_shards(folder: Path, pictures: list[bytes]) -> None:
+    """Two validation shards with their manifest; one caption holds markup."""
+    folder.mkdir(parents=True)
+    names = ["validation-00000.tar", "validation-00001.tar"]
+    for name, keys in zip(names, (KEYS[: N // 2], KEYS[N // 2 :]), strict=True):
+        with wds.TarWriter(str(folder / name), mtime=0) as tar:
+            for key in keys:
+                caption = (
+                    f"a cheerful cat number {key} that costs $5 and $6, three dimensional style"
+                )
+                tar.write(
+                    {
+                        "__key__": key,
+                        "png": pictures[KEYS.index(key)],
+                        "txt": caption.encode(),
+                        "json": json.dumps({"captions": [caption]}).encode(),
+                    }
+                )
+    manifest = {
+        "attribution": {"set": "Drawn <script>alert(1)</script> by A & B, CC-BY 4.0"},
+        "splits": {"validation": {"shards": [{"name": name} for name in names]}},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def write_samples(path: Path, pictures: list[bytes]) -> None:
+    """Pictures `<key>.<k>.png` of one method."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for place, key in enumerate(KEYS):
+            for k in range(K):
+                data = pictures[(place + k) % N]
+                member = tarfile.TarInfo(f"{key}.{k}.png")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def parameters() -> dict[str, object]:
+    """Sections that the two stages read."""
+    package = {"name": "emoji@1.0.0", "integrity": "sha512-x"}
+    return {
+        "variants": {variant: {} for variant in VARIANTS},
+        "compare": PARAMS.model_dump(),
+        "data": {
+            "source": "emoji",
+            "packages": {"set": package},
+            "resolution": 64,
+            "validation_concepts": 20,
+            "samples_per_shard": 100,
+            "seed": 0,
+        },
+        "backbone": {"source": "local", "path": "base", "revision": None},
+        "encode": {"image_encoder": "local-dir:clip", "pretrained": None, "batch_size": 8},
+        "train": {
+            "steps": 2000,
+            "batch_size": 16,
+            "learning_rate": 1e-4,
+            "weight_decay": 0.01,
+            "warmup_steps": 10,
+            "max_grad_norm": 1.0,
+            "drop_image": 0.05,
+            "drop_text": 0.05,
+            "drop_both": 0.05,
+            "log_every": 10,
+            "checkpoint_every": 100,
+            "seed": 0,
+        },
+        "sample": {
+            "items": N,
+            "images_per_item": K,
+            "steps": 20,
+            "guidance_scale": 3.0,
+            "scale": 1.0,
+            "batch_size": 8,
+            "seed": 0,
+        },
+        "score": {"encoder": "local-dir:judge", "pretrained": None, "batch_size": 8},
+    }
+
+
+@pytest.fixture
+def measured() -> MeasuredOn:
+    """Conditions to print."""
+    return MeasuredOn(
+        data="emoji (set)",
+        backbone="base",
+        image_encoder="clip",
+        evaluator="judge",
+        items=N,
+        images_per_item=K,
+        train_steps=2000,
+        train_batch=16,
+        overridden=(),
+        sampler_steps=20,
+        guidance_scale=3.0,
+        scale=1.0,
+        confidence=0.95,
+        bootstrap_samples=500,
+    )

@@ -1,0 +1,113 @@
+"""Figures: no clipped or overlapping text, the same bytes twice, readable sizes."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from adapterbench.config import CompareParams
+from adapterbench.errors import UserError
+from adapterbench.report import figures
+from adapterbench.report.table import Comparison, compare
+
+
+@pytest.fixture
+def both(finished: Path, variants: list[str], params: CompareParams) -> list[Comparison]:
+    folders = finished / "results/scores", finished / "metrics/train"
+    return [compare(*folders, variants, p, params) for p in ("image", "image_text")]
+
+
+def check_text(figure: Figure, path: Path) -> None:
+    """Save the figure, then require every text inside the canvas and margin names apart."""
+    figures.save(figure, path)
+    width, height = figure.get_size_inches() * figure.dpi
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    shown = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    assert shown
+    for text in shown:
+        box = text.get_window_extent(renderer)
+        if box.width:
+            assert box.x0 >= -1, text
+            assert box.y0 >= -1, text
+            assert box.x1 <= width + 1, text
+            assert box.y1 <= height + 1, text
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_pareto(both: list[Comparison], tmp_path: Path) -> None:
+    figure = figures.pareto(both[0])
+    check_text(figure, tmp_path / "a.png")
+    for ax in figure.axes:
+        renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        boxes = sorted((t.get_window_extent(renderer) for t in ax.texts), key=lambda b: b.y0)
+        assert len(boxes) == 4
+        assert all(low.y1 <= high.y0 for low, high in pairwise(boxes))
+    figures.save(figures.pareto(both[0]), tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_forest_shows_every_method_under_both_protocols(
+    both: list[Comparison], tmp_path: Path
+) -> None:
+    figure = figures.forest(both)
+    check_text(figure, tmp_path / "a.png")
+    assert [ax.get_title() for ax in figure.axes] == [
+        "CLIP-I, image prompt alone",
+        "CLIP-T, image prompt alone",
+        "CLIP-I, image prompt and caption",
+        "CLIP-T, image prompt and caption",
+    ]
+    for ax in figure.axes:
+        assert len(ax.containers) + len(ax.texts) == 10
+
+
+def test_a_far_ceiling_does_not_flatten_the_rest(both: list[Comparison], tmp_path: Path) -> None:
+    near = both[0].rows.copy()
+    variants = near["method"].isin([*both[0].variants])
+    columns = ["clip_i", "clip_i_lo", "clip_i_hi"]
+    near.loc[variants, columns] = near.loc[variants, columns] * 0.1 + 0.45
+    comparison = Comparison(protocol="image", rows=near, paired=both[0].paired)
+    figure = figures.forest([comparison])
+    check_text(figure, tmp_path / "a.png")
+    assert figure.axes[0].get_xlim()[1] < 0.7
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1.000 →"]
+
+
+def test_losses(finished: Path, variants: list[str], tmp_path: Path) -> None:
+    curves = {v: figures.read_curve(finished / f"metrics/train/{v}.csv") for v in variants}
+    check_text(figures.losses(curves), tmp_path / "a.png")
+    check_text(
+        figures.losses({"short": pd.DataFrame({"step": [1], "loss": [0.1]})}), tmp_path / "b.png"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "step\n1\n"])
+def test_a_bad_loss_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(UserError, match=r"x\.csv"):
+        figures.read_curve(tmp_path / "x.csv")
+
+
+def test_grid_keeps_pictures_and_wraps_texts(tmp_path: Path) -> None:
+    red, blue = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
+    figure = figures.grid(
+        {
+            "Image prompt": [red, blue],
+            "Text prompt": ["it costs $5 and $6 " * 12, "Incomprehensibilities_of_one_word"],
+            "a_long_key_of_a_user_rank_64_tokens_16": [blue, red],
+        }
+    )
+    check_text(figure, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    middle = pixels.shape[1] // 6, pixels.shape[0] // 3
+    assert tuple(pixels[middle[1] + 40, middle[0]]) == (255, 0, 0)
+    assert tuple(pixels[-100, middle[0]]) == (0, 0, 255)
+    assert tuple(pixels[-100, -100]) == (255, 0, 0)

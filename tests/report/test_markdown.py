@@ -1,0 +1,37 @@
+"""The Markdown file has the original table's columns, and says loudly what failed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from adapterbench.config import CompareParams
+from adapterbench.report import markdown
+from adapterbench.report.measured import MeasuredOn
+from adapterbench.report.sheets import Sheet
+from adapterbench.report.table import compare
+
+
+def test_the_file(
+    project: Path,
+    variants: list[str],
+    params: CompareParams,
+    measured: MeasuredOn,
+    write_scores: Callable[..., None],
+) -> None:
+    write_scores(project / "flat", {"my_sixth_row": 0.0})
+    comparison = compare(project / "flat", project / "metrics/train", variants, "image", params)
+    markdown.write(comparison, measured, project)
+    text = (project / "comparison.md").read_text()
+    lines = text.splitlines()
+    assert lines[0] == "# Comparison: image prompt alone"
+    assert lines[2] == "| Method | Trainable parameters | CLIP-T | CLIP-I | CLIPScore |"
+    assert lines[4].startswith("| UniControlNet (Global) | 11.80 M | 0.1")
+    assert lines[8].startswith("| IP Adapter | 20.75 M | 0.1")
+    assert lines[9].startswith("| my_sixth_row | 45,000 | ")
+    assert "\n- **DID NOT LEARN: my_sixth_row: its CLIP-I does not exceed `no prompt` (" in text
+    assert "- Evaluator (scores): judge" in text
+    assert "N = 40 validation items, K = 3 pictures" in text
+    assert "nan" not in text
+
+
+def test_a_bar_in_a_name_does_not_end_its_cell() -> None:
+    assert Sheet(["a", "b"], [["x|y", "1"]]).markdown().splitlines()[-1] == "| x\\|y | 1 |"

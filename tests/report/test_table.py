@@ -1,0 +1,149 @@
+"""The comparison: order, columns, values and files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adapterbench.config import CompareParams
+from adapterbench.errors import UserError
+from adapterbench.report import table
+from adapterbench.report.table import Comparison, compare
+
+COLUMNS = (
+    "method,trainable_params,clip_t,clip_t_lo,clip_t_hi,clip_i,clip_i_lo,clip_i_hi,n,k,"
+    "train_seconds,images_per_second,peak_memory_mb,checkpoint_mb"
+)
+
+
+def build(project: Path, variants: list[str], params: CompareParams) -> dict[str, Comparison]:
+    folders = project / "results/scores", project / "metrics/train"
+    return {p: compare(*folders, variants, p, params) for p in ("image", "image_text")}
+
+
+def test_files_have_the_promised_columns_rows_and_bytes(
+    project: Path, variants: list[str], params: CompareParams
+) -> None:
+    for out in ("a", "b"):
+        table.write(build(project, variants, params).values(), project / out)
+    files = {path.name: path.read_bytes() for path in (project / "a").iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (project / "b").iterdir()}
+    lines = files["comparison.csv"].decode().splitlines()
+    assert lines[0] == COLUMNS
+    assert [line.split(",")[0] for line in lines[1:]] == [
+        "uni_controlnet_global",
+        "ip_adapter_mlp_lora",
+        "ip_adapter_lora",
+        "ip_adapter_mlp",
+        "ip_adapter",
+        "my_sixth_row",
+        "no_prompt",
+        "text_only",
+        "shuffled_reference",
+        "reference",
+    ]
+    assert lines[7].split(",")[1] == "0"
+    assert lines[7].endswith(",40,3,,,,")
+    assert lines[6].endswith(",0.45,45.678,,0.180")  # its peak memory was not measured
+    assert lines[10].endswith("1.000000,1.000000,1.000000,40,1,,,,")
+
+
+def test_what_is_written_is_read_back(
+    project: Path, variants: list[str], params: CompareParams
+) -> None:
+    built = build(project, variants, params)
+    table.write(built.values(), project / "out")
+    for protocol, comparison in table.read(project / "out").items():
+        for name in ("rows", "paired"):
+            pd.testing.assert_frame_equal(
+                getattr(comparison, name), getattr(built[protocol], name), check_dtype=False
+            )
+
+
+def test_paired_differences_are_those_of_the_items(
+    project: Path, variants: list[str], params: CompareParams
+) -> None:
+    comparison = build(project, variants, params)["image"]
+    means = {}
+    for method in ("ip_adapter", "ip_adapter_lora", "text_only"):
+        frame = pd.read_parquet(project / f"results/scores/{method}.parquet")
+        frame = frame[frame["protocol"] == ("image_text" if method == "text_only" else "image")]
+        means[method] = frame.groupby("key")["clip_i"].mean()
+    for baseline in ("ip_adapter", "text_only"):
+        own = (means["ip_adapter_lora"] - means[baseline]).to_numpy()
+        rng = np.random.default_rng(params.seed)
+        draws = [own[rng.integers(0, 40, 40)].mean() for _ in range(params.bootstrap_samples)]
+        expected = (own.mean(), *np.quantile(draws, [0.025, 0.975]))
+        found = comparison.difference("ip_adapter_lora", baseline, "clip_i")
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        back = comparison.difference(baseline, "ip_adapter_lora", "clip_i")
+        np.testing.assert_allclose(back, (-expected[0], -expected[2], -expected[1]), atol=1e-6)
+    # the interval of a difference is narrower than the two means suggest: items are paired
+    row = comparison.row("ip_adapter_lora")
+    _, lo, hi = comparison.difference("ip_adapter_lora", "ip_adapter", "clip_i")
+    assert hi - lo < 0.8 * (row["clip_i_hi"] - row["clip_i_lo"])
+
+
+def test_every_variant_is_paired_with_floors_and_with_the_original(
+    project: Path, variants: list[str], params: CompareParams
+) -> None:
+    paired = build(project, variants, params)["image_text"].paired
+    assert list(paired) == [
+        *("protocol", "method", "baseline", "metric"),
+        *("difference", "lo", "hi", "apart"),
+    ]
+    for variant in variants:
+        baselines = set(paired[paired["method"] == variant]["baseline"])
+        wanted = {"no_prompt", "text_only", "shuffled_reference", "ip_adapter"} - {variant}
+        assert wanted <= baselines
+    assert not paired.duplicated(["method", "baseline", "metric"]).any()
+    assert (paired["apart"] == (paired["lo"] * paired["hi"] > 0)).all()
+    assert set(paired["protocol"]) == {"image_text"}
+
+
+def test_without_the_original_the_first_variant_takes_its_place(
+    project: Path, params: CompareParams
+) -> None:
+    comparison = build(project, ["my_sixth_row", "ip_adapter_mlp"], params)["image"]
+    assert comparison.variants == ["ip_adapter_mlp", "my_sixth_row"]
+    assert comparison.original == "ip_adapter_mlp"
+    assert comparison.difference("my_sixth_row", "ip_adapter_mlp", "clip_i")[0] < 0
+
+
+def test_metrics_hold_both_protocols_under_their_own_names(
+    project: Path, variants: list[str], params: CompareParams
+) -> None:
+    built = build(project, variants, params)
+    numbers = json.loads(json.dumps(table.as_metrics(built.values())))["ip_adapter"]
+    assert numbers["clip_i"] == built["image"].row("ip_adapter")["clip_i"]
+    assert numbers["image_text_clip_i"] == built["image_text"].row("ip_adapter")["clip_i"]
+    assert numbers["trainable_params"] == 20_746_752
+
+
+def test_a_training_record_that_lacks_a_column_is_refused(
+    project: Path, variants: list[str], params: CompareParams
+) -> None:
+    (project / "metrics/train/ip_adapter.json").write_text('{"trainable_params": 3}')
+    with pytest.raises(UserError, match=r"ip_adapter\.json lacks train_seconds"):
+        build(project, variants, params)
+
+
+@pytest.mark.parametrize("text", ["", "method,clip_t\nx,1\n"])
+def test_a_damaged_table_is_refused(
+    project: Path, variants: list[str], params: CompareParams, text: str
+) -> None:
+    table.write(build(project, variants, params).values(), project / "out")
+    (project / "out/comparison.csv").write_text(text)
+    with pytest.raises(UserError, match=r"comparison\.csv"):
+        table.read(project / "out")
+
+
+def test_no_variants_is_a_clear_error(
+    tmp_path: Path, params: CompareParams, write_scores: Callable[..., None]
+) -> None:
+    write_scores(tmp_path)
+    with pytest.raises(UserError, match="no variants"):
+        compare(tmp_path, tmp_path, [], "image", params)

@@ -1,0 +1,88 @@
+"""The sentences follow from the numbers."""
+
+import pandas as pd
+import pytest
+
+from adapterbench.report.methods import contrasts
+from adapterbench.report.table import Comparison
+from adapterbench.report.words import findings
+
+HALF = 0.01
+
+
+def comparison(
+    scores: dict[str, tuple[float, float]], floors: dict[str, tuple[float, float]], protocol: str
+) -> Comparison:
+    """A comparison whose intervals all have the half width 0.01; `(clip_t, clip_i)` a method."""
+    means = {**scores, **floors, "reference": (0.3, 1.0)}
+    rows = [
+        {
+            "method": method,
+            "trainable_params": 1_000_000 * (place + 1) if method in scores else 0,
+            **{"clip_t": t, "clip_t_lo": t - HALF, "clip_t_hi": t + HALF},
+            **{"clip_i": i, "clip_i_lo": i - HALF, "clip_i_hi": i + HALF},
+        }
+        for place, (method, (t, i)) in enumerate(means.items())
+    ]
+    paired = [
+        {
+            **{"method": a, "baseline": b, "metric": metric},
+            "difference": (d := means[a][at] - means[b][at]),
+            **{"lo": d - HALF, "hi": d + HALF},
+        }
+        for a, b in contrasts(list(scores))
+        for at, metric in enumerate(("clip_t", "clip_i"))
+    ]
+    return Comparison(protocol=protocol, rows=pd.DataFrame(rows), paired=pd.DataFrame(paired))
+
+
+FLOORS = {"no_prompt": (0.1, 0.5), "text_only": (0.2, 0.57), "shuffled_reference": (0.1, 0.5)}
+
+
+def texts(scores: dict[str, tuple[float, float]], protocol: str = "image") -> list[str]:
+    return [f.text for f in findings(comparison(scores, FLOORS, protocol))]
+
+
+def test_a_variant_on_the_floor_did_not_learn() -> None:
+    found = findings(
+        comparison({"ip_adapter": (0.19, 0.7), "still": (0.1, 0.505)}, FLOORS, "image")
+    )
+    assert [f.text for f in found if f.alarm] == [
+        "DID NOT LEARN: still: its CLIP-I does not exceed `no prompt` (+0.005 [-0.005, +0.015]) "
+        "and its own shuffled reference (+0.005 [-0.005, +0.015])."
+    ]
+    assert found[0].alarm
+    assert "IP Adapter learned to use the image prompt" in found[1].text
+
+
+@pytest.mark.parametrize(("protocol", "alarms"), [("image", 0), ("image_text", 1)])
+def test_beside_a_caption_the_floor_is_the_caption_alone(protocol: str, alarms: int) -> None:
+    found = findings(comparison({"ip_adapter": (0.2, 0.575)}, FLOORS, protocol))
+    assert sum(f.alarm for f in found) == alarms
+
+
+def test_best_ties_trade_off_and_text() -> None:
+    said = texts({"small": (0.15, 0.65), "ip_adapter": (0.25, 0.70), "big": (0.205, 0.695)})
+    assert any(s.startswith("Every adapter learned") and "+0.150 to +0.200" in s for s in said)
+    assert (
+        "Best on CLIP-T: IP Adapter, 0.250 [0.240, 0.260]; apart from every other, "
+        "the next being big by +0.045 [+0.035, +0.055]." in said
+    )
+    assert "Best on CLIP-I: IP Adapter, 0.700 [0.690, 0.710]; not separable from it: big." in said
+    assert any(
+        s.startswith("Lightest: small, 1.00 M trainable parameters (50.0% of IP Adapter's)")
+        and "CLIP-I -0.050 [-0.060, -0.040]" in s
+        for s in said
+    )
+    assert (
+        "Against the caption alone (`text only`, CLIP-T 0.200 [0.190, 0.210]), "
+        "better: IP Adapter; worse: small; not separable: big." in said
+    )
+    assert "On CLIP-T, all pairs of adapters are apart." in said
+    assert "On CLIP-I, the interval of the difference includes zero for IP Adapter and big." in said
+
+
+def test_one_variant_alone_has_nothing_to_be_compared_with() -> None:
+    said = texts({"ip_adapter": (0.25, 0.70)})
+    assert "Best on CLIP-I: IP Adapter, 0.700 [0.690, 0.710]." in said
+    assert not any(s.startswith(("Lightest", "On CLIP")) for s in said)
