@@ -9,20 +9,8 @@ import yaml
 from adapterbench.config import CompareParams, TrainParams, load_params, load_train, load_variant
 from adapterbench.errors import UserError
 
-TRAIN: dict[str, Any] = {
-    "steps": 10,
-    "batch_size": 2,
-    "learning_rate": 1e-4,
-    "weight_decay": 0.01,
-    "warmup_steps": 1,
-    "max_grad_norm": 1.0,
-    "drop_image": 0.05,
-    "drop_text": 0.05,
-    "drop_both": 0.05,
-    "log_every": 1,
-    "checkpoint_every": 5,
-    "seed": 0,
-}
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+TRAIN: dict[str, Any] = yaml.safe_load(PARAMS.read_text())["train"]
 COMPARE = {"bootstrap_samples": 100, "confidence": 0.95, "seed": 0}
 
 
@@ -115,9 +103,9 @@ def test_variants_of_the_wrong_shape(tmp_path: Path, variants: Any) -> None:
 
 
 def test_a_variant_overrides_single_fields_of_train(tmp_path: Path) -> None:
-    file = written(tmp_path, variants={"a": {"train": {"steps": 20}}, "b": {}})
+    file = written(tmp_path, variants={"a": {"train": {"steps": 7}}, "b": {}})
     assert load_train("b", file) == TrainParams(**TRAIN)
-    assert load_train("a", file) == TrainParams(**{**TRAIN, "steps": 20})
+    assert load_train("a", file) == TrainParams(**{**TRAIN, "steps": 7})
 
 
 @pytest.mark.parametrize(

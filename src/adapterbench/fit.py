@@ -25,6 +25,9 @@ from adapterbench.files import publish
 
 log = logging.getLogger(__name__)
 
+OnLog = Callable[[int, dict[str, float]], None]
+"""(step, values) -> nothing: where a run reports to."""
+
 Loss = Callable[[int, torch.Generator], Tensor]
 """(step, generator) -> scalar loss; draws from the generator alone."""
 
@@ -74,7 +77,7 @@ def fit(
     loss: Loss,
     params: FitParams,
     resume: Path,
-    on_log: Callable[[int, dict[str, float]], None] = lambda step, values: None,
+    on_log: OnLog,
     label: str = "train",
 ) -> Fitted:
     """Minimise `loss` over `weights`, in place.
@@ -87,8 +90,9 @@ def fit(
     Raises:
         UserError: the loss or the gradient is not finite; the last checkpoint is from before.
     """
-    optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, betas=(0.9, 0.99),
-                                  weight_decay=params.weight_decay)
+    optimizer = torch.optim.AdamW(
+        weights, lr=params.learning_rate, betas=(0.9, 0.99), weight_decay=params.weight_decay
+    )
     ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
     state = State(weights, optimizer, ema)
     fitted = Fitted(0.0, 0.0)
@@ -118,8 +122,14 @@ def fit(
                 now = time.perf_counter()
                 speed = since * params.batch_size / (now - last)
                 fitted.losses.append((done, total / since))
-                on_log(done, {"loss": total / since, "learning_rate": learning_rate(step, params),
-                              "samples_per_second": speed})
+                on_log(
+                    done,
+                    {
+                        "loss": total / since,
+                        "learning_rate": learning_rate(step, params),
+                        "samples_per_second": speed,
+                    },
+                )
                 bar.set_postfix_str(f"loss {total / since:.4f}, {speed:.0f} img/s")
                 total, since, last = 0.0, 0, now
             if done % params.checkpoint_every == 0 and done < params.steps:

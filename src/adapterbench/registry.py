@@ -1,4 +1,4 @@
-"""Parts chosen by name in `params.yaml`: the key is the file's name, imported when it is asked for."""
+"""Parts chosen by name in `params.yaml`: a key is a file's name, imported when it is asked for."""
 
 from importlib import import_module
 from importlib.resources import files
@@ -10,9 +10,7 @@ from adapterbench.errors import UserError
 def keys(package: str) -> list[str]:
     """The names that `load` takes for `package`, sorted."""
     names = (entry.name for entry in files(package).iterdir())
-    return sorted(
-        name[:-3] for name in names if name.endswith(".py") and not name.startswith("_")
-    )
+    return sorted(name[:-3] for name in names if name.endswith(".py") and not name.startswith("_"))
 
 
 def load(package: str, key: str) -> ModuleType:

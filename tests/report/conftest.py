@@ -180,46 +180,9 @@ def write_samples(path: Path, pictures: list[bytes]) -> None:
 
 
 def parameters() -> dict[str, object]:
-    """Sections that the two stages read."""
-    package = {"name": "emoji@1.0.0", "integrity": "sha512-x"}
-    return {
-        "variants": {variant: {} for variant in VARIANTS},
-        "compare": PARAMS.model_dump(),
-        "data": {
-            "source": "emoji",
-            "packages": {"set": package},
-            "resolution": 64,
-            "validation_concepts": 20,
-            "samples_per_shard": 100,
-            "seed": 0,
-        },
-        "backbone": {"source": "local", "path": "base", "revision": None},
-        "encode": {"image_encoder": "local-dir:clip", "pretrained": None, "batch_size": 8},
-        "train": {
-            "steps": 2000,
-            "batch_size": 16,
-            "learning_rate": 1e-4,
-            "weight_decay": 0.01,
-            "warmup_steps": 10,
-            "max_grad_norm": 1.0,
-            "drop_image": 0.05,
-            "drop_text": 0.05,
-            "drop_both": 0.05,
-            "log_every": 10,
-            "checkpoint_every": 100,
-            "seed": 0,
-        },
-        "sample": {
-            "items": N,
-            "images_per_item": K,
-            "steps": 20,
-            "guidance_scale": 3.0,
-            "scale": 1.0,
-            "batch_size": 8,
-            "seed": 0,
-        },
-        "score": {"encoder": "local-dir:judge", "pretrained": None, "batch_size": 8},
-    }
+    """This repository's own parameters, with the variants and resamples of these tests."""
+    own = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    return {**own, "variants": {name: {} for name in VARIANTS}, "compare": PARAMS.model_dump()}
 
 
 @pytest.fixture

@@ -31,12 +31,12 @@ def test_an_items_images_are_averaged_and_the_shuffled_row_is_the_mean_over_vari
         v: pd.read_parquet(folder / f"{v}.parquet").query("protocol == 'image'") for v in variants
     }
     key = "set-0003"
-    own = frames["ip_adapter"].query("key == @key")
+    own = frames["ip_adapter"][frames["ip_adapter"]["key"] == key]
     assert scores.methods["ip_adapter"].loc[key, "clip_i"] == pytest.approx(own["clip_i"].mean())
     assert scores.of("shuffled_reference", "ip_adapter").loc[key, "clip_i"] == pytest.approx(
         own["clip_i_shuffled"].mean()
     )
-    everyone = np.mean([f.query("key == @key")["clip_i_shuffled"].mean() for f in frames.values()])
+    everyone = np.mean([f[f["key"] == key]["clip_i_shuffled"].mean() for f in frames.values()])
     assert scores.methods["shuffled_reference"].loc[key, "clip_i"] == pytest.approx(everyone)
     assert scores.images["ip_adapter"] == 3
     assert scores.images["reference"] == 1

@@ -61,7 +61,9 @@ class EncodedSplit:
     def gather(self, index: Tensor, draw: Tensor) -> Batch:
         """Samples `index (B,)`, each with the phrasing that `draw (B,)` in [0, 1) picks."""
         rows = [self.row(i, u) for i, u in zip(index.tolist(), draw.tolist(), strict=True)]
-        latents, image_embeds, texts = (torch.stack(part).float() for part in zip(*rows, strict=True))
+        latents, image_embeds, texts = (
+            torch.stack(part).float() for part in zip(*rows, strict=True)
+        )
         return Batch(latents, image_embeds, texts)
 
     def row(self, number: int, draw: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:

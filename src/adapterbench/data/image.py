@@ -49,7 +49,7 @@ def square(image: Image.Image, side: int) -> Image.Image:
 
 def is_blank(image: Image.Image) -> bool:
     """Whether every pixel has the same colour."""
-    return all(low == high for low, high in image.getextrema())
+    return len(image.getcolors(2) or (0, 1)) == 1
 
 
 def to_array(image: Image.Image) -> np.ndarray:

@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,10 @@ class Encoders:
         chunks = []
         for part in chunked(captions, self.batch_size):
             ids = self.tokenizer(
-                list(part), padding="max_length", truncation=True, return_tensors="pt",
+                list(part),
+                padding="max_length",
+                truncation=True,
+                return_tensors="pt",
                 max_length=self.tokenizer.model_max_length,
             ).input_ids
             chunks.append(self.text_encoder(ids).last_hidden_state)
@@ -146,4 +148,6 @@ def save(tensors: dict[str, Tensor], path: Path) -> None:
 
 def skipped(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The shards with pictures that could not be decoded."""
-    yield from (shard for split in manifest["splits"].values() for shard in split if shard["skipped"])
+    yield from (
+        shard for split in manifest["splits"].values() for shard in split if shard["skipped"]
+    )

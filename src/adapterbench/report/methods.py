@@ -38,6 +38,11 @@ def label(method: str) -> str:
     return {**DECK, **BASELINES}.get(method, method)
 
 
+def stage(name: str, method: str) -> str:
+    """The DVC stage that makes a method's files, such as `score@ip_adapter`."""
+    return f"{name}_floor@{method}" if method in BASELINES else f"{name}@{method}"
+
+
 def in_order(variants: Sequence[str]) -> list[str]:
     """The variants of the original table in its order, then the added ones as they come."""
     known = list(DECK)

@@ -11,6 +11,7 @@ from PIL import Image
 from adapterbench.data.image import BadImageError, decode
 from adapterbench.data.shards import read_split
 from adapterbench.errors import UserError
+from adapterbench.report.methods import stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def read_samples(tar: Path, keys: Sequence[str], k: int = 0) -> list[Image.Image
 
 def read_member(members: tarfile.TarFile, name: str, tar: Path) -> Image.Image:
     """Decode one member."""
-    again = f"run `dvc repro -f sample@{tar.parent.name}`"
+    again = f"run `dvc repro -f {stage('sample', tar.parent.name)}`"
     try:
         file = members.extractfile(name)
         return decode(file.read() if file else b"")
@@ -58,14 +59,13 @@ def read_member(members: tarfile.TarFile, name: str, tar: Path) -> Image.Image:
 
 def opened(tar: Path) -> tarfile.TarFile:
     """Open a tar of samples for reading."""
+    again = f"run `dvc repro {stage('sample', tar.parent.name)}`"
     try:
         return tarfile.open(tar)
     except FileNotFoundError as error:
-        raise UserError(f"{tar} is missing: run `dvc repro sample@{tar.parent.name}`") from error
+        raise UserError(f"{tar} is missing: {again}") from error
     except (tarfile.TarError, EOFError) as error:
-        raise UserError(
-            f"{tar} is damaged ({error}): delete it and run `dvc repro sample@{tar.parent.name}`"
-        ) from error
+        raise UserError(f"{tar} is damaged ({error}): delete it and {again}") from error
 
 
 def read_references(shards: Path, keys: Sequence[str]) -> list[Reference]:

@@ -1,17 +1,22 @@
-"""What a report's numbers come from; nothing that changes from one run to the next."""
+"""What a report's numbers come from; no time, host or path."""
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from adapterbench.files import sha256
+from adapterbench.record import installed, revision
 
-PACKAGES = ("adapterbench", "torch", "diffusers", "transformers", "open_clip_torch", "peft")
+PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "peft")
 
 
 def provenance(inputs: Sequence[Path]) -> dict[str, str]:
-    """Digests of the input files and versions of the packages behind them, by name."""
-    digests = {f"sha256 of {path.name}": sha256(path) for path in inputs}
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return {**digests, "Versions": f"Python {platform.python_version()}, {versions}"}
+    """Revision of the code, digests of the input files and versions of the packages, by name."""
+    code = revision()
+    changed = ", with local changes" if code["dirty"] else ""
+    return {
+        "Revision": f"{code['revision']}{changed}" if code["revision"] else "not in git",
+        **{f"SHA-256 of {path.name}": sha256(path) for path in inputs},
+        "Python": platform.python_version(),
+        **{name: installed(name) or "not installed" for name in PACKAGES},
+    }

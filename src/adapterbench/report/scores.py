@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from adapterbench.errors import UserError
-from adapterbench.report.methods import BASELINES, SHUFFLED
+from adapterbench.report.methods import BASELINES, SHUFFLED, stage
 from adapterbench.report.metrics import SCORES
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def warn_of_strangers(folder: Path, variants: Sequence[str]) -> None:
 
 def read_method(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read one method's table and check columns, values and duplicates."""
-    again = f"run `dvc repro score@{path.stem}`"
+    again = f"run `dvc repro {stage('score', path.stem)}`"
     try:
         frame = pd.read_parquet(path)
     except FileNotFoundError as error:
@@ -97,7 +97,7 @@ def check_finite(frame: pd.DataFrame, column: str, path: Path) -> None:
         raise UserError(
             f"{path}: {len(bad)} value(s) of {column} are not finite numbers, "
             f"first at {first['key']} k={first['k']}: see whether its training diverged, then "
-            f"run `dvc repro -f score@{path.stem}`"
+            f"run `dvc repro -f {stage('score', path.stem)}`"
         )
 
 
@@ -109,7 +109,7 @@ def of_protocol(frame: pd.DataFrame, protocol: str, method: str, baseline: bool)
     if rows.empty:
         raise UserError(
             f"scores of {method} have no rows of protocol {protocol!r}: "
-            f"run `dvc repro sample@{method} score@{method}`"
+            f"run `dvc repro {stage('sample', method)} {stage('score', method)}`"
         )
     return rows
 
@@ -122,7 +122,7 @@ def images_per_item(frame: pd.DataFrame, method: str) -> int:
         raise UserError(
             f"scores of {method} are incomplete: {len(short)} item(s), such as {short.index[0]}, "
             f"have fewer than {counts.max()} pictures: "
-            f"run `dvc repro -f sample@{method} score@{method}`"
+            f"run `dvc repro -f {stage('sample', method)} {stage('score', method)}`"
         )
     return int(counts.max())
 

@@ -1,6 +1,6 @@
 """Train one adapter on encoded shards; the frozen encoders are never called."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from adapterbench.config import TrainParams
 from adapterbench.data.encoded import Batch, EncodedSplit
 from adapterbench.data.shards import MANIFEST
 from adapterbench.files import publish, remove, sha256, write_json
-from adapterbench.fit import Fitted, batch_indices, fit
+from adapterbench.fit import Fitted, OnLog, batch_indices, fit
 from adapterbench.record import peak_memory_mb
 from adapterbench.resume import resume_path
 from adapterbench.train.loss import denoising_loss
@@ -46,7 +46,7 @@ def train_adapter(
     encoded: Path,
     backbone: Path,
     out: Path,
-    on_log: Callable[[int, dict[str, float]], None],
+    on_log: OnLog,
 ) -> Trained:
     """Train the variant and write `out` (see `adapters.storage`).
 
@@ -116,4 +116,3 @@ def costs(count: int, fitted: Fitted, params: TrainParams, model: Path) -> dict[
         "peak_memory_mb": peak_memory_mb(),
         "checkpoint_mb": round((model / WEIGHTS).stat().st_size / 2**20, 3),
     }
-

@@ -1,7 +1,6 @@
 """A small CLIP (Radford et al. 2021) in open_clip, and its text tower for the pipeline."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from adapterbench.backbone.recipes.pictures import Pictures
 from adapterbench.config import FitParams
-from adapterbench.fit import Fitted, batch_indices, fit
+from adapterbench.fit import Fitted, OnLog, batch_indices, fit
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -22,6 +21,10 @@ MEAN = STD = (0.5, 0.5, 0.5)
 class ClipParams(FitParams):
     """How a CLIP is built and trained."""
 
+    vocab_size: int
+    """Most tokens of the vocabulary."""
+    context_length: int
+    """Tokens of a caption, start and end included."""
     embed_dim: int
     """Width of the shared space."""
     patch_size: int
@@ -64,7 +67,7 @@ def train(
     pictures: Pictures,
     tokenizer: CLIPTokenizer,
     resume: Path,
-    on_log: Callable[[int, dict[str, float]], None],
+    on_log: OnLog,
     label: str,
 ) -> tuple[CLIP, Fitted]:
     """Contrastive training on random phrasings of the captions."""
@@ -168,11 +171,18 @@ def text_weights(model: CLIP) -> dict[str, Tensor]:
         "final_layer_norm.bias": model.ln_final.bias,
     }
     for number, block in enumerate(model.transformer.resblocks):
-        parts = {"layer_norm1": block.ln_1, "layer_norm2": block.ln_2,
-                 "mlp.fc1": block.mlp.c_fc, "mlp.fc2": block.mlp.c_proj,
-                 "self_attn.out_proj": block.attn.out_proj}
-        named = {f"{part}.{kind}": getattr(layer, kind)
-                 for part, layer in parts.items() for kind in ("weight", "bias")}
+        parts = {
+            "layer_norm1": block.ln_1,
+            "layer_norm2": block.ln_2,
+            "mlp.fc1": block.mlp.c_fc,
+            "mlp.fc2": block.mlp.c_proj,
+            "self_attn.out_proj": block.attn.out_proj,
+        }
+        named = {
+            f"{part}.{kind}": getattr(layer, kind)
+            for part, layer in parts.items()
+            for kind in ("weight", "bias")
+        }
         for kind in ("weight", "bias"):
             joint = getattr(block.attn, f"in_proj_{kind}").chunk(3)
             for name, piece in zip("qkv", joint, strict=True):

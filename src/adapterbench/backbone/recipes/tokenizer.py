@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -26,5 +27,5 @@ def train(captions: Iterable[str], vocab_size: int, context_length: int) -> CLIP
     learnt = json.loads(learner.to_str())["model"]
     tokens = dict.fromkeys([*alphabet, *(a + SUFFIX for a in alphabet), *learnt["vocab"]])
     vocab = {token: number for number, token in enumerate([*tokens, START, END])}
-    merges = [tuple(merge) for merge in learnt["merges"]]
+    merges: Any = [tuple(merge) for merge in learnt["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=context_length)

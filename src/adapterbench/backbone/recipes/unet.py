@@ -1,11 +1,15 @@
 """The small `UNet2DConditionModel`: text to latents, by denoising."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -13,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from adapterbench.backbone.recipes.clip import tokenize
 from adapterbench.backbone.recipes.pictures import Pictures, to_signed
 from adapterbench.config import FitParams
-from adapterbench.fit import Fitted, batch_indices, fit
+from adapterbench.fit import Fitted, OnLog, batch_indices, fit
 from adapterbench.train.loss import denoising_loss
 
 
@@ -96,7 +100,7 @@ def train(
     params: UnetParams,
     data: TextToLatents,
     resume: Path,
-    on_log: Callable[[int, dict[str, float]], None],
+    on_log: OnLog,
 ) -> tuple[UNet2DConditionModel, Fitted]:
     """Train text to image from scratch; the averaged weights are kept."""
     torch.manual_seed(params.seed)
@@ -110,9 +114,17 @@ def train(
         dropped = torch.rand(len(index), generator=generator) < params.drop_text
         text = torch.where(dropped[:, None, None], data.empty, text)
         return denoising_loss(
-            unet, noise_schedule, data.latents[index], {"encoder_hidden_states": text},
+            unet,
+            noise_schedule,
+            data.latents[index],
+            {"encoder_hidden_states": text},
             generator,
         )
 
     fitted = fit(list(unet.parameters()), loss, params, resume, on_log, "unet")
     return unet.eval(), fitted
+
+
+def save(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Write in diffusers layout, fp16 safetensors."""
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)

