@@ -24,7 +24,7 @@ def main(
     pictures, held_out = (load_pictures(shards, split) for split in ("train", "validation"))
     captions = (text for texts in pictures.captions for text in texts)
     vocabulary = tokenizer.train(captions, params.vocab_size, params.context_length)
-    resume = resume_file(name, params)
+    resume = resume_file(name, params, shards)
     model, fitted = clip.train(params, pictures, vocabulary, resume, log_values, name)
     images, texts = clip.embed(model, held_out, vocabulary)
     with publish(out) as folder:

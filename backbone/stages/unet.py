@@ -29,7 +29,7 @@ def main(
     text = clip.text_model(load_clip(f"local-dir:{image_encoder}", None).model, tokenizer)
     autoencoder = AutoencoderKL.from_pretrained(vae)
     data = unet.encode(load_pictures(shards, "train"), autoencoder, text, tokenizer)
-    resume = resume_file("unet", params)
+    resume = resume_file("unet", params, shards)
     model, fitted = unet.train(params, data, resume, log_values)
     pipeline = StableDiffusionPipeline(
         autoencoder,

@@ -20,7 +20,7 @@ def main(
 ) -> None:
     """Train the autoencoder on the training concepts."""
     params = load_params(vae.VaeParams, "vae")
-    resume = resume_file("vae", params)
+    resume = resume_file("vae", params, shards)
     model, fitted = vae.train(params, load_pictures(shards, "train"), resume, log_values)
     held_out = load_pictures(shards, "validation").pixels
     psnr = float(vae.psnr(vae.reconstruct(model, held_out), held_out).mean())

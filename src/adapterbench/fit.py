@@ -90,6 +90,7 @@ def fit(
     Raises:
         UserError: the loss or the gradient is not finite; the last checkpoint is from before.
     """
+    torch.set_flush_denormal(True)  # denormals slow a CPU's convolutions several times
     optimizer = torch.optim.AdamW(
         weights, lr=params.learning_rate, betas=(0.9, 0.99), weight_decay=params.weight_decay
     )

@@ -16,7 +16,7 @@ from adapterbench.files import sha256 as file_sha256
 RESUME = Path(".resume")
 
 
-def resume_path(name: str, facts: Mapping[str, Any], inputs: tuple[Path, ...] = ()) -> Path:
+def resume_path(name: str, facts: Mapping[str, Any], *inputs: Path) -> Path:
     """The place of the stage `name` with these parameters and these small input files."""
     asked = {"facts": to_jsonable_python(facts), "inputs": [file_sha256(path) for path in inputs]}
     digest = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

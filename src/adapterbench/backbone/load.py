@@ -1,5 +1,6 @@
 """Frozen models from a local folder in diffusers layout, and CLIPs by their open_clip name."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from adapterbench.errors import UserError
-from adapterbench.files import read_json
+from adapterbench.files import read_json, sha256
 
 log = logging.getLogger(__name__)
+
+
+def fingerprint(backbone: Path) -> str:
+    """Digest of the names and contents of a model's files: tells two backbones apart."""
+    files = sorted(path for path in backbone.rglob("*") if path.is_file())
+    lines = [f"{path.relative_to(backbone).as_posix()} {sha256(path)}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def load_part(backbone: Path, part: str) -> Any:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.backbone.load import Clip, load_clip, load_part
+from adapterbench.backbone.load import Clip, fingerprint, load_clip, load_part
 from adapterbench.config import EncodeParams
 from adapterbench.data.encoded import COMMON
 from adapterbench.data.image import to_array
@@ -74,8 +74,8 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
     Raises:
         UserError: a shard is missing or truncated, or a model cannot be loaded.
     """
-    inputs = (shards / MANIFEST, backbone / "model_index.json")
-    done = resume_path("encode", params.model_dump(), inputs)
+    facts = {"encode": params, "backbone": fingerprint(backbone)}
+    done = resume_path("encode", facts, shards / MANIFEST)
     done.mkdir(parents=True, exist_ok=True)
     encoders = load_encoders(params, backbone)
     splits = read_json(shards / MANIFEST)["splits"]

@@ -37,6 +37,9 @@ Colour = str | tuple[float, ...]
 SIDE = 230
 """Side of a grid cell, pixels at `DPI`."""
 
+LINE = 28
+"""Height of a line of a grid's titles, pixels at `DPI`."""
+
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -294,7 +297,9 @@ def grid(columns: Mapping[str, Sequence[Cell]]) -> Figure:
     Args:
         columns: title -> cells from top to bottom, a picture or a text each; all of one length.
     """
-    side, gap, head = SIDE, SIDE // 24, 3 * SIDE // 5
+    titles = [textwrap.fill(title, 14, max_lines=4, placeholder="…") for title in columns]
+    side, gap = SIDE, SIDE // 24
+    head = 2 * gap + LINE * max(title.count("\n") + 1 for title in titles)
     rows = len(next(iter(columns.values())))
     size = (len(columns) * (side + gap) + gap, head + rows * (side + gap))
     canvas = Image.new("RGB", size, "white")
@@ -302,10 +307,9 @@ def grid(columns: Mapping[str, Sequence[Cell]]) -> Figure:
         figure = Figure(figsize=(size[0] / DPI, size[1] / DPI))
         ax = figure.add_axes((0, 0, 1, 1))
         ax.axis("off")
-        for column, (title, cells) in enumerate(columns.items()):
+        for column, (title, cells) in enumerate(zip(titles, columns.values(), strict=True)):
             left = gap + column * (side + gap)
-            name = textwrap.fill(title, 14, max_lines=4, placeholder="…")
-            ax.text(left + side / 2, head - gap, name, ha="center", va="bottom", fontsize=7.5)
+            ax.text(left + side / 2, head - gap, title, ha="center", va="bottom", fontsize=7.5)
             for row, cell in enumerate(cells):
                 top = head + row * (side + gap)
                 if isinstance(cell, str):

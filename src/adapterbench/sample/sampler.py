@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adapterbench.adapters.storage import WEIGHTS, load_adapter
-from adapterbench.backbone.load import load_part
+from adapterbench.backbone.load import fingerprint, load_part
 from adapterbench.config import SampleParams
 from adapterbench.data.encoded import EncodedSplit
 from adapterbench.data.shards import MANIFEST
@@ -131,10 +131,11 @@ def sample(
 
     A killed run keeps the pictures it has made and goes on with the others.
     """
-    inputs = [encoded / MANIFEST, backbone / "model_index.json"]
-    inputs += [adapter / WEIGHTS] if adapter else []
-    name, asked = f"sample-{out.name}", {"sample": params.model_copy(update={"batch_size": 1})}
-    made = resume_path(name, asked, tuple(inputs))
+    # the batch size changes no picture, so a resumed run may have another
+    same = params.model_copy(update={"batch_size": 1})
+    facts = {"sample": same, "backbone": fingerprint(backbone)}
+    inputs = [encoded / MANIFEST, *([adapter / WEIGHTS] if adapter else [])]
+    made = resume_path(f"sample-{out.name}", facts, *inputs)
     sampler = Sampler(params, encoded, backbone, adapter)
     pictures = sampler.pictures()
     for protocol in protocols:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from adapterbench.adapters.build import build_adapter
 from adapterbench.adapters.storage import WEIGHTS, save_adapter
-from adapterbench.backbone.load import load_part
+from adapterbench.backbone.load import fingerprint, load_part
 from adapterbench.config import TrainParams
-from adapterbench.data.encoded import Batch, EncodedSplit
+from adapterbench.data.encoded import EncodedSplit
 from adapterbench.data.shards import MANIFEST
-from adapterbench.files import publish, remove, sha256, write_json
+from adapterbench.files import publish, remove, write_json
 from adapterbench.fit import Fitted, OnLog, batch_indices, fit
 from adapterbench.record import peak_memory_mb
 from adapterbench.resume import resume_path
@@ -62,9 +62,9 @@ def train_adapter(
     Raises:
         UserError: a bad variant, a missing input, or a loss that is not finite.
     """
-    inputs = (encoded / MANIFEST, backbone / "model_index.json")
-    facts = {"variant": variant, "train": params}
-    resume = resume_path(f"train-{name}", facts, inputs).with_suffix(".safetensors")
+    identity = fingerprint(backbone)
+    facts = {"variant": variant, "train": params, "backbone": identity}
+    resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
     data = EncodedSplit(encoded, "train")
     unet = load_part(backbone, "unet").to(memory_format=torch.channels_last)
     schedule = DDPMScheduler.from_pretrained(backbone / "scheduler")
@@ -75,30 +75,38 @@ def train_adapter(
     def loss(step: int, generator: torch.Generator) -> Tensor:
         index = batch_indices(len(data), params.batch_size, params.seed, step)
         batch = data.gather(index, torch.rand(len(index), generator=generator))
-        conditions = drop_conditions(batch, data.empty, params, generator)
+        conditions = drop_conditions(batch.image_embeds, batch.texts, data.empty, params, generator)
         return denoising_loss(unet, schedule, batch.latents, conditions, generator)
 
     fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name)
-    identity = {"model_index": sha256(backbone / "model_index.json")}
-    save_adapter(adapter, out, variant, identity)
+    save_adapter(adapter, out, variant, {"digest": identity})
     remove(resume)
     return Trained(costs(adapter.count, fitted, params, out), fitted.losses)
 
 
 def drop_conditions(
-    batch: Batch, empty: Tensor, params: TrainParams, generator: torch.Generator
+    image_embeds: Tensor,
+    texts: Tensor,
+    empty: Tensor,
+    params: TrainParams,
+    generator: torch.Generator,
 ) -> dict[str, Any]:
     """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
 
     A dropped image prompt is the zero embedding, a dropped text the empty caption.
+
+    Args:
+        image_embeds: `(B, c)`.
+        texts: embedded captions `(B, L, D)`.
+        empty: the embedded empty caption `(L, D)`.
     """
-    draw = torch.rand(len(batch.latents), generator=generator)
+    draw = torch.rand(len(texts), generator=generator)
     image_only, text_only = params.drop_image, params.drop_image + params.drop_text
     both = (draw >= text_only) & (draw < text_only + params.drop_both)
     no_image = (draw < image_only) | both
     no_text = ((draw >= image_only) & (draw < text_only)) | both
-    embeds = batch.image_embeds.masked_fill(no_image[:, None], 0.0)
-    text = torch.where(no_text[:, None, None], empty, batch.texts)
+    embeds = image_embeds.masked_fill(no_image[:, None], 0.0)
+    text = torch.where(no_text[:, None, None], empty, texts)
     return {
         "encoder_hidden_states": text,
         "added_cond_kwargs": {"image_embeds": [embeds[:, None]]},

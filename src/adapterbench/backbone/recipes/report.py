@@ -55,8 +55,8 @@ on. The VAE, the UNet and both CLIPs were trained on the training concepts alone
 | way from shuffled to real | {{ "%.0f"|format(100 * bars.clip_t_share) }} % | 75 % |
 
 CLIP-T is the mean cosine on the evaluator over {{ params.items }} items of different concepts, one
-picture each, {{ params.steps }} DPM-Solver++ steps, guidance {{ params.guidance_scale }}; "shuffled"
-scores the real pictures against other items' captions. Recall is from image to text.
+picture each, {{ params.steps }} DPM-Solver++ steps, guidance {{ params.guidance_scale }};
+"shuffled" scores the real pictures against other items' captions. Recall is from image to text.
 
 ![real pictures above, their reconstructions below](vae.png)
 

@@ -1,27 +1,21 @@
 """What the stages of the backbone's own pipeline share: where they resume from, what they log."""
 
-import json
 import logging
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from adapterbench.config import Section
+from adapterbench.data.shards import MANIFEST
 from adapterbench.files import write_json
 from adapterbench.fit import Fitted
+from adapterbench.resume import resume_path
 
 log = logging.getLogger(__name__)
 
-RESUME = Path(".resume")
 
-
-def resume_file(name: str, params: Section) -> Path:
-    """Checkpoint of a stage; other parameters resume from another file."""
-    torch.set_flush_denormal(True)  # denormals slow convolutions several times
-    digest = sha256(json.dumps(params.model_dump(mode="json"), sort_keys=True).encode())
-    return RESUME / f"{name}-{digest.hexdigest()[:16]}.safetensors"
+def resume_file(name: str, params: Section, shards: Path) -> Path:
+    """Checkpoint of a stage; other parameters or shards resume from another file."""
+    return resume_path(name, {"params": params}, shards / MANIFEST).with_suffix(".safetensors")
 
 
 def log_values(step: int, values: dict[str, float]) -> None:
