@@ -7,6 +7,7 @@ from typer import Option
 
 from adapterbench.config import CompareParams, load_params, read_params
 from adapterbench.files import write_json
+from adapterbench.record import stage_record
 from adapterbench.report import markdown, table
 from adapterbench.report.measured import measured_on
 from adapterbench.report.methods import PROTOCOLS
@@ -22,14 +23,15 @@ def main(
     """Compare all variants and baselines under each protocol."""
     params = load_params(CompareParams, "compare")
     variants = list(read_params().get("variants") or {})
-    comparisons = [
-        table.compare(scores, train_metrics, variants, protocol, params) for protocol in PROTOCOLS
-    ]
-    table.write(comparisons, out)
-    for comparison in comparisons:
-        row = comparison.row(comparison.original)
-        markdown.write(comparison, measured_on(row["n"], row["k"]), out)
-    write_json(metrics, table.as_metrics(comparisons))
+    facts, inputs = {"compare": params}, [scores, train_metrics]
+    with stage_record("compare", params=facts, inputs=inputs) as record:
+        tables = [table.compare(scores, train_metrics, variants, p, params) for p in PROTOCOLS]
+        table.write(tables, out)
+        for each in tables:
+            row = each.row(each.original)
+            markdown.write(each, measured_on(row["n"], row["k"]), out)
+        write_json(metrics, table.as_metrics(tables))
+        record.artifact(out / "comparison.md")
 
 
 if __name__ == "__main__":

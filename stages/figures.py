@@ -5,8 +5,8 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.data.shards import MANIFEST
-from adapterbench.files import read_json
+from adapterbench.files import MANIFEST, read_json
+from adapterbench.record import stage_record
 from adapterbench.report import page, table
 from adapterbench.report.measured import measured_on
 from adapterbench.report.plates import Sources, draw
@@ -23,13 +23,16 @@ def main(
     report: Annotated[Path, Option(help="File for the page.")],
 ) -> None:
     """Draw the figures and write the report."""
-    comparisons = table.read(tables)
-    plates = draw(comparisons, Sources(samples=samples, shards=shards, curves=curves), out)
-    row = comparisons["image"].row(comparisons["image"].original)
-    measured = measured_on(row["n"], row["k"])
-    origin = provenance([tables / name for name in (*table.FILES.values(), table.PAIRED_FILE)])
-    attribution = read_json(shards / MANIFEST)["attribution"]
-    page.write(report, page.render(comparisons, measured, plates, origin, attribution))
+    inputs = [tables, samples, shards, curves]
+    with stage_record("figures", params={}, inputs=inputs) as record:
+        comparisons = table.read(tables)
+        plates = draw(comparisons, Sources(samples=samples, shards=shards, curves=curves), out)
+        row = comparisons["image"].row(comparisons["image"].original)
+        measured = measured_on(row["n"], row["k"])
+        origin = provenance([tables / name for name in (*table.FILES.values(), table.PAIRED_FILE)])
+        attribution = read_json(shards / MANIFEST)["attribution"]
+        page.write(report, page.render(comparisons, measured, plates, origin, attribution))
+        record.artifact(report)
 
 
 if __name__ == "__main__":

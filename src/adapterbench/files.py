@@ -11,6 +11,9 @@ from typing import Any
 
 from adapterbench.errors import UserError
 
+MANIFEST = "manifest.json"
+"""Name of the file in which a folder of shards says what it holds."""
+
 
 @contextmanager
 def publish(path: Path) -> Iterator[Path]:

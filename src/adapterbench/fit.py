@@ -36,12 +36,14 @@ Loss = Callable[[int, torch.Generator], Tensor]
 class Fitted:
     """What a finished fit cost and how its loss went."""
 
-    seconds: float
-    """Seconds in the loop of this process (a resumed run counts its own part)."""
-    samples_per_second: float
-    """Training speed of this process."""
+    seconds: float = 0.0
+    """Seconds in the loop; of a killed run, up to the checkpoint that was resumed."""
+    samples_per_second: float = 0.0
+    """Mean training speed."""
     losses: list[tuple[int, float]] = field(default_factory=list)
     """(step, mean loss since the last entry)."""
+    recent: list[float] = field(default_factory=list)
+    """Losses since the last entry."""
 
 
 def seeded(*numbers: int) -> torch.Generator:
@@ -96,9 +98,10 @@ def fit(
     )
     ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
     state = State(weights, optimizer, ema)
-    fitted = Fitted(0.0, 0.0)
-    start = state.load(resume, fitted) if resume.exists() else 0
-    total, since, began, last = 0.0, 0, time.perf_counter(), time.perf_counter()
+    fitted = Fitted()
+    start = logged = state.load(resume, fitted) if resume.exists() else 0
+    last = time.perf_counter()
+    began = last - fitted.seconds
     with tqdm(total=params.steps, initial=start, desc=label, unit="step", mininterval=1) as bar:
         for step in range(start, params.steps):
             for group in optimizer.param_groups:
@@ -106,11 +109,11 @@ def fit(
             value = loss(step, seeded(params.seed, step, 1))
             value.backward()
             norm = nn.utils.clip_grad_norm_(weights, params.max_grad_norm)
-            total, since = total + value.item(), since + 1
-            if not (math.isfinite(total) and torch.isfinite(norm)):
+            fitted.recent.append(value.item())
+            if not (math.isfinite(fitted.recent[-1]) and torch.isfinite(norm)):
                 raise UserError(
                     f"{label}: the loss is not finite at step {step} "
-                    f"(loss {value.item()}, gradient norm {norm.item()}): lower learning_rate "
+                    f"(loss {fitted.recent[-1]}, gradient norm {norm.item()}): lower learning_rate "
                     f"(now {params.learning_rate}) or look for bad inputs; nothing was published"
                 )
             optimizer.step()
@@ -121,24 +124,27 @@ def fit(
             done = step + 1
             if done % params.log_every == 0 or done == params.steps:
                 now = time.perf_counter()
-                speed = since * params.batch_size / (now - last)
-                fitted.losses.append((done, total / since))
+                speed = (done - logged) * params.batch_size / (now - last)
+                mean = sum(fitted.recent) / len(fitted.recent)
+                fitted.losses.append((done, mean))
                 on_log(
                     done,
                     {
-                        "loss": total / since,
+                        "loss": mean,
                         "learning_rate": learning_rate(step, params),
                         "samples_per_second": speed,
                     },
                 )
-                bar.set_postfix_str(f"loss {total / since:.4f}, {speed:.0f} img/s")
-                total, since, last = 0.0, 0, now
+                bar.set_postfix_str(f"loss {mean:.4f}, {speed:.0f} img/s")
+                fitted.recent.clear()
+                logged, last = done, now
             if done % params.checkpoint_every == 0 and done < params.steps:
+                fitted.seconds = time.perf_counter() - began
                 state.save(resume, done, fitted)
     if params.ema_decay:
         ema.copy_to(weights)
     fitted.seconds = time.perf_counter() - began
-    fitted.samples_per_second = (params.steps - start) * params.batch_size / fitted.seconds
+    fitted.samples_per_second = params.steps * params.batch_size / fitted.seconds
     return fitted
 
 
@@ -151,14 +157,21 @@ class State:
         self.weights, self.optimizer, self.ema = weights, optimizer, ema
 
     def save(self, path: Path, step: int, fitted: Fitted) -> None:
-        """Write weights, averages, moments and the step."""
-        tensors: dict[str, Tensor] = {"losses": torch.tensor(fitted.losses, dtype=torch.float64)}
+        """Write weights, averages, moments, the step and what was measured."""
+        tensors: dict[str, Tensor] = {
+            name: torch.tensor(getattr(fitted, name), dtype=torch.float64)
+            for name in ("losses", "recent")
+        }
         for number, weight in enumerate(self.weights):
             tensors[f"{number}.weight"] = weight.detach()
             tensors[f"{number}.average"] = self.ema.shadow_params[number]
             for name, value in self.optimizer.state[weight].items():
                 tensors[f"{number}.state.{name}"] = value
-        metadata = {"step": str(step), "ema_step": str(self.ema.optimization_step)}
+        metadata = {
+            "step": str(step),
+            "ema_step": str(self.ema.optimization_step),
+            "seconds": str(fitted.seconds),
+        }
         with publish(path) as beside:
             save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata)
 
@@ -176,6 +189,8 @@ class State:
                 }
             self.ema.optimization_step = int(metadata["ema_step"])
             fitted.losses = [(int(s), v) for s, v in file.get_tensor("losses").tolist()]
+            fitted.recent = file.get_tensor("recent").tolist()
+            fitted.seconds = float(metadata["seconds"])
         log.info("resuming at step %s", metadata["step"])
         return int(metadata["step"])
 

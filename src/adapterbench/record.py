@@ -23,7 +23,7 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from adapterbench.errors import UserError
-from adapterbench.files import read_json, sha256, write_json
+from adapterbench.files import MANIFEST, read_json, sha256, write_json
 from adapterbench.tracking import Copy, Facts, complete, masked, project_root
 
 RECORDS = Path("records")
@@ -271,7 +271,7 @@ def digest(path: Path) -> str:
             return f"md5:{tracked[place.as_posix()]}"
     if path.is_file():
         return f"sha256:{sha256(path)}"
-    manifest = path / "manifest.json"
+    manifest = path / MANIFEST
     if manifest.is_file():
         return f"manifest:{sha256(manifest)}"
     files = sorted(file for file in path.rglob("*") if file.is_file())

@@ -17,9 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from adapterbench.data.shards import MANIFEST
 from adapterbench.errors import UserError
-from adapterbench.files import read_json
+from adapterbench.files import MANIFEST, read_json
 
 COMMON = "common.safetensors"
 

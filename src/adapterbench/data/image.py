@@ -3,7 +3,7 @@
 from io import BytesIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 class BadImageError(ValueError):
@@ -25,26 +25,22 @@ def decode(data: bytes) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError("too many pixels")
             image.load()
-            if image.mode == "RGB":
+            if image.mode == "RGB" and "transparency" not in image.info:
                 return image.copy()
             rgba = image.convert("RGBA")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, BadImageError):
-            raise
+    except BadImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImageError("too many pixels") from error
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
         raise BadImageError("not a readable image") from error
     white = Image.new("RGBA", rgba.size, "white")
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
-    """Scale the shorter edge to `side` pixels and crop the centre square."""
-    if image.size == (side, side):
-        return image
-    factor = side / min(image.size)
-    size = (max(side, round(image.width * factor)), max(side, round(image.height * factor)))
-    image = image.resize(size, Image.Resampling.LANCZOS)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    """Cut out the centre square and scale it to `side` pixels."""
+    return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
 
 
 def is_blank(image: Image.Image) -> bool:

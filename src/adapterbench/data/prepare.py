@@ -13,9 +13,9 @@ from tqdm import tqdm
 from adapterbench.config import DataParams
 from adapterbench.data.image import BadImageError, decode, is_blank, square
 from adapterbench.data.sample import RawSample
-from adapterbench.data.shards import MANIFEST, Sample, write_shard
+from adapterbench.data.shards import Sample, write_shard
 from adapterbench.errors import UserError
-from adapterbench.files import publish, write_json
+from adapterbench.files import MANIFEST, publish, write_json
 from adapterbench.registry import load
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,9 @@ from adapterbench.backbone.load import Clip, fingerprint, load_clip, load_part
 from adapterbench.config import EncodeParams
 from adapterbench.data.encoded import COMMON
 from adapterbench.data.image import to_array
-from adapterbench.data.shards import MANIFEST, Sample, read_shard, shard_paths
-from adapterbench.files import publish, read_json, write_json
+from adapterbench.data.shards import Sample, read_shard, shard_paths
+from adapterbench.errors import UserError
+from adapterbench.files import MANIFEST, publish, read_json, sha256, write_json
 from adapterbench.resume import resume_path
 
 log = logging.getLogger(__name__)
@@ -114,9 +115,15 @@ def load_encoders(params: EncodeParams, backbone: Path) -> Encoders:
 
 
 def encode_shard(path: Path, encoders: Encoders, out: Path) -> None:
-    """Write `out/<shard>.safetensors`, then `out/<shard>.json`, which marks it as done."""
+    """Write `out/<shard>.safetensors`, then `out/<shard>.json`, which marks it as done.
+
+    Raises:
+        UserError: the shard is truncated, or none of its pictures can be decoded.
+    """
     bad: list[dict[str, str]] = []
     samples = list(read_shard(path, bad))
+    if not samples:
+        raise UserError(f"shard {path} has no readable picture: run `dvc repro prepare`")
     captions = list(dict.fromkeys(text for sample in samples for text in sample.captions))
     number = {text: row for row, text in enumerate(captions)}
     most = max(len(sample.captions) for sample in samples)
@@ -130,13 +137,15 @@ def encode_shard(path: Path, encoders: Encoders, out: Path) -> None:
         "image_embeds": encoders.image_embeds(samples),
         "texts": encoders.texts(captions),
     }
-    save(tensors | {"phrasings": torch.tensor(phrasings)}, out / f"{path.stem}.safetensors")
+    encoded = out / f"{path.stem}.safetensors"
+    save(tensors | {"phrasings": torch.tensor(phrasings)}, encoded)
     rows = [
         {"key": s.key, "concept": s.meta.get("concept", s.key), "caption": s.captions[0]}
         for s in samples
     ]
-    name = f"{path.stem}.safetensors"
-    write_json(out / f"{path.stem}.json", {"name": name, "samples": rows, "skipped": bad})
+    # with the digest, the manifest stands for the content of all shards
+    facts = {"name": encoded.name, "sha256": sha256(encoded), "samples": rows, "skipped": bad}
+    write_json(out / f"{path.stem}.json", facts)
 
 
 def save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -17,8 +17,7 @@ from adapterbench.adapters.storage import WEIGHTS, load_adapter
 from adapterbench.backbone.load import fingerprint, load_part
 from adapterbench.config import SampleParams
 from adapterbench.data.encoded import EncodedSplit
-from adapterbench.data.shards import MANIFEST
-from adapterbench.files import publish
+from adapterbench.files import MANIFEST, publish
 from adapterbench.resume import resume_path
 from adapterbench.sample.items import choose_items, noise
 
@@ -114,8 +113,8 @@ class Sampler:
 
 def solver(backbone: Path) -> DPMSolverMultistepScheduler:
     """DPM-Solver++ (Lu et al. 2022), second order, on the backbone's own noise schedule."""
-    return DPMSolverMultistepScheduler.from_pretrained(
-        backbone / "scheduler", algorithm_type="dpmsolver++", solver_order=2
+    return DPMSolverMultistepScheduler.from_config(
+        load_part(backbone, "scheduler").config, algorithm_type="dpmsolver++", solver_order=2
     )
 
 

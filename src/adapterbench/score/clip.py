@@ -6,7 +6,6 @@ CLIP-T = cos(v_gen, v_text), CLIP-I = cos(v_gen, v_ref): the deck's means are ov
 
 import tarfile
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from tqdm import tqdm
 
 from adapterbench.backbone.load import Clip, load_clip
 from adapterbench.config import ScoreParams
-from adapterbench.data.shards import read_split
+from adapterbench.data.image import decode
+from adapterbench.data.shards import check_end, read_split
 from adapterbench.errors import UserError
 from adapterbench.files import publish
 
@@ -41,7 +41,8 @@ class Judge:
 
     def texts(self, texts: list[str]) -> Tensor:
         """Unit embeddings `(N, D)`."""
-        return F.normalize(self.clip.text_embeds(texts), dim=-1)
+        parts = chunked(texts, self.batch_size)
+        return F.normalize(torch.cat([self.clip.text_embeds(part) for part in parts]), dim=-1)
 
 
 def load_judge(params: ScoreParams, shards: Path) -> Judge:
@@ -65,18 +66,23 @@ def score_samples(judge: Judge, samples: Path, out: Path) -> pd.DataFrame:
     Raises:
         UserError: a tar is damaged, or holds a picture of no validation item.
     """
-    paths = sorted(samples.glob("*.tar"))
-    if not paths:
-        raise UserError(f"{samples} holds no samples: run `dvc repro sample`")
+    paths = tars(samples)
     frames = [score_pictures(judge, path.stem, read_pictures(path)) for path in tqdm(paths)]
     return write(pd.concat(frames, ignore_index=True), out)
 
 
 def score_references(judge: Judge, samples: Path, out: Path) -> pd.DataFrame:
     """The ceiling: the real pictures of the items in `samples` in place of generated ones."""
-    keys = dict.fromkeys(row["key"] for row in read_pictures(next(samples.glob("*.tar"))))
+    keys = dict.fromkeys(row["key"] for row in read_pictures(tars(samples)[0]))
     rows = [{"key": key, "k": 0, "image": judge.references[key]} for key in keys]
     return write(score_pictures(judge, "image", rows), out)
+
+
+def tars(samples: Path) -> list[Path]:
+    """The tars of a method, in order."""
+    if not (paths := sorted(samples.glob("*.tar"))):
+        raise UserError(f"{samples} holds no samples: run `dvc repro sample`")
+    return paths
 
 
 def score_pictures(judge: Judge, protocol: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -87,7 +93,8 @@ def score_pictures(judge: Judge, protocol: str, rows: list[dict[str, Any]]) -> p
     generated = judge.images([row["image"] for row in rows])
     texts = judge.texts([judge.captions[key] for key in keys])
     references = judge.images([judge.references[key] for key in keys])
-    own = torch.tensor([keys.index(row["key"]) for row in rows])
+    place = {key: number for number, key in enumerate(keys)}
+    own = torch.tensor([place[row["key"]] for row in rows])
     other = (own + 1) % len(keys)
     scores = {
         "clip_t": cosine(generated, texts[own]),
@@ -112,13 +119,13 @@ def read_pictures(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     try:
+        check_end(path)
         with tarfile.open(path) as tar:
             for member in tar:
                 key, k, _ = member.name.rsplit(".", 2)
                 file = tar.extractfile(member)
                 assert file is not None
-                image = Image.open(BytesIO(file.read())).convert("RGB")
-                rows.append({"key": key, "k": int(k), "image": image})
+                rows.append({"key": key, "k": int(k), "image": decode(file.read())})
     except (OSError, tarfile.TarError, EOFError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}): delete it and run `dvc repro sample@{path.parent.name}`"

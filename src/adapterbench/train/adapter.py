@@ -15,8 +15,7 @@ from adapterbench.adapters.storage import WEIGHTS, save_adapter
 from adapterbench.backbone.load import fingerprint, load_part
 from adapterbench.config import TrainParams
 from adapterbench.data.encoded import EncodedSplit
-from adapterbench.data.shards import MANIFEST
-from adapterbench.files import publish, remove, write_json
+from adapterbench.files import MANIFEST, publish, remove, write_json
 from adapterbench.fit import Fitted, OnLog, batch_indices, fit
 from adapterbench.record import peak_memory_mb
 from adapterbench.resume import resume_path
@@ -67,7 +66,7 @@ def train_adapter(
     resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
     data = EncodedSplit(encoded, "train")
     unet = load_part(backbone, "unet").to(memory_format=torch.channels_last)
-    schedule = DDPMScheduler.from_pretrained(backbone / "scheduler")
+    schedule = DDPMScheduler.from_config(load_part(backbone, "scheduler").config)
     torch.manual_seed(params.seed)
     adapter = build_adapter(variant, unet, data.embed_dim)
     adapter.attach(unet)

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterbench.config import Section
-from adapterbench.data.shards import MANIFEST
-from adapterbench.files import write_json
+from adapterbench.files import MANIFEST, write_json
 from adapterbench.fit import Fitted
 from adapterbench.resume import resume_path
 

@@ -1,46 +1,47 @@
 """A model of the Hugging Face hub, at a pinned revision, safetensors only."""
 
+import shutil
 from pathlib import Path
 
+import httpx
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from requests import ConnectionError as NoConnectionError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from adapterbench.config import BackboneParams
 from adapterbench.errors import UserError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+FILES = ("*.json", "*.txt", "*model.safetensors")
+"""Configuration, vocabulary and full-precision weights; never a pickle."""
 
 
 def fetch(params: BackboneParams, out: Path) -> None:
-    """Download the parts that the pipeline uses; an interrupted download resumes.
+    """Download the parts that the pipeline uses to the hub's cache and copy them from there.
+
+    An interrupted download goes on where it was.
 
     Raises:
         UserError: no network, no such repository, or no revision is pinned.
     """
     if params.revision is None:
         raise UserError("backbone.revision is null: pin a commit of the hub repository")
+    wanted = ["model_index.json", *(f"{part}/{file}" for part in PARTS for file in FILES)]
     try:
-        snapshot_download(
-            params.path,
-            revision=params.revision,
-            local_dir=out,
-            allow_patterns=["model_index.json", *patterns()],
-            ignore_patterns=["*.non_ema.*", "*.fp16.*"],
+        cached = Path(
+            snapshot_download(params.path, revision=params.revision, allow_patterns=wanted)
         )
-    except (RepositoryNotFoundError, HfHubHTTPError) as error:
+    except (HfHubHTTPError, HFValidationError) as error:
         raise UserError(
             f"the hub has no {params.path} at {params.revision} ({type(error).__name__}): "
             "check backbone.path and backbone.revision"
         ) from error
-    except (LocalEntryNotFoundError, NoConnectionError, OSError) as error:
+    except (LocalEntryNotFoundError, httpx.TransportError) as error:
         raise UserError(
             "cannot reach the hub: check the network, or set `backbone.path` to a local copy "
             "and `backbone.source` to local"
         ) from error
-
-
-def patterns() -> list[str]:
-    """Configuration, vocabulary and safetensors of each part; never a pickle."""
-    kinds = ("json", "txt", "safetensors")
-    return [f"{part}/*.{kind}" for part in PARTS for kind in kinds]
+    # the cache may hold other files of the same revision
+    for file in (file for pattern in wanted for file in sorted(cached.glob(pattern))):
+        target = out / file.relative_to(cached)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)

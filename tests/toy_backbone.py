@@ -1,0 +1,211 @@
+"""A whole project in small: random weights in the layout of the real backbone, and toy shards."""
+
+from collections.abc import Iterator
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from open_clip.model import CLIP
+from PIL import Image, ImageDraw
+from transformers import CLIPTokenizer
+
+from adapterbench.adapters.build import build_adapter
+from adapterbench.adapters.storage import save_adapter
+from adapterbench.backbone.load import load_part
+from adapterbench.backbone.recipes import clip, tokenizer, unet, vae
+from adapterbench.config import EncodeParams
+from adapterbench.data.shards import Sample, write_shard
+from adapterbench.encode.shards import encode
+from adapterbench.files import MANIFEST, write_json
+
+SIDE = 32
+COLOURS = {"red": "#d02020", "green": "#20a040", "blue": "#2040c0"}
+SHAPES = ("circle", "square", "triangle", "cross", "bar", "ring", "diamond", "dots")
+HELD_OUT = ("diamond", "dots")
+SHARD = 7
+
+FIT: dict[str, Any] = {
+    "steps": 2,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "warmup_steps": 0,
+    "max_grad_norm": 1.0,
+    "ema_decay": 0.0,
+    "log_every": 1,
+    "checkpoint_every": 10,
+    "seed": 0,
+}
+CLIP_PARAMS = clip.ClipParams(
+    **FIT,
+    vocab_size=560,
+    context_length=16,
+    embed_dim=24,
+    patch_size=16,
+    vision_width=32,
+    vision_layers=2,
+    text_width=32,
+    text_layers=2,
+    head_width=16,
+    max_shift=2,
+)
+VAE_PARAMS = vae.VaeParams(
+    **FIT, latent_channels=4, block_out_channels=(8, 8, 16, 16), layers_per_block=1
+)
+UNET_PARAMS = unet.UnetParams(
+    **FIT, block_out_channels=(32, 64), layers_per_block=1, head_width=16, drop_text=0.1
+)
+VARIANT = {"projection": "linear", "attention": "decoupled", "tokens": 4}
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Folders as the stages leave them."""
+
+    root: Path
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "shards"
+
+    @property
+    def backbone(self) -> Path:
+        return self.root / "backbone"
+
+    @property
+    def encoded(self) -> Path:
+        return self.root / "encoded"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "models" / "toy"
+
+    @property
+    def encode_params(self) -> EncodeParams:
+        return EncodeParams(
+            image_encoder=f"local-dir:{self.backbone / 'image_encoder'}",
+            pretrained=None,
+            batch_size=4,
+        )
+
+    @property
+    def evaluator(self) -> str:
+        return f"local-dir:{self.backbone / 'evaluator'}"
+
+
+def picture(shape: str, colour: str) -> Image.Image:
+    """A coloured shape on white."""
+    image = Image.new("RGB", (SIDE, SIDE), "white")
+    draw, fill, box = ImageDraw.Draw(image), COLOURS[colour], (6, 6, 25, 25)
+    match shape:
+        case "circle":
+            draw.ellipse(box, fill)
+        case "square":
+            draw.rectangle(box, fill)
+        case "triangle":
+            draw.polygon([(16, 4), (28, 27), (4, 27)], fill)
+        case "cross":
+            draw.line([(6, 6), (26, 26)], fill, 5)
+            draw.line([(26, 6), (6, 26)], fill, 5)
+        case "bar":
+            draw.rectangle((2, 13, 29, 19), fill)
+        case "ring":
+            draw.ellipse(box, outline=fill, width=4)
+        case "diamond":
+            draw.polygon([(16, 3), (29, 16), (16, 29), (3, 16)], fill)
+        case "dots":
+            for x, y in ((8, 8), (24, 8), (8, 24), (24, 24)):
+                draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill)
+    return image
+
+
+def toy_samples() -> Iterator[Sample]:
+    """24 pictures of 8 shapes; the number of phrasings is 1, 2 or 3."""
+    for number, shape in enumerate(SHAPES):
+        for colour in COLOURS:
+            captions = (
+                f"a {colour} {shape}",
+                f"picture of a {shape}, {colour}",
+                f"{shape} in {colour}",
+            )
+            yield Sample(
+                key=f"{colour}-{shape}",
+                image=picture(shape, colour),
+                captions=captions[: 1 + number % 3],
+                meta={"concept": shape},
+            )
+
+
+def write_shards(folder: Path) -> None:
+    """What stage `prepare` leaves: three shards of 18 + 6 pictures and the manifest."""
+    folder.mkdir(parents=True)
+    splits: dict[str, Any] = {}
+    for split in ("train", "validation"):
+        samples = [
+            s for s in toy_samples() if (s.meta["concept"] in HELD_OUT) == (split == "validation")
+        ]
+        shards = [
+            write_shard(folder / f"{split}-{at // SHARD:05d}.tar", samples[at : at + SHARD])
+            for at in range(0, len(samples), SHARD)
+        ]
+        splits[split] = {"samples": len(samples), "concepts": 0, "shards": shards}
+    write_json(folder / MANIFEST, {"attribution": {}, "dropped": {}, "drops": [], "splits": splits})
+
+
+def toy_tokenizer() -> CLIPTokenizer:
+    """Learnt on the toy captions."""
+    texts = (text for sample in toy_samples() for text in sample.captions)
+    return tokenizer.train(texts, CLIP_PARAMS.vocab_size, CLIP_PARAMS.context_length)
+
+
+def toy_clip(vocabulary: CLIPTokenizer, seed: int) -> CLIP:
+    """An untrained CLIP whose embeddings differ from picture to picture."""
+    torch.manual_seed(seed)
+    return CLIP(**clip.model_config(CLIP_PARAMS, SIDE, vocabulary)).eval()
+
+
+def write_backbone(folder: Path) -> None:
+    """What stage `backbone` leaves: the pipeline, `image_encoder/` and `evaluator/`, fp16."""
+    vocabulary = toy_tokenizer()
+    image_encoder = toy_clip(vocabulary, 1)
+    torch.manual_seed(2)
+    autoencoder = vae.build(VAE_PARAMS, SIDE).eval()
+    autoencoder.register_to_config(scaling_factor=0.5)
+    latents = torch.zeros(1, VAE_PARAMS.latent_channels, SIDE // 8, SIDE // 8)
+    pipeline = StableDiffusionPipeline(
+        autoencoder,
+        clip.text_model(image_encoder, vocabulary),
+        vocabulary,
+        unet.build(UNET_PARAMS, latents, CLIP_PARAMS.text_width).eval(),
+        unet.schedule(),
+        None,
+        None,
+        requires_safety_checker=False,
+    )
+    unet.save(pipeline, folder)
+    clip.save(image_encoder, CLIP_PARAMS, vocabulary, folder / "image_encoder")
+    clip.save(toy_clip(vocabulary, 3), CLIP_PARAMS, vocabulary, folder / "evaluator")
+
+
+def write_adapter(toy: Toy) -> None:
+    """What stage `train` leaves: an adapter that has moved away from where it started."""
+    torch.manual_seed(4)
+    adapter = build_adapter(VARIANT, load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim)
+    with torch.no_grad():
+        for weight in adapter.trainable_parameters():
+            weight += 0.2 * torch.randn_like(weight)
+    save_adapter(adapter, toy.adapter, VARIANT, {})
+
+
+def make(root: Path) -> Toy:
+    """The whole project below `root`."""
+    toy = Toy(root)
+    write_shards(toy.shards)
+    write_backbone(toy.backbone)
+    with chdir(root):
+        encode(toy.encode_params, toy.shards, toy.backbone, toy.encoded)
+    write_adapter(toy)
+    return toy
