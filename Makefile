@@ -43,9 +43,13 @@ backbone: setup ## Train the small backbone from scratch (hours); publish it wit
 	dvc repro backbone/dvc.yaml
 
 publish: setup ## Publish the trained backbone in this repository
-	rm -rf backbone/emoji && cp -r backbone/models/pipeline backbone/emoji
-	dvc add --quiet backbone/emoji.dvc backbone/emoji
+	rm -rf backbone/emoji
+	cp -r backbone/models/pipeline backbone/emoji
+	cp -r backbone/models/image_encoder backbone/models/evaluator backbone/emoji
+	dvc add --quiet backbone/emoji
 	dvc push --remote published backbone/emoji.dvc
+	@echo "set backbone.revision in params.yaml and conf/backbone/emoji.yaml to:"
+	@sed -n 's/.*md5: *//p' backbone/emoji.dvc
 
 clean: ## Delete results and caches that `make repro` makes again
 	rm -rf models samples results metrics data/encoded data/backbone data/shards .resume

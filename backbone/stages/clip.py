@@ -1,4 +1,4 @@
-"""Stages `clip` and `evaluator`: train a CLIP on the training concepts."""
+"""Stages `clip` and `evaluator`: train a CLIP."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +19,9 @@ def main(
     out: Annotated[Path, Option(help="Folder of the model, read by open_clip.")],
     metrics: Annotated[Path, Option(help="JSON of the metrics.")],
 ) -> None:
-    """Train a CLIP on the training concepts; its tokenizer is learnt on their captions."""
+    """Train a CLIP; its tokenizer is learnt on the captions of the same pictures."""
     params = load_params(clip.ClipParams, name)
-    pictures, held_out = (load_pictures(shards, split) for split in ("train", "validation"))
+    pictures, held_out = load_pictures(shards, *params.splits), load_pictures(shards, "validation")
     captions = (text for texts in pictures.captions for text in texts)
     vocabulary = tokenizer.train(captions, params.vocab_size, params.context_length)
     resume = resume_file(name, params, shards)

@@ -25,11 +25,10 @@ def run(main: Callable[..., None]) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False)],
-    )
+    handler = RichHandler(console=console, show_path=False)
+    logging.basicConfig(format="%(message)s", handlers=[handler])
+    # libraries may warn; what they report as they go is noise to whom runs a stage
+    logging.getLogger("adapterbench").setLevel(logging.INFO)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(guarded(main))
     app()

@@ -4,6 +4,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import webdataset as wds
@@ -41,6 +42,16 @@ class Picture:
         return f"{self.key}.{self.k}"
 
 
+class PairedPipeline(StableDiffusionPipeline):
+    """Takes an image prompt for each picture, where the stock pipeline gives all the same."""
+
+    def prepare_ip_adapter_image_embeds(
+        self, _image: None, embeds: list[Tensor], *_: Any
+    ) -> list[Tensor]:
+        """The embeddings as they are, unconditional half first: they have the batch's size."""
+        return embeds
+
+
 class Sampler:
     """A frozen pipeline, with an adapter or without."""
 
@@ -63,7 +74,7 @@ class Sampler:
             self.adapter.requires_grad_(False)
             self.adapter.attach(self.unet)
             self.adapter.scale = params.scale
-        self.pipeline = StableDiffusionPipeline(
+        self.pipeline = PairedPipeline(
             vae=load_part(backbone, "vae"),
             text_encoder=load_part(backbone, "text_encoder"),
             tokenizer=load_part(backbone, "tokenizer"),

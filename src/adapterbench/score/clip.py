@@ -124,7 +124,8 @@ def read_pictures(path: Path) -> list[dict[str, Any]]:
             for member in tar:
                 key, k, _ = member.name.rsplit(".", 2)
                 file = tar.extractfile(member)
-                assert file is not None
+                if file is None:
+                    raise ValueError(f"{member.name} is not a file")
                 rows.append({"key": key, "k": int(k), "image": decode(file.read())})
     except (OSError, tarfile.TarError, EOFError, ValueError) as error:
         raise UserError(

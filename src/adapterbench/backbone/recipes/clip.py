@@ -21,6 +21,8 @@ MEAN = STD = (0.5, 0.5, 0.5)
 class ClipParams(FitParams):
     """How a CLIP is built and trained."""
 
+    splits: tuple[str, ...]
+    """What it is trained on. A judge may see validation concepts, a conditioner may not."""
     vocab_size: int
     """Most tokens of the vocabulary."""
     context_length: int

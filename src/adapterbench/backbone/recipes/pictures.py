@@ -24,9 +24,9 @@ class Pictures:
         return len(self.keys)
 
 
-def load_pictures(shards: Path, split: str) -> Pictures:
-    """Read a split's shards into memory (12 kB a picture at 64 pixels)."""
-    samples = list(read_split(shards, split))
+def load_pictures(shards: Path, *splits: str) -> Pictures:
+    """Read the shards of some splits into memory (12 kB a picture at 64 pixels)."""
+    samples = [sample for split in splits for sample in read_split(shards, split)]
     pixels = torch.from_numpy(np.stack([to_array(sample.image) for sample in samples]))
     return Pictures(
         pixels,
