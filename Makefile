@@ -38,6 +38,7 @@ style: setup ## Repair style
 
 bench: setup ## Measure speed and memory against other ways of doing the same work
 	python benchmarks/training_step.py
+	python benchmarks/pipeline.py
 
 backbone: setup ## Train the small backbone from scratch (hours); publish it with `make publish`
 	dvc repro backbone/dvc.yaml

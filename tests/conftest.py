@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
     from toy_backbone import Toy
 
 
@@ -22,3 +23,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> "Toy":
     import toy_backbone
 
     return toy_backbone.make(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def pipeline(toy: "Toy") -> "StableDiffusionPipeline":
+    """The toy backbone as diffusers itself loads it."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    loaded = StableDiffusionPipeline.from_pretrained(toy.backbone, safety_checker=None)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded.to(torch.float32)

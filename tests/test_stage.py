@@ -55,7 +55,7 @@ def wait():
 def done():
     import logging
 
-    logging.getLogger("stage").info("worked")
+    logging.getLogger("adapterbench.stage").info("worked")
 
 
 def main(case: Annotated[str, Option(help="What to do.")], count: int = 1) -> None:

@@ -1,6 +1,6 @@
 """A whole project in small: random weights in the layout of the real backbone, and toy shards."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,18 @@ from adapterbench.files import MANIFEST, write_json
 
 SIDE = 32
 COLOURS = {"red": "#d02020", "green": "#20a040", "blue": "#2040c0"}
-SHAPES = ("circle", "square", "triangle", "cross", "bar", "ring", "diamond", "dots")
-HELD_OUT = ("diamond", "dots")
+BOX = (6, 6, 25, 25)
+SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, str], None]] = {
+    "circle": lambda draw, fill: draw.ellipse(BOX, fill),
+    "square": lambda draw, fill: draw.rectangle(BOX, fill),
+    "triangle": lambda draw, fill: draw.polygon([(16, 4), (28, 27), (4, 27)], fill),
+    "zigzag": lambda draw, fill: draw.line([(6, 6), (26, 26), (26, 6), (6, 26)], fill, 5),
+    "bar": lambda draw, fill: draw.rectangle((2, 13, 29, 19), fill),
+    "ring": lambda draw, fill: draw.ellipse(BOX, outline=fill, width=4),
+    "diamond": lambda draw, fill: draw.polygon([(16, 3), (29, 16), (16, 29), (3, 16)], fill),
+    "frame": lambda draw, fill: draw.rectangle(BOX, outline=fill, width=3),
+}
+HELD_OUT = ("diamond", "frame")
 SHARD = 7
 
 FIT: dict[str, Any] = {
@@ -41,6 +51,7 @@ FIT: dict[str, Any] = {
 }
 CLIP_PARAMS = clip.ClipParams(
     **FIT,
+    splits=("train",),
     vocab_size=560,
     context_length=16,
     embed_dim=24,
@@ -99,26 +110,7 @@ class Toy:
 def picture(shape: str, colour: str) -> Image.Image:
     """A coloured shape on white."""
     image = Image.new("RGB", (SIDE, SIDE), "white")
-    draw, fill, box = ImageDraw.Draw(image), COLOURS[colour], (6, 6, 25, 25)
-    match shape:
-        case "circle":
-            draw.ellipse(box, fill)
-        case "square":
-            draw.rectangle(box, fill)
-        case "triangle":
-            draw.polygon([(16, 4), (28, 27), (4, 27)], fill)
-        case "cross":
-            draw.line([(6, 6), (26, 26)], fill, 5)
-            draw.line([(26, 6), (6, 26)], fill, 5)
-        case "bar":
-            draw.rectangle((2, 13, 29, 19), fill)
-        case "ring":
-            draw.ellipse(box, outline=fill, width=4)
-        case "diamond":
-            draw.polygon([(16, 3), (29, 16), (16, 29), (3, 16)], fill)
-        case "dots":
-            for x, y in ((8, 8), (24, 8), (8, 24), (24, 24)):
-                draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill)
+    SHAPES[shape](ImageDraw.Draw(image), COLOURS[colour])
     return image
 
 

@@ -1,10 +1,10 @@
 """Typed sections of `params.yaml`: unknown names, wrong types and bad values are refused here."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adapterbench.errors import UserError
 
@@ -103,6 +103,13 @@ class TrainParams(FitParams):
     drop_both: Fraction
     """Share of samples that lose both."""
 
+    @model_validator(mode="after")
+    def shares_are_of_one_whole(self) -> Self:
+        """A sample falls under one of the three at most."""
+        if self.drop_image + self.drop_text + self.drop_both > 1:
+            raise ValueError("drop_image + drop_text + drop_both is more than 1")
+        return self
+
 
 class SampleParams(Section):
     """How the pictures that are scored are made."""
@@ -187,6 +194,8 @@ def explain(error: ValidationError, name: str, fields: list[str]) -> str:
             parts.append(f"{where} is not a parameter (known: {', '.join(fields)})")
         elif item["type"] == "missing":
             parts.append(f"{where} is missing")
+        elif item["type"] == "value_error":
+            parts.append(f"{where}: {item['msg']}")
         else:
             parts.append(f"{where} = {item['input']!r}: {item['msg']}")
     return "params.yaml: " + "; ".join(parts)

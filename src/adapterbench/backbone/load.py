@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from adapterbench.errors import UserError
@@ -29,6 +30,29 @@ def load_part(backbone: Path, part: str) -> Any:
     Raises:
         UserError: the folder or the part is missing or damaged.
     """
+    kind, folder = part_class(backbone, part), backbone / part
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing: run `dvc repro backbone` to bring it")
+    # weights are never read from a pickle
+    options = {"use_safetensors": True} if issubclass(kind, nn.Module) else {}
+    try:
+        loaded = kind.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"cannot load {folder} ({cause}): run `dvc repro backbone` to bring it again"
+        ) from error
+    if isinstance(loaded, nn.Module):
+        loaded.requires_grad_(False).eval().to(torch.float32)
+    return loaded
+
+
+def part_class(backbone: Path, part: str) -> Any:
+    """The class that `model_index.json` names for a part.
+
+    Raises:
+        UserError: there is no such file, part or class.
+    """
     import diffusers
     import transformers
 
@@ -36,17 +60,11 @@ def load_part(backbone: Path, part: str) -> Any:
     if part not in index:
         raise UserError(f"{backbone} has no {part}: is it a Stable Diffusion in diffusers layout?")
     library, name = index[part]
-    kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
-    try:
-        loaded = kind.from_pretrained(backbone / part, local_files_only=True)
-    except (OSError, ValueError) as error:
-        cause = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"cannot load {backbone / part} ({cause}): run `dvc repro backbone` to bring it again"
-        ) from error
-    if isinstance(loaded, nn.Module):
-        loaded.requires_grad_(False).eval().to(torch.float32)
-    return loaded
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    kind = getattr(libraries.get(library), str(name), None)
+    if kind is None:
+        raise UserError(f"the {part} of {backbone} is a {library}.{name}, which is not known here")
+    return kind
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ def load_clip(name: str, pretrained: str | None) -> Clip:
     import open_clip
 
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=pretrained)
+        model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained)
         tokenize = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises many kinds
         cause = " ".join(str(error).split())[:300]

@@ -37,8 +37,8 @@ def fetch(params: BackboneParams, out: Path) -> None:
         ) from error
     except (LocalEntryNotFoundError, httpx.TransportError) as error:
         raise UserError(
-            "cannot reach the hub: check the network, or set `backbone.path` to a local copy "
-            "and `backbone.source` to local"
+            "cannot reach the hub: check the network, or set backbone.source to local, "
+            "backbone.path to a copy on this machine and backbone.revision to null"
         ) from error
     # the cache may hold other files of the same revision
     for file in (file for pattern in wanted for file in sorted(cached.glob(pattern))):

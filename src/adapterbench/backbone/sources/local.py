@@ -12,8 +12,10 @@ def fetch(params: BackboneParams, out: Path) -> None:
     """Bring the folder `params.path`, hard-linked where the file system allows it.
 
     Raises:
-        UserError: it is not a folder in diffusers layout.
+        UserError: it is not a folder in diffusers layout, or a revision is asked for.
     """
+    if params.revision is not None:
+        raise UserError("backbone.revision must be null: a local folder is taken as it is")
     folder = Path(params.path).expanduser()
     if not (folder / "model_index.json").is_file():
         raise UserError(

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import yaml
-from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
+from dvc.fs import localfs
+from dvc.repo import Repo
+from dvc_data.hashfile.build import build
 
 from adapterbench.config import BackboneParams
 from adapterbench.errors import UserError
@@ -14,10 +16,11 @@ REMOTE = "published"
 
 
 def fetch(params: BackboneParams, out: Path) -> None:
-    """Bring `params.path` as it was published.
+    """Bring `params.path` as it was published, whatever the working copy holds.
 
     Raises:
-        UserError: it was published at another digest than `params.revision`, or is not there.
+        UserError: it was published at another digest than `params.revision`, is not there, or is
+            damaged.
     """
     pin = Path(f"{params.path}.dvc")
     try:
@@ -30,10 +33,18 @@ def fetch(params: BackboneParams, out: Path) -> None:
             f"backbone.revision = {params.revision}: set it to the published one"
         )
     try:
-        DVCFileSystem(".", remote=REMOTE).get(params.path, str(out), recursive=True)
-    except (DvcException, OSError) as error:
+        with Repo(".", remote=REMOTE) as repo:
+            repo.datafs.get(params.path, str(out), recursive=True)
+            # DVC trusts the names of a local remote's files
+            _, _, copied = build(repo.cache.local, str(out), localfs, "md5", dry_run=True)
+    except (DvcException, FileNotFoundError) as error:
         cause = " ".join(str(error).split())
         raise UserError(
             f"cannot bring {params.path} from the remote {REMOTE!r} ({cause}): "
             "is the clone complete?"
         ) from error
+    if copied.hash_info.value != published:
+        raise UserError(
+            f"{params.path} in the remote {REMOTE!r} has digest {copied.hash_info.value}, not "
+            f"{published}: it is damaged, take it from git again"
+        )

@@ -1,0 +1,275 @@
+"""Emoji packages: fetched by the real npm client from a folder, read from small tarballs."""
+
+import io
+import json
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapterbench.config import DataParams
+from adapterbench.data.sources import emoji
+from adapterbench.errors import UserError
+
+NAMES: list[dict[str, Any]] = [
+    {
+        "name": "UNICORN FACE",
+        "unified": "1F984",
+        "image": "1f984.png",
+        "short_names": ["unicorn_face", "magic-horse", "one", "four"],
+        "subcategory": "animal-mammal",
+    },
+    {
+        "name": "ITALY FLAG",
+        "unified": "1F1EE-1F1F9",
+        "image": "1f1ee-1f1f9.png",
+        "short_names": ["flag-it"],
+        "subcategory": "country-flag",
+    },
+    {
+        "name": "COOK",
+        "unified": "1F9D1-200D-1F373",
+        "image": "1f9d1-200d-1f373.png",
+        "short_names": ["cook"],
+        "subcategory": "person-role",
+        "skin_variations": {
+            "1F3FB": {"unified": "...", "image": "1f9d1-1f3fb-200d-1f373.png"},
+        },
+    },
+    {
+        "name": "WOMAN COOK",
+        "unified": "1F469-200D-1F373",
+        "image": "1f469-200d-1f373.png",
+        "short_names": ["female-cook"],
+        "subcategory": "person-role",
+    },
+    {
+        "name": "MAN SURFING",
+        "unified": "1F3C4-200D-2642-FE0F",
+        "image": "1f3c4-200d-2642-fe0f.png",
+        "short_names": ["man-surfing"],
+        "subcategory": "person-sport",
+    },
+    {
+        "name": "SURFER",
+        "unified": "1F3C4",
+        "image": "1f3c4.png",
+        "short_names": ["surfer"],
+        "subcategory": "person-sport",
+    },
+    {
+        "name": "PEOPLE HOLDING HANDS",
+        "unified": "1F9D1-200D-1F91D-200D-1F9D1",
+        "image": "pair.png",
+        "short_names": ["people_holding_hands"],
+        "subcategory": "family",
+        "skin_variations": {
+            "1F3FB-1F3FF": {"unified": "...", "image": "pair-light-dark.png"},
+            "1F3FB-1F3FB": {"unified": "...", "image": "pair-light-light.png"},
+        },
+    },
+]
+
+
+def params(**packages: dict[str, str]) -> DataParams:
+    return DataParams(
+        source="emoji",
+        packages=packages,
+        resolution=16,
+        validation_concepts=1,
+        samples_per_shard=1,
+        seed=0,
+    )
+
+
+GOOGLE = params(google={"name": "x", "integrity": "y"})
+
+
+def write_package(path: Path, members: dict[str, bytes]) -> None:
+    """A tarball as npm serves it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Two sets; `fluent` lacks most pictures, `google` has one that nobody names."""
+    table = json.dumps(NAMES).encode()
+    images = [entry["image"] for entry in NAMES]
+    images += [v["image"] for e in NAMES for v in e.get("skin_variations", {}).values()]
+    pictures = {f"package/img/google/64/{name}": name.encode() for name in images}
+    others = {
+        "package/img/google/64/nobody.png": b"-",
+        "package/img/google/64/deeper/1f984.png": b"not this one",
+        "package/img/apple/64/1f984.png": b"nor this",
+    }
+    write_package(tmp_path / "google.tgz", {"package/emoji.json": table, **pictures, **others})
+    write_package(tmp_path / "fluent.tgz", {"package/assets/1f984.webp": b"3d unicorn"})
+    return tmp_path
+
+
+def read(raw: Path, *sets: str) -> dict[str, Any]:
+    packages = {name: {"name": "x", "integrity": "y"} for name in sets}
+    return {sample.key: sample for sample in emoji.read(raw, params(**packages))}
+
+
+def test_every_name_of_every_set_is_a_sample(raw: Path) -> None:
+    samples = read(raw, "google", "fluent")
+    assert len(samples) == 2 * (7 + 3)
+    assert samples["google-1f984"].image == b"1f984.png"
+    assert samples["fluent-1f984"].image == b"3d unicorn"
+    assert samples["fluent-1f3c4"].image == b""  # no picture: `prepare` counts it
+    assert samples["fluent-1f984"].meta == {"style": "fluent", "category": "animal-mammal"}
+    assert list(samples) == [f"{s}-{c}" for s in ("google", "fluent") for c in sorted(
+        key.removeprefix("google-") for key in samples if key.startswith("google-")
+    )]  # fmt: skip
+
+
+def test_captions_name_thing_tone_and_style(raw: Path) -> None:
+    samples = read(raw, "google", "fluent")
+    assert samples["google-1f984"].captions == (
+        "unicorn face, noto style",
+        "a noto emoji of unicorn face",
+        "unicorn face, magic horse, one, animal mammal, noto style",
+    )
+    assert samples["fluent-1f1ee-1f1f9"].captions[0] == "flag of italy, 3d style"
+    cook = samples["google-1f9d1-1f3fb-200d-1f373"]
+    assert cook.captions[0] == "cook with light skin tone, noto style"
+    assert cook.captions[2] == "cook with light skin tone, person role, noto style"
+    pair = samples["google-pair-light-dark"]
+    assert pair.captions[1] == (
+        "a noto emoji of people holding hands with light skin tone and dark skin tone"
+    )
+    one_tone = samples["google-pair-light-light"].captions[0]
+    assert one_tone == "people holding hands with light skin tone, noto style"
+
+
+def test_genders_and_tones_of_a_thing_are_one_concept(raw: Path) -> None:
+    concepts = {key.removeprefix("google-"): s.concept for key, s in read(raw, "google").items()}
+    cooks = ("1f9d1-200d-1f373", "1f9d1-1f3fb-200d-1f373", "1f469-200d-1f373")
+    assert len({concepts[code] for code in cooks}) == 1
+    assert concepts["1f3c4-200d-2642-fe0f"] == concepts["1f3c4"]
+    assert len(set(concepts.values())) == 5
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "garbage", "overwritten", "no table"])
+def test_a_damaged_package_is_one_line(raw: Path, damage: str) -> None:
+    path = raw / "google.tgz"
+    data = bytearray(path.read_bytes())
+    if damage == "overwritten":
+        data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+    path.unlink()
+    if damage == "no table":
+        write_package(path, {"package/readme.md": b""})
+    elif damage != "missing":
+        path.write_bytes({"cut": data[:200], "garbage": b"x" * 500}.get(damage, bytes(data)))
+    with pytest.raises(UserError, match=r"google\.tgz is missing or damaged"):
+        list(emoji.read(raw, GOOGLE))
+
+
+def test_an_unknown_set_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.packages\.apple .*google, twitter, fluent"):
+        emoji.fetch(params(apple={"name": "a@1", "integrity": "b"}), tmp_path / "raw")
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package in a folder, which npm takes for one of a registry and needs no network for."""
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm-cache"))
+    monkeypatch.setenv("npm_config_offline", "true")
+    monkeypatch.setenv("npm_config_update_notifier", "false")
+    folder = tmp_path / "toy-emoji"
+    folder.mkdir()
+    (folder / "package.json").write_text('{"name": "toy-emoji", "version": "1.0.0"}')
+    (folder / "emoji.json").write_text("[]")
+    return str(folder)
+
+
+def fetched(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "raw").iterdir())
+
+
+def test_a_package_is_fetched_once_and_only_as_pinned(
+    tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    wrong = params(google={"name": package, "integrity": "sha512-wrong"})
+    with pytest.raises(UserError, match="not the pinned sha512-wrong") as caught:
+        emoji.fetch(wrong, raw)
+    assert fetched(tmp_path) == []
+
+    found = re.search(r"has digest (\S+),", str(caught.value))
+    assert found is not None
+    right = params(google={"name": package, "integrity": found[1]})
+    emoji.fetch(right, raw)
+    assert fetched(tmp_path) == ["google.tgz"]
+    with tarfile.open(raw / "google.tgz") as tar:
+        assert "package/emoji.json" in tar.getnames()
+
+    monkeypatch.setattr(emoji, "run_npm", lambda _: pytest.fail("fetched again"))
+    emoji.fetch(right, raw)
+
+
+def test_the_packaged_npm_serves_where_the_machine_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = emoji.run_npm(["--version"])
+    assert done.returncode == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+", done.stdout.strip())
+
+
+def test_no_npm_at_all_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(emoji, "PACKAGED_NPM", "import no_such_package")
+    with pytest.raises(UserError, match="No module named 'no_such_package'") as caught:
+        emoji.npm_pack("a@1", tmp_path / "raw" / "a.tgz")
+    assert "\n" not in str(caught.value)
+    assert fetched(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "cause"),
+    [
+        ('{"error": {"code": "E404", "summary": "Not Found - GET https://x/y"}}', "", "Not Found"),
+        ("", "npm error first\nnpm error last\n\n", "npm error last"),
+        ("[]", "killed", "killed"),
+        ("", "", "no answer"),
+    ],
+)
+def test_a_failing_npm_is_one_line_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: str, stderr: str, cause: str
+) -> None:
+    answer = subprocess.CompletedProcess(["npm"], 1, stdout, stderr)
+    monkeypatch.setattr(emoji, "run_npm", lambda _: answer)
+    with pytest.raises(UserError, match=f"cannot fetch a@1 with npm .*{cause}") as caught:
+        emoji.fetch(params(google={"name": "a@1", "integrity": "b"}), tmp_path / "raw")
+    assert "\n" not in str(caught.value)
+    assert fetched(tmp_path) == []
+
+
+def test_a_real_npm_without_network_says_why(package: str, tmp_path: Path) -> None:
+    """Offline, and nothing in its cache."""
+    assert package
+    with pytest.raises(UserError, match=r"cannot fetch toy-absent@1\.0\.0 .*toy-absent"):
+        emoji.npm_pack("toy-absent@1.0.0", tmp_path / "raw" / "a.tgz")
+
+
+def test_an_interrupted_fetch_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(arguments: list[str]) -> None:
+        (Path(arguments[arguments.index("--pack-destination") + 1]) / "half.tgz").write_text("x")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(emoji, "run_npm", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        emoji.fetch(params(google={"name": "a@1", "integrity": "b"}), tmp_path / "raw")
+    assert fetched(tmp_path) == []

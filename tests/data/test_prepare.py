@@ -1,0 +1,233 @@
+"""From raw samples to shards: the same bytes, no leak between the splits, every drop counted."""
+
+import errno
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import adapterbench.data.prepare as module
+from adapterbench.config import DataParams
+from adapterbench.data.prepare import prepare
+from adapterbench.data.sample import RawSample
+from adapterbench.data.shards import read_split
+from adapterbench.errors import UserError
+from adapterbench.files import MANIFEST, read_json, sha256
+
+CONCEPTS, PER_CONCEPT = 12, 3
+Source = Callable[[Path, DataParams], Iterator[RawSample]]
+
+
+def data_params(**changes: Any) -> DataParams:
+    values = {
+        "source": "emoji",
+        "packages": {},
+        "resolution": 16,
+        "validation_concepts": 4,
+        "samples_per_shard": 5,
+        "seed": 0,
+    }
+    return DataParams(**values | changes)
+
+
+def png(number: int, side: int = 16) -> bytes:
+    image = Image.new("RGB", (side, side), (number % 256, number // 256, 99))
+    image.putpixel((side // 2, side // 2), (255, 255, 255))
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def raw(number: int, concept: str, **changes: Any) -> RawSample:
+    values = {
+        "key": f"k{number:03d}",
+        "concept": concept,
+        "image": png(number),
+        "captions": (f"picture {number}", f"number {number}"),
+        "meta": {"style": "plain"},
+    }
+    return RawSample(**values | changes)
+
+
+def good(_: Path, __: DataParams) -> Iterator[RawSample]:
+    """Three samples of each of twelve concepts."""
+    for number in range(CONCEPTS * PER_CONCEPT):
+        yield raw(number, f"c{number // PER_CONCEPT}")
+
+
+def spoilt(folder: Path, params: DataParams) -> Iterator[RawSample]:
+    """The good ones with every kind of bad one between them."""
+    yield raw(100, "c0", image=b"")
+    yield raw(101, "c0", captions=("", "  "))
+    yield raw(102, "c0", captions=())
+    yield from good(folder, params)
+    yield raw(103, "c1", image=png(0))
+    yield raw(104, "c1", image=b"GIF89a, no more")
+    yield raw(105, "c1", image=png(105)[:-30])
+    blank = BytesIO()
+    Image.new("RGB", (20, 20), "white").save(blank, "PNG")
+    yield raw(106, "c1", image=blank.getvalue())
+    bomb = BytesIO()
+    Image.new("1", (4001, 4000)).save(bomb, "PNG")
+    yield raw(107, "c1", image=bomb.getvalue())
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> Callable[[Source], None]:
+    """Sets what the raw files hold."""
+
+    def use(read: Source) -> None:
+        stand_in = SimpleNamespace(read=read, ATTRIBUTION={"plain": "ours"})
+        monkeypatch.setattr(module, "load", lambda _package, _key: stand_in)
+
+    use(good)
+    return use
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def concepts(folder: Path, split: str) -> set[str]:
+    return {sample.meta["concept"] for sample in read_split(folder, split)}
+
+
+@pytest.mark.usefixtures("source")
+def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        prepare(data_params(), tmp_path, tmp_path / name)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert len(contents(tmp_path / "a")) == 5 + 3 + 1  # 24 and 12 samples, 5 a shard
+
+
+@pytest.mark.usefixtures("source")
+def test_no_concept_is_on_both_sides_and_nothing_is_lost(tmp_path: Path) -> None:
+    manifest = prepare(data_params(), tmp_path, tmp_path / "out")
+    held_out = concepts(tmp_path / "out", "validation")
+    assert len(held_out) == 4
+    assert not held_out & concepts(tmp_path / "out", "train")
+    both = [s for split in manifest["splits"] for s in read_split(tmp_path / "out", split)]
+    assert {s.key for s in both} == {s.key for s in good(tmp_path, data_params())}
+    assert len(both) == CONCEPTS * PER_CONCEPT
+    by_key = {s.key: s for s in both}
+    assert by_key["k007"].captions == ("picture 7", "number 7")
+    assert by_key["k007"].meta == {"concept": "c2", "style": "plain"}
+    assert by_key["k007"].image.getpixel((0, 0)) == (7, 0, 99)
+
+
+@pytest.mark.usefixtures("source")
+def test_the_manifest_says_what_is_there(tmp_path: Path) -> None:
+    manifest = prepare(data_params(), tmp_path, tmp_path / "out")
+    assert manifest == read_json(tmp_path / "out" / MANIFEST)
+    assert manifest["attribution"] == {"plain": "ours"}
+    assert manifest["splits"]["train"]["concepts"] == 8
+    assert [shard["samples"] for shard in manifest["splits"]["validation"]["shards"]] == [5, 5, 2]
+    for split in manifest["splits"].values():
+        assert split["samples"] == sum(shard["samples"] for shard in split["shards"])
+        for shard in split["shards"]:
+            assert shard["sha256"] == sha256(tmp_path / "out" / shard["name"])
+
+
+def test_every_drop_is_counted_by_its_cause(
+    tmp_path: Path, source: Callable[[Source], None]
+) -> None:
+    source(spoilt)
+    manifest = prepare(data_params(), tmp_path, tmp_path / "out")
+    assert manifest["dropped"] == {
+        "blank picture": 1,
+        "duplicate picture": 1,
+        "no caption": 2,
+        "no picture in the set": 1,
+        "not a readable image": 2,
+        "too many pixels": 1,
+    }
+    assert {"key": "k103", "cause": "duplicate picture"} in manifest["drops"]
+    kept = sum(split["samples"] for split in manifest["splits"].values())
+    assert kept == CONCEPTS * PER_CONCEPT
+    # what is dropped moves nothing else
+    source(good)
+    prepare(data_params(), tmp_path, tmp_path / "clean")
+    shards = contents(tmp_path / "out")
+    shards.pop(MANIFEST)
+    assert shards.items() <= contents(tmp_path / "clean").items()
+
+
+def test_a_new_concept_moves_at_most_one_other(
+    tmp_path: Path, source: Callable[[Source], None]
+) -> None:
+    prepare(data_params(), tmp_path, tmp_path / "a")
+
+    def more(folder: Path, params: DataParams) -> Iterator[RawSample]:
+        yield from good(folder, params)
+        yield raw(200, "new")
+
+    source(more)
+    prepare(data_params(), tmp_path, tmp_path / "b")
+    before, after = (concepts(tmp_path / name, "validation") for name in "ab")
+    assert len(before - after) <= 1
+
+
+@pytest.mark.usefixtures("source")
+def test_the_seed_draws_another_split(tmp_path: Path) -> None:
+    drawn = set()
+    for seed in range(5):
+        prepare(data_params(seed=seed), tmp_path, tmp_path / str(seed))
+        drawn.add(frozenset(concepts(tmp_path / str(seed), "validation")))
+    assert len(drawn) > 1
+
+
+def test_pictures_are_resized(tmp_path: Path, source: Callable[[Source], None]) -> None:
+    def large(_: Path, __: DataParams) -> Iterator[RawSample]:
+        for number in range(3):
+            yield raw(number, f"c{number}", image=png(number, side=50))
+
+    source(large)
+    prepare(data_params(resolution=24, validation_concepts=1), tmp_path, tmp_path / "out")
+    assert [s.image.size for s in read_split(tmp_path / "out", "train")] == [(24, 24)] * 2
+
+
+@pytest.mark.parametrize("held_out", [12, 13, 1000])
+@pytest.mark.usefixtures("source")
+def test_too_few_concepts_are_one_line(tmp_path: Path, held_out: int) -> None:
+    with pytest.raises(UserError, match=f"validation_concepts = {held_out}.* 12 concepts"):
+        prepare(data_params(validation_concepts=held_out), tmp_path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+@pytest.mark.usefixtures("source")
+def test_nothing_half_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    prepare(data_params(), tmp_path, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    write, calls = module.write_shard, []
+
+    def fails(path: Path, samples: Any) -> dict[str, Any]:
+        calls.append(path)
+        if len(calls) == 3:
+            raise error
+        return write(path, samples)
+
+    monkeypatch.setattr(module, "write_shard", fails)
+    with pytest.raises(type(error)):
+        prepare(data_params(seed=1), tmp_path, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_damaged_raw_files_publish_nothing(
+    tmp_path: Path, source: Callable[[Source], None]
+) -> None:
+    def damaged(folder: Path, params: DataParams) -> Iterator[RawSample]:
+        yield from good(folder, params)
+        raise UserError("google.tgz is missing or damaged")
+
+    source(damaged)
+    with pytest.raises(UserError):
+        prepare(data_params(), tmp_path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

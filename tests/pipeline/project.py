@@ -1,0 +1,227 @@
+"""A whole project of toy size in a folder of its own: real stages, toy data, models and numbers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import toy_backbone
+import yaml
+from dvc.utils.hydra import compose_and_dump
+from PIL import ImageOps
+
+from adapterbench.data.sources import emoji
+from adapterbench.files import write_json
+
+ROOT = Path(__file__).parents[2]
+CODE = (
+    ".dvc/config",
+    ".dvcignore",
+    ".gitignore",
+    "backbone/dvc.lock",
+    "backbone/dvc.yaml",
+    "backbone/params.yaml",
+    "backbone/stages",
+    "conf",
+    "dvc.yaml",
+    "src",
+    "stages",
+)
+"""What of the real project the toy one is made of."""
+
+STYLES = ("google", "twitter")
+CONCEPTS = 10
+VARIANTS: dict[str, Any] = {
+    "ip_adapter": {"projection": "linear", "attention": "decoupled", "tokens": 2},
+    "ip_adapter_lora": {"projection": "linear", "attention": "lora", "tokens": 2, "rank": 2},
+}
+TRAIN = {"steps": 3, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "checkpoint_every": 2}
+SAMPLE = {"items": 3, "images_per_item": 2}
+
+VARIANT_STAGES = ("train", "sample", "score")
+TABLE_STAGES = ("compare", "figures")
+FLOORS = ("no_prompt", "text_only", "reference")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder and the environment that its commands run in."""
+
+    root: Path
+    env: dict[str, str]
+
+    def run(self, *command: str, fails: bool = False) -> "subprocess.CompletedProcess[str]":
+        """Run a command in the project; it must succeed, or must fail where `fails`."""
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment(), capture_output=True, text=True
+        )
+        assert bool(done.returncode) == fails, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def environment(self) -> dict[str, str]:
+        """The project's own copy of the package comes first."""
+        return {**self.env, "PYTHONPATH": str(self.root / "src")}
+
+    def dvc(self, *arguments: str, fails: bool = False) -> "subprocess.CompletedProcess[str]":
+        """Run DVC."""
+        return self.run("dvc", *arguments, fails=fails)
+
+    def ran(self, *arguments: str) -> set[str]:
+        """Run DVC; the names of the stages whose command it ran."""
+        done = self.dvc(*arguments)
+        return set(re.findall(r"Running stage '([^']+)'", done.stdout + done.stderr))
+
+    def commit(self, message: str) -> None:
+        """Commit all that git does not ignore."""
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+    def params(self, **changes: Any) -> dict[str, Any]:
+        """Merge `section={field: value}` into params.yaml, as a user edits it; the result."""
+        path = self.root / "params.yaml"
+        params: dict[str, Any] = yaml.safe_load(path.read_text())
+        for section, fields in changes.items():
+            params[section] |= fields
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+        return params
+
+    def copy(self, root: Path) -> "Project":
+        """The same project elsewhere, with its results and its cache."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Project(root, self.env)
+
+    def clone(self, root: Path) -> "Project":
+        """What another person gets by `git clone`."""
+        self.run("git", "clone", "--quiet", str(self.root), str(root))
+        return Project(root, self.env)
+
+
+def stages_of(variant: str) -> set[str]:
+    """The stages of one variant alone."""
+    return {f"{stage}@{variant}" for stage in VARIANT_STAGES}
+
+
+def all_stages(variants: Iterable[str] = VARIANTS) -> set[str]:
+    """Every stage of the pipeline."""
+    return {"fetch", "prepare", "backbone", "encode", *TABLE_STAGES}.union(
+        *(stages_of(variant) for variant in variants),
+        {f"sample_floor@{floor}" for floor in FLOORS[:2]},
+        {f"score_floor@{floor}" for floor in FLOORS},
+    )
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Commands of this virtual environment, none of the user's own settings, MLflow in `home`."""
+    settings = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc-global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc-system"),
+        "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        **{f"GIT_{who}_NAME": "A. User" for who in ("AUTHOR", "COMMITTER")},
+        **{f"GIT_{who}_EMAIL": "user@example.org" for who in ("AUTHOR", "COMMITTER")},
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "GIT", "MLFLOW"))}
+    return inherited | settings
+
+
+def create(root: Path, home: Path) -> Project:
+    """Make the project in `root`, committed and not yet run; `home` keeps what it refers to."""
+    root.mkdir(parents=True)
+    for name in CODE:
+        source, target = ROOT / name, root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        elif source.exists():
+            shutil.copy(source, target)
+    toy_backbone.write_backbone(home / "backbone")
+    configure(root, home)
+    project = Project(root, environment(home))
+    project.run("git", "init", "--quiet", "--initial-branch", "main")
+    project.dvc("init", "--quiet", "--force")
+    project.commit("Toy project")
+    return project
+
+
+def configure(root: Path, home: Path) -> None:
+    """Toy options of every configuration group, a primary `toy.yaml` over the real one, params."""
+    options = {
+        "data": {
+            "source": "emoji",
+            "packages": packages(home),
+            "resolution": toy_backbone.SIDE,
+            "validation_concepts": 3,
+            "samples_per_shard": 8,
+            "seed": 0,
+        },
+        "backbone": {"source": "local", "path": str(home / "backbone"), "revision": None},
+        "variants": VARIANTS,
+        "evaluation": SAMPLE,
+    }
+    conf = root / "conf"
+    for group, values in options.items():
+        header = "# @package sample\n" if group == "evaluation" else ""
+        (conf / group / "toy.yaml").write_text(header + yaml.safe_dump(values, sort_keys=False))
+    real = yaml.safe_load((conf / "backbone/emoji.yaml").read_text())
+    toy = {
+        "defaults": ["config", *({f"override {group}": "toy"} for group in options), "_self_"],
+        "encode": {**real["encode"], "batch_size": 8},
+        "train": TRAIN,
+        "sample": {"steps": 2, "batch_size": 8},
+        "score": {**real["score"], "batch_size": 8},
+        "compare": {"bootstrap_samples": 200},
+    }
+    (conf / "toy.yaml").write_text(yaml.safe_dump(toy, sort_keys=False))
+    settings = root / ".dvc/config"
+    settings.write_text(settings.read_text().replace("config_name = config", "config_name = toy"))
+    compose_and_dump(root / "params.yaml", str(conf), None, "toy", "", [])
+
+
+def packages(home: Path) -> dict[str, dict[str, str]]:
+    """Two npm packages of pictures, made here and pinned as `npm pack` packs them."""
+    return {style: package(home / "packages" / style, style) for style in STYLES}
+
+
+def package(folder: Path, style: str) -> dict[str, str]:
+    """An npm package in the layout of emoji-datasource; its row of `data.packages`."""
+    pictures = folder / "img" / style / "64"
+    pictures.mkdir(parents=True)
+    write_json(folder / "package.json", {"name": f"toy-emoji-{style}", "version": "1.0.0"})
+    write_json(folder / "emoji.json", [entry(number) for number in range(CONCEPTS)])
+    for number in range(CONCEPTS):
+        image = toy_backbone.picture(*subject(number))
+        image = ImageOps.invert(image) if style == "twitter" else image
+        image.save(pictures / entry(number)["image"])
+    tarball = folder.with_suffix(".tgz")
+    emoji.npm_pack(str(folder), tarball)
+    return {"name": str(folder), "integrity": emoji.integrity(tarball)}
+
+
+def subject(number: int) -> tuple[str, str]:
+    """Shape and colour of a concept."""
+    shapes, colours = list(toy_backbone.SHAPES), list(toy_backbone.COLOURS)
+    return shapes[number % len(shapes)], colours[number % len(colours)]
+
+
+def entry(number: int) -> dict[str, Any]:
+    """A concept's row of emoji.json."""
+    shape, colour = subject(number)
+    code = f"{0x1F600 + number:x}"
+    return {
+        "name": f"{colour} {shape}".upper(),
+        "short_names": [f"{colour}_{shape}", shape],
+        "subcategory": "geometric",
+        "unified": code.upper(),
+        "image": f"{code}.png",
+    }

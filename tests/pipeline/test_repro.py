@@ -1,0 +1,110 @@
+"""`dvc repro`: what it makes, what it does not make again, and that it makes the same again."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from adapterbench.report.metrics import COSTS
+
+from .project import FLOORS, VARIANTS, Project, all_stages, stages_of
+
+COST_COLUMNS = [cost.key for cost in COSTS]
+TABLE = "results/comparison.csv"
+
+
+def methods(project: Project) -> list[str]:
+    """First column of the table."""
+    return list(pd.read_csv(project.root / TABLE)["method"])
+
+
+def test_the_table_has_a_row_for_each_variant_floor_and_ceiling(finished: Project) -> None:
+    assert sorted(methods(finished)) == sorted([*VARIANTS, *FLOORS, "shuffled_reference"])
+    table = pd.read_csv(finished.root / TABLE).set_index("method")
+    assert table["n"].unique() == [3]
+    assert table.loc["ip_adapter", "k"] == 2
+    assert table.loc[list(VARIANTS), ["trainable_params", *COST_COLUMNS]].gt(0).all(axis=None)
+    assert table.loc["reference", "clip_i"] == pytest.approx(1, abs=1e-3)
+    assert (finished.root / "results/report.html").stat().st_size > 10_000
+
+
+def test_dvc_shows_metrics_and_plots(project: Project) -> None:
+    shown = json.loads(project.dvc("metrics", "show", "--json").stdout)
+    files = shown[""]["data"]
+    table = pd.read_csv(project.root / TABLE).set_index("method")
+    headline = files["metrics/comparison.json"]["data"]["ip_adapter"]
+    assert headline["clip_i"] == table.loc["ip_adapter", "clip_i"]
+    for variant in VARIANTS:
+        costs = files[f"metrics/train/{variant}.json"]["data"]
+        assert costs["trainable_params"] == table.loc[variant, "trainable_params"]
+
+    plots = json.loads(project.dvc("plots", "show", "--json").stdout)["data"]
+    losses = {name for name in plots if "metrics/train/" in name}
+    assert losses == {f"dvc.yaml::metrics/train/{v}.csv" for v in VARIANTS} or losses
+    assert [name for name in plots if name.endswith(".png")]
+
+
+def test_nothing_is_run_again_where_nothing_has_changed(project: Project) -> None:
+    assert project.ran("repro") == set()
+    assert project.run("git", "status", "--porcelain").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "again"),
+    [
+        ("src/adapterbench/report/table.py", {"compare", "figures"}),
+        ("src/adapterbench/tracking.py", set()),
+    ],
+)
+def test_an_edit_to_code_runs_again_what_uses_it(
+    file: str, again: set[str], project: Project
+) -> None:
+    with (project.root / file).open("a") as code:
+        code.write("# a comment\n")
+    assert project.ran("repro") == again
+
+
+def test_three_lines_of_yaml_add_a_row_and_nothing_else_is_trained(project: Project) -> None:
+    path = project.root / "params.yaml"
+    lines = "  mine:\n    {projection: feedforward, attention: append,\n     tokens: 1, expansion: 1}\n"
+    path.write_text(path.read_text().replace("sample:\n", f"{lines}sample:\n", 1))
+    assert yaml.safe_load(path.read_text())["variants"].keys() == VARIANTS.keys() | {"mine"}
+
+    before = methods(project)
+    assert project.ran("repro") == stages_of("mine") | {"compare", "figures"}
+    assert set(methods(project)) - set(before) == {"mine"}
+
+
+def test_the_same_training_gives_the_same_bytes(project: Project) -> None:
+    weights = project.root / "models/ip_adapter/adapter.safetensors"
+    before = weights.read_bytes()
+    stage = "train@ip_adapter"
+    assert project.ran("repro", "--force", "--single-item", stage) == {stage}
+    assert weights.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_two_runs_from_nothing_give_the_same_tables(fresh: Project, finished: Project) -> None:
+    again = fresh.copy(fresh.root.parent / "again")
+    assert again.ran("repro") == all_stages()
+    first, second = (pd.read_csv(p.root / TABLE, dtype=str) for p in (finished, again))
+    pd.testing.assert_frame_equal(
+        first.drop(columns=COST_COLUMNS), second.drop(columns=COST_COLUMNS)
+    )
+    for name in ("results/paired.csv", "metrics/comparison.json"):
+        assert (again.root / name).read_bytes() == (finished.root / name).read_bytes()
+    stages = [yaml.safe_load((p.root / "dvc.lock").read_text()) for p in (finished, again)]
+    kept = [outputs(lock) for lock in stages]
+    assert kept[0] == kept[1]
+
+
+def outputs(lock: dict[str, dict[str, dict[str, list[dict[str, str]]]]]) -> dict[str, str]:
+    """Digest of every output that no clock gets into."""
+    found = {
+        out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]
+    }
+    timed = ("metrics/train", "results/")
+    return {path: md5 for path, md5 in found.items() if not path.startswith(timed)} | {
+        path: md5 for path, md5 in found.items() if path.startswith("results/scores")
+    }

@@ -1,0 +1,90 @@
+"""Data, models and results between people: a remote of their own, and the model that is shipped."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from . import sftp
+from .project import Project, create
+
+RESULTS = ("results/comparison.csv", "results/paired.csv", "results/report.html")
+
+
+def files(folder: Path) -> set[Path]:
+    """Every file below a folder."""
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def shared(project: Project, clone: Project, connect: Callable[[Project], None]) -> None:
+    """Push from one clone, pull and reproduce in another; the results are there, nothing ran."""
+    connect(project)
+    project.commit("Remote")
+    project.dvc("push")
+    other = project.clone(clone.root)
+    connect(other)
+    other.dvc("pull")
+    assert other.ran("repro") == set()
+    assert other.run("git", "status", "--porcelain").stdout == ""
+    for name in RESULTS:
+        assert (other.root / name).read_bytes() == (project.root / name).read_bytes()
+
+
+def test_a_folder_shares_everything(project: Project, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+
+    def connect(one: Project) -> None:
+        one.dvc("remote", "add", "--default", "--force", "ours", str(remote))
+
+    shared(project, Project(tmp_path / "other", project.env), connect)
+    assert files(remote)
+    assert not files(project.root / "published")
+
+
+def test_sftp_shares_everything(project: Project, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    with sftp.serve(tmp_path) as server:
+
+        def connect(one: Project) -> None:
+            url = f"ssh://user@127.0.0.1:{server.port}{remote}"
+            one.dvc("remote", "add", "--default", "--force", "ours", url)
+            one.dvc("remote", "modify", "--local", "ours", "keyfile", str(server.keyfile))
+
+        shared(project, Project(tmp_path / "other", project.env), connect)
+    assert files(remote)
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Project:
+    """A fresh project that ships its backbone, as `make publish` does."""
+    home = tmp_path / "home"
+    project = create(tmp_path / "publisher", home)
+    (home / "backbone").rename(project.root / "backbone/emoji")
+    project.dvc("add", "--quiet", "backbone/emoji")
+    project.dvc("push", "--remote", "published", "backbone/emoji.dvc")
+    pin = yaml.safe_load((project.root / "backbone/emoji.dvc").read_text())["outs"][0]["md5"]
+    project.params(backbone={"source": "published", "path": "backbone/emoji", "revision": pin})
+    project.commit("Publish")
+    return project
+
+
+def test_a_fresh_clone_has_the_shipped_model_and_pushes_nothing_there(
+    publisher: Project, tmp_path: Path
+) -> None:
+    clone = publisher.clone(tmp_path / "clone")
+    assert clone.ran("repro", "backbone") == {"backbone"}
+    model = clone.root / "data/backbone"
+    original = publisher.root / "backbone/emoji"
+    assert {p.relative_to(model): p.read_bytes() for p in files(model)} == {
+        p.relative_to(original): p.read_bytes() for p in files(original)
+    }
+
+    before = files(clone.root / "published")
+    (clone.root / "data/backbone/note.txt").write_text("mine")
+    clone.dvc("commit", "--force", "backbone")
+    clone.dvc("push", fails=True)  # no default remote
+    clone.dvc("remote", "add", "--default", "ours", str(tmp_path / "ours"))
+    clone.dvc("push")
+    assert files(clone.root / "published") == before
