@@ -13,13 +13,13 @@ import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 from dvc.utils.hydra import compose_and_dump
+from pathspec import PathSpec
 
 from adapterbench import config
 from adapterbench.adapters.build import parse_variant
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
-SCRIPTS = sorted([*ROOT.glob("stages/*.py"), *ROOT.glob("backbone/stages/*.py")])
 
 SHARED = {"config", "errors", "files", "fit", "record", "registry", "resume", "stage", "tracking"}
 PARTS = {"adapters", "backbone", "data"}
@@ -167,7 +167,9 @@ def used(stage: str) -> set[Path]:
         patterns = LOADS.get(name, []) if row or "item" not in str(LOADS.get(name)) else []
         loaded = {pattern.format_map(scope) for pattern in patterns}
         todo += [modules()[needed] for needed in imports(path) | loaded]
-    seen |= {file for path in seen if name_of(path) in READS for file in READS[name_of(path)].iterdir()}
+    seen |= {
+        file for path in seen if name_of(path) in READS for file in READS[name_of(path)].iterdir()
+    }
     return {path for path in seen if not says_nothing(path)}
 
 
@@ -221,12 +223,21 @@ def test_training_does_not_depend_on_sources_scores_or_report() -> None:
 
 def test_every_stage_is_described() -> None:
     with Repo(str(ROOT)) as repo:
-        assert [stage.addressing for stage in repo.index.stages if not stage.desc] == []
+        assert [s.addressing for s in repo.index.stages if s.cmd and not s.desc] == []
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_stage_scripts_are_thin(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 40
+def test_stage_scripts_are_thin() -> None:
+    lines = {path.name: len(path.read_text().splitlines()) for path in ROOT.glob("stages/*.py")}
+    assert {name: count for name, count in lines.items() if count > 40} == {}
+
+
+def test_git_ignores_every_output() -> None:
+    """DVC's own .gitignore entries come after a run without a failure, inside hashed folders."""
+    patterns = (ROOT / ".gitignore").read_text().splitlines()
+    ignored = PathSpec.from_lines("gitignore", patterns)
+    outs = [Path(out.fs_path) for stage in stages().values() for out in stage.outs]
+    names = [out.relative_to(ROOT).as_posix() for out in outs]
+    assert [name for name in names if not ignored.match_file(name)] == []
 
 
 def compose(path: Path, *overrides: str, conf: Path = ROOT / "conf") -> dict[str, Any]:
@@ -251,9 +262,7 @@ def test_full_evaluation_differs_in_numbers_of_pictures_alone(tmp_path: Path) ->
     assert {**full, "sample": None} == {**params(), "sample": None}
 
 
-OPTIONS = [
-    f"{path.parent.name}={path.stem}" for path in sorted(ROOT.glob("conf/*/*.yaml"))
-]
+OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted(ROOT.glob("conf/*/*.yaml"))]
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -47,9 +47,7 @@ def test_networks_are_frozen_in_fp32_and_in_evaluation_mode(toy: Toy, part: str)
 
 
 @pytest.mark.parametrize("part", WEIGHTS)
-@pytest.mark.parametrize(
-    "damage", ["cut", "empty", "git-lfs", "missing", "config", "no config", "no folder"]
-)
+@pytest.mark.parametrize("damage", ["cut", "empty", "git-lfs", "missing", "config", "no folder"])
 def test_a_damaged_part_is_one_line(backbone: Path, part: str, damage: str) -> None:
     weights, config = backbone / part / WEIGHTS[part], backbone / part / "config.json"
     match damage:
@@ -63,8 +61,6 @@ def test_a_damaged_part_is_one_line(backbone: Path, part: str, damage: str) -> N
             weights.unlink()
         case "config":
             config.write_text("{")
-        case "no config":
-            config.unlink()
         case "no folder":
             shutil.rmtree(backbone / part)
     with pytest.raises(UserError, match="dvc repro backbone") as caught:
@@ -155,7 +151,7 @@ def test_a_clip_is_open_clips(toy: Toy) -> None:
     [
         ("ViT-Nope", None),
         ("ViT-B-32", "nope"),
-        ("ViT-B-32", None),  # open_clip itself would go on with random weights
+        ("ViT-S-32-alt", None),  # open_clip itself would go on with random weights
         ("local-dir:/nowhere", None),
     ],
 )

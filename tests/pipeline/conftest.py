@@ -10,8 +10,6 @@ from .project import Project, all_stages, create
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project that nobody has run yet; nobody writes there."""
-    import os; from .project import environment
-    if os.environ.get("TOY"): return Project(Path(os.environ["TOY"])/"fresh", environment(Path(os.environ["TOY"])/"home"))
     folder = tmp_path_factory.mktemp("pipeline")
     return create(folder / "fresh", folder / "home")
 
@@ -19,8 +17,6 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="session")
 def finished(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project after `dvc repro`, committed; nobody writes there."""
-    import os; from .project import environment
-    if os.environ.get("TOY"): return Project(Path(os.environ["TOY"])/"finished", environment(Path(os.environ["TOY"])/"home"))
     project = fresh.copy(tmp_path_factory.mktemp("pipeline") / "finished")
     assert project.ran("repro") == all_stages()
     project.commit("Results")

@@ -20,6 +20,7 @@ from adapterbench.files import write_json
 
 ROOT = Path(__file__).parents[2]
 CODE = (
+    ".dvc/.gitignore",
     ".dvc/config",
     ".dvcignore",
     ".gitignore",
@@ -142,14 +143,15 @@ def create(root: Path, home: Path) -> Project:
         source, target = ROOT / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(
+                source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
         elif source.exists():
             shutil.copy(source, target)
     toy_backbone.write_backbone(home / "backbone")
     configure(root, home)
     project = Project(root, environment(home))
     project.run("git", "init", "--quiet", "--initial-branch", "main")
-    project.dvc("init", "--quiet", "--force")
     project.commit("Toy project")
     return project
 

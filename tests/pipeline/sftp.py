@@ -26,17 +26,19 @@ def serve(folder: Path) -> Iterator[Server]:
     client.write_private_key(keyfile)
     client.write_public_key(allowed)
 
+    async def listen() -> asyncssh.SSHAcceptor:
+        return await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_host_keys=[host],
+            authorized_client_keys=str(allowed),
+            sftp_factory=True,
+        )
+
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    listening = asyncssh.listen(
-        "127.0.0.1",
-        0,
-        server_host_keys=[host],
-        authorized_client_keys=str(allowed),
-        sftp_factory=True,
-    )
-    server = asyncio.run_coroutine_threadsafe(listening, loop).result()
+    server = asyncio.run_coroutine_threadsafe(listen(), loop).result()
     try:
         yield Server(server.get_port(), keyfile)
     finally:

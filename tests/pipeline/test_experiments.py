@@ -21,7 +21,8 @@ def test_one_number_runs_one_variant_again(project: Project) -> None:
     assert ran == stages_of("ip_adapter_lora") | {"compare", "figures"}
 
     changed = json.loads(project.dvc("params", "diff", "--json").stdout)
-    assert changed == {"params.yaml": {"variants.ip_adapter_lora.rank": {"old": 2, "new": 4}}}
+    rank = {"old": 2, "new": 4, "diff": 2}
+    assert changed == {"params.yaml": {"variants.ip_adapter_lora.rank": rank}}
     metrics = json.loads(project.dvc("metrics", "diff", "--json").stdout)["diff"]
     grown = metrics["metrics/comparison.json"]["ip_adapter_lora.trainable_params"]
     assert grown["new"] > grown["old"]

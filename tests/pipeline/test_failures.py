@@ -1,4 +1,4 @@
-"""What goes wrong for a user: mistakes are one line, a killed run and lost files mend themselves."""
+"""What goes wrong for a user: a mistake is one line; killed runs and lost files mend themselves."""
 
 import os
 import signal
@@ -49,7 +49,9 @@ def test_a_missing_shard_is_one_line(project: Project) -> None:
         "error: shard data/shards/train-00000.tar is missing: "
         "run `dvc checkout` or `dvc repro prepare` to bring it"
     ]
-    assert (project.root / "dvc.lock").read_text() == project.run("git", "show", "HEAD:dvc.lock").stdout
+    assert (project.root / "dvc.lock").read_text() == project.run(
+        "git", "show", "HEAD:dvc.lock"
+    ).stdout
 
 
 def test_a_lost_shard_comes_back_from_the_cache(project: Project) -> None:

@@ -67,7 +67,9 @@ def test_an_edit_to_code_runs_again_what_uses_it(
 
 def test_three_lines_of_yaml_add_a_row_and_nothing_else_is_trained(project: Project) -> None:
     path = project.root / "params.yaml"
-    lines = "  mine:\n    {projection: feedforward, attention: append,\n     tokens: 1, expansion: 1}\n"
+    lines = (
+        "  mine:\n    {projection: feedforward, attention: append,\n     tokens: 1, expansion: 1}\n"
+    )
     path.write_text(path.read_text().replace("sample:\n", f"{lines}sample:\n", 1))
     assert yaml.safe_load(path.read_text())["variants"].keys() == VARIANTS.keys() | {"mine"}
 
@@ -101,9 +103,7 @@ def test_two_runs_from_nothing_give_the_same_tables(fresh: Project, finished: Pr
 
 def outputs(lock: dict[str, dict[str, dict[str, list[dict[str, str]]]]]) -> dict[str, str]:
     """Digest of every output that no clock gets into."""
-    found = {
-        out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]
-    }
+    found = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
     timed = ("metrics/train", "results/")
     return {path: md5 for path, md5 in found.items() if not path.startswith(timed)} | {
         path: md5 for path, md5 in found.items() if path.startswith("results/scores")

@@ -17,7 +17,7 @@ import adapterbench.train.adapter as module
 from adapterbench.adapters.build import build_adapter
 from adapterbench.adapters.storage import load_adapter
 from adapterbench.backbone.load import load_part
-from adapterbench.config import TrainParams
+from adapterbench.config import TrainParams, parse
 from adapterbench.errors import UserError
 from adapterbench.train.adapter import Trained, drop_conditions, train_adapter
 
@@ -250,6 +250,13 @@ def test_conditions_are_dropped_at_their_rates() -> None:
 def test_each_rate_drops_what_it_says(rate: str | None, expected: tuple[int, int]) -> None:
     no_image, no_text = dropped(**({rate: 1.0} if rate else {}))
     assert (no_image.sum().item(), no_text.sum().item()) == expected
+
+
+def test_rates_of_more_than_everything_are_one_line() -> None:
+    rates = {"drop_image": 0.5, "drop_text": 0.4, "drop_both": 0.2}
+    values = train_params().model_dump() | rates
+    with pytest.raises(UserError, match=r"^params\.yaml: train: .* is more than 1$"):
+        parse(TrainParams, values, "train")
 
 
 def test_drops_follow_the_generator() -> None:

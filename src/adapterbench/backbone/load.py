@@ -43,7 +43,7 @@ def load_part(backbone: Path, part: str) -> Any:
             f"cannot load {folder} ({cause}): run `dvc repro backbone` to bring it again"
         ) from error
     if isinstance(loaded, nn.Module):
-        loaded.requires_grad_(False).eval().to(torch.float32)
+        loaded.requires_grad_(False).eval().float()
     return loaded
 
 

@@ -41,7 +41,8 @@ REPORT = Template(
     """# The small backbone on held-out concepts
 
 Measured on the validation split: {{ bars.pictures }} pictures of concepts that no part was trained
-on. The VAE, the UNet and both CLIPs were trained on the training concepts alone.
+on but the evaluator, which was trained on all pictures, these included: a judge has to know what it
+judges. The VAE, the UNet and the image encoder saw the training concepts alone.
 
 | what | measured | bar |
 |---|---|---|

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import httpx
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 from adapterbench.config import BackboneParams
 from adapterbench.errors import UserError
@@ -35,7 +40,7 @@ def fetch(params: BackboneParams, out: Path) -> None:
             f"the hub has no {params.path} at {params.revision} ({type(error).__name__}): "
             "check backbone.path and backbone.revision"
         ) from error
-    except (LocalEntryNotFoundError, httpx.TransportError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
         raise UserError(
             "cannot reach the hub: check the network, or set backbone.source to local, "
             "backbone.path to a copy on this machine and backbone.revision to null"
