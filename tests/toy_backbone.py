@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from open_clip.model import CLIP
 from PIL import Image, ImageDraw
 from transformers import CLIPTokenizer
@@ -167,17 +166,13 @@ def write_backbone(folder: Path) -> None:
     autoencoder = vae.build(VAE_PARAMS, SIDE).eval()
     autoencoder.register_to_config(scaling_factor=0.5)
     latents = torch.zeros(1, VAE_PARAMS.latent_channels, SIDE // 8, SIDE // 8)
-    pipeline = StableDiffusionPipeline(
+    unet.save(
         autoencoder,
         clip.text_model(image_encoder, vocabulary),
         vocabulary,
         unet.build(UNET_PARAMS, latents, CLIP_PARAMS.text_width).eval(),
-        unet.schedule(),
-        None,
-        None,
-        requires_safety_checker=False,
+        folder,
     )
-    unet.save(pipeline, folder)
     clip.save(image_encoder, CLIP_PARAMS, vocabulary, folder / "image_encoder")
     clip.save(toy_clip(vocabulary, 3), CLIP_PARAMS, vocabulary, folder / "evaluator")
 

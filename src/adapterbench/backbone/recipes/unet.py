@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from adapterbench.backbone.recipes.clip import tokenize
+from adapterbench.backbone.load import load_clip
+from adapterbench.backbone.recipes.clip import text_model, tokenize
 from adapterbench.backbone.recipes.pictures import Pictures, to_signed
 from adapterbench.config import FitParams
 from adapterbench.fit import Fitted, OnLog, batch_indices, fit
@@ -126,6 +127,24 @@ def train(
     return unet.eval(), fitted
 
 
-def save(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Write in diffusers layout, fp16 safetensors."""
+def load_frozen(
+    vae: Path, image_encoder: Path
+) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
+    """The parts that the UNet builds on: VAE, and the text tower and tokenizer of a CLIP."""
+    tokenizer = CLIPTokenizer.from_pretrained(image_encoder)
+    text = text_model(load_clip(f"local-dir:{image_encoder}", None).model, tokenizer)
+    return AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32), text, tokenizer
+
+
+def save(
+    vae: AutoencoderKL,
+    text: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+    folder: Path,
+) -> None:
+    """Write the pipeline in diffusers layout, fp16 safetensors."""
+    pipeline = StableDiffusionPipeline(
+        vae, text, tokenizer, unet, schedule(), None, None, requires_safety_checker=False
+    )
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
