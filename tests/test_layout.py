@@ -269,7 +269,7 @@ OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted(ROOT.glob("conf/
 def test_every_option_of_a_group_is_a_valid_configuration(option: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     rows = compose(path, option)["variants"]
-    sections = {
+    sections: dict[str, type[config.Section]] = {
         "data": config.DataParams,
         "backbone": config.BackboneParams,
         "encode": config.EncodeParams,

@@ -23,13 +23,14 @@ def test_one_number_runs_one_variant_again(project: Project) -> None:
     changed = json.loads(project.dvc("params", "diff", "--json").stdout)
     rank = {"old": 2, "new": 4, "diff": 2}
     assert changed == {"params.yaml": {"variants.ip_adapter_lora.rank": rank}}
-    metrics = json.loads(project.dvc("metrics", "diff", "--json").stdout)["diff"]
+    metrics = json.loads(project.dvc("metrics", "diff", "--json").stdout)
     grown = metrics["metrics/comparison.json"]["ip_adapter_lora.trainable_params"]
     assert grown["new"] > grown["old"]
     assert "wider" in project.dvc("exp", "list", "--name-only").stdout
 
-    page = project.dvc("plots", "diff", "--out", "plots", "HEAD").stdout.strip()
+    page = project.dvc("plots", "diff", "HEAD").stdout.strip()
     assert Path(page.removeprefix("file://")).exists()
+    assert project.run("git", "status", "--porcelain").stdout == " M dvc.lock\n M params.yaml\n"
 
 
 def test_a_group_of_conf_is_chosen_by_name(project: Project) -> None:

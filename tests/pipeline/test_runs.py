@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ def client(finished: Project) -> MlflowClient:
     return MlflowClient(tracking_uri=finished.env["MLFLOW_TRACKING_URI"])
 
 
-def records(project: Project) -> Iterator[dict[str, object]]:
+def records(project: Project) -> Iterator[dict[str, Any]]:
     """What every stage of the project noted."""
     for path in (project.root / "records").rglob("*.json"):
         yield read_json(path)
