@@ -1,4 +1,4 @@
-"""Wall time and peak memory of `dvc repro` from nothing in a fresh clone, and of the no-op after it."""
+"""Wall time and peak memory of `dvc repro` in a fresh clone, and of the no-op after it."""
 
 import os
 import resource
