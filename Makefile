@@ -47,7 +47,7 @@ publish: setup ## Publish the trained backbone in this repository
 	rm -rf backbone/emoji
 	cp -r backbone/models/pipeline backbone/emoji
 	cp -r backbone/models/image_encoder backbone/models/evaluator backbone/emoji
-	dvc add --quiet --desc "The small backbone, published in this repository" backbone/emoji
+	dvc commit --quiet --force backbone/emoji.dvc
 	dvc push --remote published backbone/emoji.dvc
 	@echo "set backbone.revision in params.yaml and conf/backbone/emoji.yaml to:"
 	@sed -n 's/.*md5: *//p' backbone/emoji.dvc

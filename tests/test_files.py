@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,22 +124,26 @@ def test_a_block_that_makes_nothing_is_an_error(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"a/x": b"old"}
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """A limit on file size: the write that passes it fails half-way, as on a full disk."""
+    """A limit on file size: the write that passes it fails half-way, as on a full disk.
+
+    As short as can be, for it holds for pytest's own output too.
+    """
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"old": 1})
     old = tree(tmp_path)
-    with pytest.raises(OSError, match="too large"):
+    with pytest.raises(OSError, match="too large"), full_disk():
         write_json(tmp_path / "a.json", {"new": "x" * 5000})
     assert tree(tmp_path) == old
 

@@ -35,7 +35,7 @@ class DataParams(Section):
     source: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     """Module of `adapterbench.data.sources` that brings the raw images."""
     packages: dict[str, Package]
-    """Image sets by name."""
+    """What the source brings, such as sets of images, by name."""
     resolution: Annotated[int, Field(ge=16, multiple_of=8)]
     """Side of the square training image, pixels."""
     validation_concepts: Count

@@ -1,17 +1,31 @@
 """One toy project, run from nothing once a session; every test works on a copy of it."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .project import Project, all_stages, create
+from . import forkserver
+from .project import Project, all_stages, create, environment
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of every command, quick to start where that can be done."""
+    plain = environment(tmp_path_factory.mktemp("home"))
+    if sys.platform != "linux":
+        yield plain
+        return
+    with forkserver.running(plain) as folder:
+        yield {**plain, "PATH": f"{folder}:{plain['PATH']}"}
+
+
+@pytest.fixture(scope="session")
+def fresh(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project that nobody has run yet; nobody writes there."""
     folder = tmp_path_factory.mktemp("pipeline")
-    return create(folder / "fresh", folder / "home")
+    return create(folder / "fresh", folder / "sources", env)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ CODE = (
     "stages",
 )
 """What of the real project the toy one is made of."""
+
+SEARCH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+"""PATH with the commands of this virtual environment in front."""
 
 STYLES = ("google", "twitter")
 CONCEPTS = 10
@@ -91,6 +94,10 @@ class Project:
         path.write_text(yaml.safe_dump(params, sort_keys=False))
         return params
 
+    def in_real_processes(self) -> "Project":
+        """The same project with the plain commands of this virtual environment."""
+        return replace(self, env={**self.env, "PATH": SEARCH})
+
     def copy(self, root: Path) -> "Project":
         """The same project elsewhere, with its results and its cache."""
         shutil.copytree(self.root, root, symlinks=True)
@@ -119,7 +126,7 @@ def all_stages(variants: Iterable[str] = VARIANTS) -> set[str]:
 def environment(home: Path) -> dict[str, str]:
     """Commands of this virtual environment, none of the user's own settings, MLflow in `home`."""
     settings = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": SEARCH,
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
         "DVC_NO_ANALYTICS": "1",
         "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc-global"),
@@ -136,8 +143,8 @@ def environment(home: Path) -> dict[str, str]:
     return inherited | settings
 
 
-def create(root: Path, home: Path) -> Project:
-    """Make the project in `root`, committed and not yet run; `home` keeps what it refers to."""
+def create(root: Path, sources: Path, env: dict[str, str]) -> Project:
+    """Make the project in `root`, committed and not yet run; `sources` keeps what it refers to."""
     root.mkdir(parents=True)
     for name in CODE:
         source, target = ROOT / name, root / name
@@ -148,26 +155,26 @@ def create(root: Path, home: Path) -> Project:
             )
         elif source.exists():
             shutil.copy(source, target)
-    toy_backbone.write_backbone(home / "backbone")
-    configure(root, home)
-    project = Project(root, environment(home))
+    toy_backbone.write_backbone(sources / "backbone")
+    configure(root, sources)
+    project = Project(root, env)
     project.run("git", "init", "--quiet", "--initial-branch", "main")
     project.commit("Toy project")
     return project
 
 
-def configure(root: Path, home: Path) -> None:
+def configure(root: Path, sources: Path) -> None:
     """Toy options of every configuration group, a primary `toy.yaml` over the real one, params."""
     options = {
         "data": {
             "source": "emoji",
-            "packages": packages(home),
+            "packages": packages(sources),
             "resolution": toy_backbone.SIDE,
             "validation_concepts": 3,
             "samples_per_shard": 8,
             "seed": 0,
         },
-        "backbone": {"source": "local", "path": str(home / "backbone"), "revision": None},
+        "backbone": {"source": "local", "path": str(sources / "backbone"), "revision": None},
         "variants": VARIANTS,
         "evaluation": SAMPLE,
     }
@@ -190,9 +197,9 @@ def configure(root: Path, home: Path) -> None:
     compose_and_dump(root / "params.yaml", str(conf), None, "toy", "", [])
 
 
-def packages(home: Path) -> dict[str, dict[str, str]]:
+def packages(sources: Path) -> dict[str, dict[str, str]]:
     """Two npm packages of pictures, made here and pinned as `npm pack` packs them."""
-    return {style: package(home / "packages" / style, style) for style in STYLES}
+    return {style: package(sources / "packages" / style, style) for style in STYLES}
 
 
 def package(folder: Path, style: str) -> dict[str, str]:

@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_where_it_was(project: Project) -> None:
         command,
         cwd=project.root,
         env=project.environment(),
-        start_new_session=True,
+        process_group=0,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

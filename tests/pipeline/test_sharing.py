@@ -1,5 +1,6 @@
 """Data, models and results between people: a remote of their own, and the model that is shipped."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from . import sftp
-from .project import Project, create
+from .project import ROOT, Project
 
 RESULTS = ("results/comparison.csv", "results/paired.csv", "results/report.html")
 
@@ -15,6 +16,11 @@ RESULTS = ("results/comparison.csv", "results/paired.csv", "results/report.html"
 def files(folder: Path) -> set[Path]:
     """Every file below a folder."""
     return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """What is in every file below a folder."""
+    return {path.relative_to(folder): path.read_bytes() for path in files(folder)}
 
 
 def shared(project: Project, clone: Project, connect: Callable[[Project], None]) -> None:
@@ -57,14 +63,16 @@ def test_sftp_shares_everything(project: Project, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def publisher(tmp_path: Path) -> Project:
+def publisher(fresh: Project, tmp_path: Path) -> Project:
     """A fresh project that ships its backbone, as `make publish` does."""
-    home = tmp_path / "home"
-    project = create(tmp_path / "publisher", home)
-    (home / "backbone").rename(project.root / "backbone/emoji")
-    project.dvc("add", "--quiet", "backbone/emoji")
+    project = fresh.copy(tmp_path / "publisher")
+    shutil.copytree(project.params()["backbone"]["path"], project.root / "backbone/emoji")
+    shutil.copy(ROOT / "backbone/emoji.dvc", project.root / "backbone")
+    project.dvc("commit", "--quiet", "--force", "backbone/emoji.dvc")
     project.dvc("push", "--remote", "published", "backbone/emoji.dvc")
-    pin = yaml.safe_load((project.root / "backbone/emoji.dvc").read_text())["outs"][0]["md5"]
+    out = yaml.safe_load((project.root / "backbone/emoji.dvc").read_text())["outs"][0]
+    assert out["desc"]
+    pin = out["md5"]
     project.params(backbone={"source": "published", "path": "backbone/emoji", "revision": pin})
     project.commit("Publish")
     return project
@@ -77,11 +85,11 @@ def test_a_fresh_clone_has_the_shipped_model_and_pushes_nothing_there(
     assert clone.ran("repro", "backbone") == {"backbone"}
     model = clone.root / "data/backbone"
     original = publisher.root / "backbone/emoji"
-    assert {p.relative_to(model): p.read_bytes() for p in files(model)} == {
-        p.relative_to(original): p.read_bytes() for p in files(original)
-    }
+    assert contents(model) == contents(original)
 
     before = files(clone.root / "published")
+    clone.dvc("pull", "backbone/emoji.dvc")  # comes from its own remote, whatever the default
+    assert contents(clone.root / "backbone/emoji") == contents(original)
     (clone.root / "data/backbone/note.txt").write_text("mine")
     clone.dvc("commit", "--force", "backbone")
     clone.dvc("push", fails=True)  # no default remote

@@ -22,7 +22,7 @@ class ClipParams(FitParams):
     """How a CLIP is built and trained."""
 
     splits: tuple[str, ...]
-    """What it is trained on. A judge may see validation concepts, a conditioner may not."""
+    """What it is trained on; the VAE, the UNet and the adapters see the training split alone."""
     vocab_size: int
     """Most tokens of the vocabulary."""
     context_length: int

