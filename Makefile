@@ -2,13 +2,14 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+IMG2DATASET := .venv-img2dataset
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint style bench backbone publish clean
+.PHONY: help setup repro test test-slow lint style bench backbone publish img2dataset clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## Make the virtual environment from requirements.lock
 
@@ -16,6 +17,14 @@ $(STAMP): requirements.lock pyproject.toml
 	python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+img2dataset: $(IMG2DATASET)/.installed ## Make the environment that `data=cc3m_urls` downloads with
+
+# its pins do not fit requirements.lock
+$(IMG2DATASET)/.installed: requirements-img2dataset.lock
+	python3 -m venv $(IMG2DATASET)
+	$(IMG2DATASET)/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
 repro: setup ## Reproduce everything: data, adapters, pictures, scores, table, figures

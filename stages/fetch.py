@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import DataParams, load_params
+from adapterbench.config import DataParams, load_params, parse
 from adapterbench.record import stage_record
 from adapterbench.registry import load
 from adapterbench.stage import run
@@ -15,7 +15,8 @@ def main(out: Annotated[Path, Option(help="Folder for the raw packages.")]) -> N
     """Bring the raw images, pinned by version and checked by digest."""
     params = load_params(DataParams, "data")
     with stage_record("fetch", params={"data": params}):
-        load("adapterbench.data.sources", params.source).fetch(params, out)
+        source = load("adapterbench.data.sources", params.source)
+        source.fetch(parse(source.Params, params.fetch, "data.fetch"), out)
 
 
 if __name__ == "__main__":

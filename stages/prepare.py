@@ -1,4 +1,4 @@
-"""Stage `prepare`: split by concept, resize, pack into webdataset shards with a manifest."""
+"""Stage `prepare`: split, resize, pack into webdataset shards with a manifest."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ def main(
     raw: Annotated[Path, Option(help="Folder of stage fetch.")],
     out: Annotated[Path, Option(help="Folder for the shards and manifest.json.")],
 ) -> None:
-    """Split by concept, resize, pack into webdataset shards with a manifest."""
+    """Split, resize, pack into webdataset shards with a manifest."""
     params = load_params(DataParams, "data")
     with stage_record("prepare", params={"data": params}, inputs=[raw]) as record:
         manifest = prepare(params, raw, out)

@@ -1,5 +1,6 @@
 """What tests of several packages share."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,26 @@ import pytest
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from toy_backbone import Toy
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several processes would fight
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file runs in one process, so that what its tests share is made once.
+
+    All of `pipeline` shares a project; it takes longest and goes first.
+    """
+    items.sort(key=lambda item: group(item) != "pipeline")
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
+def group(item: pytest.Item) -> str:
+    """The tests that one process runs."""
+    folder = item.path.parent.name
+    return folder if folder == "pipeline" else str(item.path)
 
 
 @pytest.fixture

@@ -20,26 +20,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Package(Section):
-    """A versioned package of a registry."""
-
-    name: str
-    """Package and version, such as `emoji-datasource-google@16.0.0`."""
-    integrity: str
-    """Digest that its file must have, as `sha512-<base64>`."""
-
-
 class DataParams(Section):
     """Where the images come from and how they are split and packed."""
 
     source: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     """Module of `adapterbench.data.sources` that brings the raw images."""
-    packages: dict[str, Package]
-    """What the source brings, such as sets of images, by name."""
+    fetch: dict[str, Any]
+    """What the source brings and from where; its module's `Params` declares the fields."""
     resolution: Annotated[int, Field(ge=16, multiple_of=8)]
     """Side of the square training image, pixels."""
-    validation_concepts: Count
-    """Concepts (not images) kept out of training."""
+    validation_concepts: Count | None
+    """Concepts (not images) kept out of training; `null`: the source has a split of its own."""
     samples_per_shard: Count
     """Images in one `.tar` shard."""
     seed: int
@@ -114,8 +105,8 @@ class TrainParams(FitParams):
 class SampleParams(Section):
     """How the pictures that are scored are made."""
 
-    items: Count
-    """Validation items (N of the metrics)."""
+    items: Annotated[int, Field(ge=2)]
+    """Validation items (N of the metrics), each the shuffled reference of another."""
     images_per_item: Count
     """Pictures an item and protocol (K of the metrics)."""
     steps: Count

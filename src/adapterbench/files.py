@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,10 +62,31 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the file system allows it, a copy elsewhere."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_tar_end(path: Path) -> None:
+    """Refuse a tar without its two closing empty blocks: cut between two members, it reads well.
+
+    Raises:
+        tarfile.ReadError: the end is missing.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
+        if size < 2 * tarfile.BLOCKSIZE or any(file.read()):
+            raise tarfile.ReadError("it has no end")
 
 
 def write_json(path: Path, value: Any) -> None:

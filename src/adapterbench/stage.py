@@ -17,8 +17,11 @@ from adapterbench.errors import UserError
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def run(main: Callable[..., None]) -> None:
-    """Run a stage's `main` as a command line program (its docstring is the `--help`).
+def run(*mains: Callable[..., None], help: str | None = None) -> None:
+    """Run functions as a command line program; their docstrings are the `--help`.
+
+    One function is the program itself, such as a stage's `main`; several are its commands, under
+    a `help` of their own.
 
     Exit codes: 0 done, 1 a condition the user can mend, 2 bad arguments, 130 interrupted (Ctrl-C
     or SIGTERM, so that a scheduler's stop cleans up as a person's does).
@@ -29,9 +32,20 @@ def run(main: Callable[..., None]) -> None:
     logging.basicConfig(format="%(message)s", handlers=[handler])
     # libraries may warn; what they report as they go is noise to whom runs a stage
     logging.getLogger("adapterbench").setLevel(logging.INFO)
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(guarded(main))
-    app()
+    program(*mains, help=help)()
+
+
+def program(*mains: Callable[..., None], help: str | None = None) -> typer.Typer:
+    """The program that `run` runs."""
+    app = typer.Typer(
+        help=help,
+        add_completion=False,
+        no_args_is_help=len(mains) > 1,
+        pretty_exceptions_enable=False,
+    )
+    for main in mains:
+        app.command()(guarded(main))
+    return app
 
 
 def guarded(main: Callable[..., None]) -> Callable[..., None]:

@@ -29,6 +29,14 @@ def test_a_lossless_picture_comes_back_as_it_was() -> None:
     assert decode(encoded(gradient())).tobytes() == gradient().tobytes()
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photo_is_upright_as_its_camera_says(kind: str) -> None:
+    photo = Image.new("RGB", (48, 16), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by a quarter
+    assert decode(encoded(photo, kind, exif=exif)).size == (16, 48)
+
+
 def test_transparent_parts_are_white() -> None:
     image = Image.new("RGBA", (3, 1))
     for x, colour in enumerate([(255, 0, 0, 255), (255, 0, 0, 51), (0, 0, 0, 0)]):

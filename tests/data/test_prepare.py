@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import adapterbench.data.prepare as module
-from adapterbench.config import DataParams
+from adapterbench.config import DataParams, Section
 from adapterbench.data.prepare import prepare
 from adapterbench.data.sample import RawSample
 from adapterbench.data.shards import read_split
@@ -19,13 +19,13 @@ from adapterbench.errors import UserError
 from adapterbench.files import MANIFEST, read_json, sha256
 
 CONCEPTS, PER_CONCEPT = 12, 3
-Source = Callable[[Path, DataParams], Iterator[RawSample]]
+Source = Callable[[Path, Section], Iterator[RawSample]]
 
 
 def data_params(**changes: Any) -> DataParams:
     values = {
         "source": "emoji",
-        "packages": {},
+        "fetch": {},
         "resolution": 16,
         "validation_concepts": 4,
         "samples_per_shard": 5,
@@ -53,13 +53,13 @@ def raw(number: int, concept: str, **changes: Any) -> RawSample:
     return RawSample(**values | changes)
 
 
-def good(_: Path, __: DataParams) -> Iterator[RawSample]:
+def good(_: Path, __: Section) -> Iterator[RawSample]:
     """Three samples of each of twelve concepts."""
     for number in range(CONCEPTS * PER_CONCEPT):
         yield raw(number, f"c{number // PER_CONCEPT}")
 
 
-def spoilt(folder: Path, params: DataParams) -> Iterator[RawSample]:
+def spoilt(folder: Path, params: Section) -> Iterator[RawSample]:
     """The good ones with every kind of bad one between them."""
     yield raw(100, "c0", image=b"")
     yield raw(101, "c0", captions=("", "  "))
@@ -81,7 +81,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Callable[[Source], None]:
     """Sets what the raw files hold."""
 
     def use(read: Source) -> None:
-        stand_in = SimpleNamespace(read=read, ATTRIBUTION={"plain": "ours"})
+        stand_in = SimpleNamespace(read=read, Params=Section, ATTRIBUTION={"plain": "ours"})
         monkeypatch.setattr(module, "load", lambda _package, _key: stand_in)
 
     use(good)
@@ -161,7 +161,7 @@ def test_a_new_concept_moves_at_most_one_other(
 ) -> None:
     prepare(data_params(), tmp_path, tmp_path / "a")
 
-    def more(folder: Path, params: DataParams) -> Iterator[RawSample]:
+    def more(folder: Path, params: Section) -> Iterator[RawSample]:
         yield from good(folder, params)
         yield raw(200, "new")
 
@@ -181,7 +181,7 @@ def test_the_seed_draws_another_split(tmp_path: Path) -> None:
 
 
 def test_pictures_are_resized(tmp_path: Path, source: Callable[[Source], None]) -> None:
-    def large(_: Path, __: DataParams) -> Iterator[RawSample]:
+    def large(_: Path, __: Section) -> Iterator[RawSample]:
         for number in range(3):
             yield raw(number, f"c{number}", image=png(number, side=50))
 
@@ -223,7 +223,7 @@ def test_nothing_half_written_stays(
 def test_damaged_raw_files_publish_nothing(
     tmp_path: Path, source: Callable[[Source], None]
 ) -> None:
-    def damaged(folder: Path, params: DataParams) -> Iterator[RawSample]:
+    def damaged(folder: Path, params: Section) -> Iterator[RawSample]:
         yield from good(folder, params)
         raise UserError("google.tgz is missing or damaged")
 
@@ -231,3 +231,80 @@ def test_damaged_raw_files_publish_nothing(
     with pytest.raises(UserError):
         prepare(data_params(), tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def with_split(_: Path, __: Section) -> Iterator[RawSample]:
+    """Seven samples to train on, four to validate, one of them spoilt."""
+    for number in range(7):
+        yield raw(number, f"c{number}", split="train")
+    for number in range(7, 10):
+        yield raw(number, f"c{number}", split="validation")
+    yield raw(10, "c10", split="validation", image=b"", problem="HTTP 404")
+
+
+def test_a_split_of_the_source_is_kept_in_its_order(
+    tmp_path: Path, source: Callable[[Source], None]
+) -> None:
+    source(with_split)
+    manifest = prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    assert manifest["dropped"] == {"HTTP 404": 1}
+    train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
+    assert (train["samples"], train["concepts"]) == (7, 7)
+    assert [shard["samples"] for shard in train["shards"]] == [5, 2]
+    assert [shard["samples"] for shard in validation["shards"]] == [3]
+    keys = [sample.key for sample in read_split(tmp_path / "out", "train")]
+    assert keys == [f"k{number:03d}" for number in range(7)]
+
+
+def test_a_split_of_the_source_is_streamed(
+    tmp_path: Path, source: Callable[[Source], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sample is read before the one before it is written."""
+    read, written = [], []
+    write = module.write_shard
+
+    def counted(folder: Path, params: Section) -> Iterator[RawSample]:
+        for sample in with_split(folder, params):
+            assert len(read) - len(written) <= 2
+            read.append(sample.key)
+            yield sample
+
+    def noted(path: Path, samples: Any) -> dict[str, Any]:
+        def seen() -> Iterator[Any]:
+            for sample in samples:
+                written.append(sample.key)
+                yield sample
+
+        return write(path, seen())
+
+    monkeypatch.setattr(module, "write_shard", noted)
+    source(counted)
+    prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    assert len(written) == 10
+
+
+@pytest.mark.usefixtures("source")
+def test_a_source_without_split_needs_a_number_of_concepts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"validation_concepts is null, .* no split of its own"):
+        prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_split_is_one_line(tmp_path: Path, source: Callable[[Source], None]) -> None:
+    def train_alone(folder: Path, params: Section) -> Iterator[RawSample]:
+        return (s for s in with_split(folder, params) if s.split == "train")
+
+    source(train_alone)
+    with pytest.raises(UserError, match="has no usable picture for validation"):
+        prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drops_beyond_the_list_are_counted(
+    tmp_path: Path, source: Callable[[Source], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LISTED", 3)
+    source(spoilt)
+    manifest = prepare(data_params(), tmp_path, tmp_path / "out")
+    assert len(manifest["drops"]) == 3
+    assert sum(manifest["dropped"].values()) == 8

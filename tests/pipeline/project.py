@@ -168,7 +168,7 @@ def configure(root: Path, sources: Path) -> None:
     options = {
         "data": {
             "source": "emoji",
-            "packages": packages(sources),
+            "fetch": {"packages": packages(sources)},
             "resolution": toy_backbone.SIDE,
             "validation_concepts": 3,
             "samples_per_shard": 8,
@@ -203,7 +203,7 @@ def packages(sources: Path) -> dict[str, dict[str, str]]:
 
 
 def package(folder: Path, style: str) -> dict[str, str]:
-    """An npm package in the layout of emoji-datasource; its row of `data.packages`."""
+    """An npm package in the layout of emoji-datasource; its row of `data.fetch.packages`."""
     pictures = folder / "img" / style / "64"
     pictures.mkdir(parents=True)
     write_json(folder / "package.json", {"name": f"toy-emoji-{style}", "version": "1.0.0"})

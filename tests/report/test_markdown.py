@@ -27,7 +27,7 @@ def test_the_file(
     assert lines[4].startswith("| UniControlNet (Global) | 11.80 M | 0.1")
     assert lines[8].startswith("| IP Adapter | 20.75 M | 0.1")
     assert lines[9].startswith("| my_sixth_row | 45,000 | ")
-    assert "\n- **DID NOT LEARN: my_sixth_row: its CLIP-I does not exceed `no prompt` (" in text
+    assert '\n- **DID NOT LEARN: my_sixth_row: its CLIP-I does not exceed "no prompt" (' in text
     assert "- Evaluator (scores): judge" in text
     assert "N = 40 validation items, K = 3 pictures" in text
     assert "nan" not in text

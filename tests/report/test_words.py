@@ -48,7 +48,7 @@ def test_a_variant_on_the_floor_did_not_learn() -> None:
         comparison({"ip_adapter": (0.19, 0.7), "still": (0.1, 0.505)}, FLOORS, "image")
     )
     assert [f.text for f in found if f.alarm] == [
-        "DID NOT LEARN: still: its CLIP-I does not exceed `no prompt` (+0.005 [-0.005, +0.015]) "
+        'DID NOT LEARN: still: its CLIP-I does not exceed "no prompt" (+0.005 [-0.005, +0.015]) '
         "and its own shuffled reference (+0.005 [-0.005, +0.015])."
     ]
     assert found[0].alarm
@@ -75,7 +75,7 @@ def test_best_ties_trade_off_and_text() -> None:
         for s in said
     )
     assert (
-        "Against the caption alone (`text only`, CLIP-T 0.200 [0.190, 0.210]), "
+        "Against the caption alone (CLIP-T 0.200 [0.190, 0.210]), "
         "better: IP Adapter; worse: small; not separable: big." in said
     )
     assert "On CLIP-T, all pairs of adapters are apart." in said

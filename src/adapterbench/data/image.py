@@ -15,7 +15,7 @@ MAX_PIXELS = 16_000_000
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode an image file to RGB, transparent parts on white.
+    """Decode an image file to RGB, upright as its camera says, transparent parts on white.
 
     Raises:
         BadImageError: not an image, truncated, or more than `MAX_PIXELS`.
@@ -24,10 +24,10 @@ def decode(data: bytes) -> Image.Image:
         with Image.open(BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError("too many pixels")
-            image.load()
-            if image.mode == "RGB" and "transparency" not in image.info:
-                return image.copy()
-            rgba = image.convert("RGBA")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "RGB" and "transparency" not in upright.info:
+                return upright
+            rgba = upright.convert("RGBA")
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:

@@ -1,18 +1,22 @@
-"""From a source's raw pictures to train and validation shards, split by concept."""
+"""From a source's raw pictures to train and validation shards."""
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from more_itertools import ichunked
 from tqdm import tqdm
 
-from adapterbench.config import DataParams
+from adapterbench.config import DataParams, parse
 from adapterbench.data.image import BadImageError, decode, is_blank, square
-from adapterbench.data.sample import RawSample
+from adapterbench.data.sample import SPLITS, RawSample
 from adapterbench.data.shards import Sample, write_shard
 from adapterbench.errors import UserError
 from adapterbench.files import MANIFEST, publish, write_json
@@ -20,20 +24,39 @@ from adapterbench.registry import load
 
 log = logging.getLogger(__name__)
 
+LISTED = 10_000
+"""Drops that the manifest names one by one; all are counted."""
+
+Clean = Callable[[Iterable[RawSample]], Iterator[Sample]]
+Splits = Iterator[tuple[str, Iterable[Sample]]]
+
 
 @dataclass
 class Drops:
     """What was left out, and why."""
 
+    causes: Counter[str] = field(default_factory=Counter)
     rows: list[dict[str, str]] = field(default_factory=list)
+    """The first `LISTED` drops."""
+    seen: set[bytes] = field(default_factory=set)
+    """Digests of the pictures so far."""
 
     def add(self, key: str, cause: str) -> None:
         """Count one dropped sample."""
-        self.rows.append({"key": key, "cause": cause})
+        self.causes[cause] += 1
+        if len(self.rows) < LISTED:
+            self.rows.append({"key": key, "cause": cause})
 
     def by_cause(self) -> dict[str, int]:
         """Number of drops for each cause."""
-        return dict(sorted(Counter(row["cause"] for row in self.rows).items()))
+        return dict(sorted(self.causes.items()))
+
+    def is_new(self, image: bytes) -> bool:
+        """Whether this picture file comes for the first time."""
+        digest = sha256(image).digest()
+        new = digest not in self.seen
+        self.seen.add(digest)
+        return new
 
 
 def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
@@ -42,43 +65,87 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
     The bytes depend on the raw files and `params` alone.
 
     Raises:
-        UserError: the raw files are damaged, or too few concepts are left to split.
+        UserError: the raw files are damaged, or too few pictures are usable.
     """
     source = load("adapterbench.data.sources", params.source)
+    samples = source.read(raw, parse(source.Params, params.fetch, "data.fetch"))
+    shown = tqdm(samples, desc="prepare", unit="img", mininterval=1)
     drops = Drops()
-    samples = list(clean(source.read(raw, params), params, drops))
-    held_out = validation_concepts({s.meta["concept"] for s in samples}, params)
-    splits: dict[str, list[Sample]] = {"train": [], "validation": []}
-    for sample in sorted(samples, key=lambda s: rank(s.key, params.seed)):
-        splits["validation" if sample.meta["concept"] in held_out else "train"].append(sample)
-    with publish(out) as folder:
-        folder.mkdir()
-        manifest = {
-            "attribution": source.ATTRIBUTION,
-            "dropped": drops.by_cause(),
-            "drops": drops.rows,
-            "resolution": params.resolution,
-            "splits": {name: pack(folder, name, rows, params) for name, rows in splits.items()},
-        }
-        write_json(folder / MANIFEST, manifest)
-    log.info("dropped: %s", manifest["dropped"] or "nothing")
+    try:
+        with publish(out) as folder:
+            folder.mkdir()
+            splits = split(shown, partial(clean, params=params, drops=drops), params)
+            packed = {name: pack(folder, name, rows, params) for name, rows in splits}
+            if empty := [name for name in SPLITS if not packed.get(name, {}).get("samples")]:
+                raise UserError(
+                    f"{raw} has no usable picture for {empty[0]}: mend data.fetch, or look at "
+                    "what was dropped"
+                )
+            manifest = {
+                "attribution": source.ATTRIBUTION,
+                "dropped": drops.by_cause(),
+                "drops": drops.rows,
+                "resolution": params.resolution,
+                "splits": packed,
+            }
+            write_json(folder / MANIFEST, manifest)
+    finally:  # it explains a lack of pictures as well
+        log.info("dropped: %s", drops.by_cause() or "nothing")
     return manifest
+
+
+def split(raw: Iterable[RawSample], keep: Clean, params: DataParams) -> Splits:
+    """The usable samples of each split, by the source's own split or by concept."""
+    if params.validation_concepts is None:
+        return own_split(raw, keep)
+    return by_concept(list(keep(raw)), params.validation_concepts, params.seed)
+
+
+def own_split(raw: Iterable[RawSample], keep: Clean) -> Splits:
+    """Splits as the source has them, one after the other; one picture is in memory at a time.
+
+    Raises:
+        UserError: the source has no split of its own.
+    """
+    for name, samples in groupby(raw, key=attrgetter("split")):
+        if name is None:
+            raise UserError(
+                "data.validation_concepts is null, but this source has no split of its own: "
+                "set it to the number of concepts to keep out of training"
+            )
+        yield name, keep(samples)
+
+
+def by_concept(samples: list[Sample], held_out: int, seed: int) -> Splits:
+    """Splits of which `held_out` concepts, drawn by hash, are the validation; in hashed order.
+
+    Raises:
+        UserError: there are not more concepts than `held_out`.
+    """
+    concepts = {sample.meta["concept"] for sample in samples}
+    if len(concepts) <= held_out:
+        raise UserError(
+            f"data.validation_concepts = {held_out}, but there are only {len(concepts)} concepts "
+            "with usable pictures: lower it so that some are left to train on"
+        )
+    kept_out = set(sorted(concepts, key=lambda c: rank(c, seed))[:held_out])
+    ordered = sorted(samples, key=lambda s: rank(s.key, seed))
+    yield "train", [s for s in ordered if s.meta["concept"] not in kept_out]
+    yield "validation", [s for s in ordered if s.meta["concept"] in kept_out]
 
 
 def clean(raw: Iterable[RawSample], params: DataParams, drops: Drops) -> Iterator[Sample]:
     """Decode, resize and keep the usable samples; count the others in `drops`."""
-    seen: set[str] = set()
-    for sample in tqdm(raw, desc="prepare", unit="img", mininterval=1):
+    for sample in raw:
         if not sample.image:
-            drops.add(sample.key, "no picture in the set")
+            drops.add(sample.key, sample.problem)
             continue
         if not any(caption.strip() for caption in sample.captions):
             drops.add(sample.key, "no caption")
             continue
-        if (digest := sha256(sample.image).hexdigest()) in seen:
+        if not drops.is_new(sample.image):
             drops.add(sample.key, "duplicate picture")
             continue
-        seen.add(digest)
         try:
             image = square(decode(sample.image), params.resolution)
         except BadImageError as error:
@@ -91,31 +158,23 @@ def clean(raw: Iterable[RawSample], params: DataParams, drops: Drops) -> Iterato
         yield Sample(key=sample.key, image=image, captions=sample.captions, meta=meta)
 
 
-def validation_concepts(concepts: set[str], params: DataParams) -> set[str]:
-    """The concepts kept out of training, drawn by hash.
-
-    Raises:
-        UserError: there are not more concepts than `validation_concepts`.
-    """
-    if len(concepts) <= params.validation_concepts:
-        raise UserError(
-            f"data.validation_concepts = {params.validation_concepts}, but there are only "
-            f"{len(concepts)} concepts: lower it so that some are left to train on"
-        )
-    return set(sorted(concepts, key=lambda c: rank(c, params.seed))[: params.validation_concepts])
-
-
 def rank(name: str, seed: int) -> bytes:
     """A pseudo-random order of names that does not depend on which others there are."""
     return sha256(f"{seed}:{name}".encode()).digest()
 
 
-def pack(folder: Path, split: str, samples: list[Sample], params: DataParams) -> dict[str, Any]:
-    """Write a split's shards; return its part of the manifest."""
-    size = params.samples_per_shard
+def pack(folder: Path, name: str, samples: Iterable[Sample], params: DataParams) -> dict[str, Any]:
+    """Write the shards of the split `name` as samples come; return its part of the manifest."""
+    concepts = set()
+
+    def noted() -> Iterator[Sample]:
+        for sample in samples:
+            concepts.add(sample.meta["concept"])
+            yield sample
+
     shards = [
-        write_shard(folder / f"{split}-{number:05d}.tar", samples[start : start + size])
-        for number, start in enumerate(range(0, len(samples), size))
+        write_shard(folder / f"{name}-{number:05d}.tar", chunk)
+        for number, chunk in enumerate(ichunked(noted(), params.samples_per_shard))
     ]
-    concepts = len({sample.meta["concept"] for sample in samples})
-    return {"samples": len(samples), "concepts": concepts, "shards": shards}
+    count = sum(shard["samples"] for shard in shards)
+    return {"samples": count, "concepts": len(concepts), "shards": shards}

@@ -1,7 +1,6 @@
 """webdataset shards: `key.png`, `key.txt` (the caption), `key.json` (everything else)."""
 
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from PIL import Image
 
 from adapterbench.data.image import BadImageError, decode
 from adapterbench.errors import UserError
-from adapterbench.files import MANIFEST, read_json, sha256
+from adapterbench.files import MANIFEST, check_tar_end, read_json, sha256
 
 IMAGES = ("png", "jpg", "jpeg", "webp")
 
@@ -80,7 +79,7 @@ def read_shard(path: Path, on_bad: list[dict[str, str]] | None = None) -> Iterat
     """
     records = wds.WebDataset(str(path), shardshuffle=False, empty_check=False)
     try:
-        check_end(path)
+        check_tar_end(path)
         yield from filter(None, (to_sample(record, path, on_bad) for record in records))
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
         cause = " ".join(str(error).split())
@@ -88,15 +87,6 @@ def read_shard(path: Path, on_bad: list[dict[str, str]] | None = None) -> Iterat
             f"shard {path} is truncated or damaged ({cause}): "
             "delete it and run `dvc checkout` or `dvc repro prepare`"
         ) from error
-
-
-def check_end(path: Path) -> None:
-    """Refuse a tar without its two closing empty blocks: cut between two members, it reads well."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
-        if size < 2 * tarfile.BLOCKSIZE or any(file.read()):
-            raise tarfile.ReadError("it has no end")
 
 
 def to_sample(

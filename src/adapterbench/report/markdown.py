@@ -16,9 +16,9 @@ HOW_TO_READ = (
 )
 
 ROWS = (
-    "`No prompt`: empty text and no image. `Text only`: the caption and no image. `Shuffled "
-    "reference`: the adapters' pictures scored against another item, mean over the adapters. "
-    "`Reference image`: the real image itself, the ceiling. They belong to no protocol."
+    "No prompt: empty text and no image. Text only: the caption and no image. Shuffled "
+    "reference: the adapters' pictures scored against another item, mean over the adapters. "
+    "Reference image: the real image itself, the ceiling. They belong to no protocol."
 )
 
 

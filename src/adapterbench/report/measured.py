@@ -78,7 +78,7 @@ def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> Meas
     intervals = load_params(CompareParams, "compare", params)
     variants = read_params(params).get("variants", {})
     return MeasuredOn(
-        data=f"{data.source} ({', '.join(data.packages)})" if data.packages else data.source,
+        data=described(data),
         backbone=load_params(BackboneParams, "backbone", params).path,
         image_encoder=load_params(EncodeParams, "encode", params).image_encoder,
         evaluator=load_params(ScoreParams, "score", params).encoder,
@@ -93,3 +93,10 @@ def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> Meas
         confidence=intervals.confidence,
         bootstrap_samples=intervals.bootstrap_samples,
     )
+
+
+def described(data: DataParams) -> str:
+    """The source and the names of what it brings, such as `emoji (google, twitter)`."""
+    parts = [part for part in data.fetch.values() if isinstance(part, dict)]
+    names = ", ".join(name for part in parts for name in part)
+    return f"{data.source} ({names})" if names else data.source

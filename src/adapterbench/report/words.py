@@ -87,7 +87,7 @@ def gains(comparison: Comparison, variants: Iterable[str], floor: str) -> str:
 
 def floor_name(floor: str) -> str:
     """A floor inside a sentence."""
-    return "its own shuffled reference" if floor == SHUFFLED else f"`{label(floor).lower()}`"
+    return "its own shuffled reference" if floor == SHUFFLED else f'"{label(floor).lower()}"'
 
 
 def ranked(comparison: Comparison, metric: Metric) -> list[str]:
@@ -143,7 +143,7 @@ def against_text(comparison: Comparison) -> list[Finding]:
             if who
         ]
         text_only = interval(comparison, "text_only", metric)
-        text = f"Against the caption alone (`text only`, {metric.label} {text_only}), "
+        text = f"Against the caption alone ({metric.label} {text_only}), "
         found.append(Finding(text + "; ".join(parts) + "."))
     return found
 

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from adapterbench.backbone.load import Clip, load_clip
 from adapterbench.config import ScoreParams
 from adapterbench.data.image import decode
-from adapterbench.data.shards import check_end, read_split
+from adapterbench.data.shards import read_split
 from adapterbench.errors import UserError
-from adapterbench.files import publish
+from adapterbench.files import check_tar_end, publish
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def read_pictures(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     try:
-        check_end(path)
+        check_tar_end(path)
         with tarfile.open(path) as tar:
             for member in tar:
                 key, k, _ = member.name.rsplit(".", 2)

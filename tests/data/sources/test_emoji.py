@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from adapterbench.config import DataParams
 from adapterbench.data.sources import emoji
 from adapterbench.errors import UserError
 
@@ -74,15 +73,8 @@ NAMES: list[dict[str, Any]] = [
 ]
 
 
-def params(**packages: dict[str, str]) -> DataParams:
-    return DataParams(
-        source="emoji",
-        packages=packages,
-        resolution=16,
-        validation_concepts=1,
-        samples_per_shard=1,
-        seed=0,
-    )
+def params(**packages: dict[str, str]) -> emoji.Params:
+    return emoji.Params.model_validate({"packages": packages})
 
 
 GOOGLE = params(google={"name": "x", "integrity": "y"})
@@ -195,7 +187,7 @@ def test_a_damaged_package_is_one_line(raw: Path, damage: str) -> None:
 
 
 def test_an_unknown_set_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.packages\.apple .*google, twitter, fluent"):
+    with pytest.raises(UserError, match=r"data\.fetch\.packages\.apple .*google, twitter, fluent"):
         emoji.fetch(params(apple={"name": "a@1", "integrity": "b"}), tmp_path / "raw")
 
 

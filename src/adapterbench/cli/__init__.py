@@ -1,0 +1,1 @@
+"""The command `adapterbench`: what a comparison holds and costs, before anything runs."""

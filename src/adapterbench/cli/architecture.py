@@ -1,0 +1,114 @@
+"""A backbone without its weights: the configurations of its parts, and the shapes they imply."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from adapterbench.cli.settings import profiles
+from adapterbench.config import DataParams, EncodeParams, load_params
+from adapterbench.errors import UserError
+from adapterbench.files import read_json
+
+FETCHED = Path("data/backbone")
+"""Where stage `backbone` leaves the model."""
+PACKAGED = Path(str(files("adapterbench.backbone") / "configs"))
+"""Folder of `<name>_<part>.json`, for backbones that are known before they are fetched."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The configurations of a Stable Diffusion."""
+
+    name: str
+    """As the user knows it."""
+    pattern: str
+    """Path of a configuration; `{part}` stands for `unet`, `vae` or `text_encoder`."""
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The configuration of a part.
+
+        Raises:
+            UserError: there is no such file, or it is not a JSON object.
+        """
+        path = Path(self.pattern.format(part=part))
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing: bring the model with `dvc repro backbone`, or choose "
+                f"{choices()} with --backbone"
+            )
+        config = read_json(path)
+        if not isinstance(config, dict):
+            raise UserError(f"{path} is not the configuration of a {part}")
+        return config
+
+
+def find(backbone: str | None) -> Architecture:
+    """The architecture that the option names; see `options.Backbone`.
+
+    Raises:
+        UserError: neither a file of conf/backbone nor a folder.
+    """
+    name = backbone or str(FETCHED)
+    if (PACKAGED / f"{name}_unet.json").is_file():
+        return Architecture(name, str(PACKAGED / f"{name}_{{part}}.json"))
+    if name in profiles() or backbone is None:
+        return Architecture(name, str(FETCHED / "{part}" / "config.json"))
+    if not Path(name).is_dir():
+        raise UserError(f"no backbone {name!r}: choose {choices()}")
+    return Architecture(name, str(Path(name) / "{part}" / "config.json"))
+
+
+def choices() -> str:
+    """What `--backbone` takes, in words."""
+    return ", ".join([*profiles(), "a folder in diffusers layout"])
+
+
+def image_width(params: Path) -> int:
+    """Width c of an image embedding, by `encode.image_encoder` of a params file.
+
+    Raises:
+        UserError: open_clip knows no such model.
+    """
+    import open_clip  # seconds to import
+
+    name = load_params(EncodeParams, "encode", params).image_encoder
+    try:
+        config = open_clip.get_model_config(name)
+    except OSError:  # a folder that is not there
+        config = None
+    if config is None:
+        raise UserError(
+            f"no CLIP {name!r} (encode.image_encoder): bring it with `dvc repro backbone`, or "
+            "correct the name"
+        )
+    return int(config["embed_dim"])
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What one sample is to the UNet."""
+
+    latents: tuple[int, int, int]
+    """`(C, h, w)`"""
+    text: tuple[int, int]
+    """`(L, D)`"""
+    image: int
+    """Width c of the image embedding."""
+
+
+def shapes(architecture: Architecture, params: Path) -> Shapes:
+    """The shapes of a sample at the resolution of a params file.
+
+    Raises:
+        UserError: a configuration or a section is missing.
+    """
+    vae, text = architecture.config("vae"), architecture.config("text_encoder")
+    resolution = load_params(DataParams, "data", params).resolution
+    # every block of the VAE but the last halves the picture's side
+    side = resolution // 2 ** (len(vae["block_out_channels"]) - 1)
+    return Shapes(
+        latents=(vae["latent_channels"], side, side),
+        text=(text["max_position_embeddings"], text["hidden_size"]),
+        image=image_width(params),
+    )

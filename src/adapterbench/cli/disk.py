@@ -1,0 +1,80 @@
+"""Bytes that stage `encode` will write; the format stands in `data.encoded`."""
+
+import json
+import tarfile
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import webdataset as wds
+
+from adapterbench.cli.architecture import Shapes
+from adapterbench.data.shards import IMAGES, shard_paths
+from adapterbench.errors import UserError
+from adapterbench.files import MANIFEST, read_json
+
+HALF, INTEGER = 2, 8
+"""Bytes of an fp16 value and of a row number."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How much there is to encode."""
+
+    samples: int
+    """Pictures of all splits."""
+    captions: int
+    """Distinct captions, shard by shard."""
+    phrasings: int
+    """Entries of the tables of phrasings."""
+
+    def __add__(self, other: "Corpus") -> "Corpus":
+        return Corpus(
+            self.samples + other.samples,
+            self.captions + other.captions,
+            self.phrasings + other.phrasings,
+        )
+
+
+def plain(samples: int) -> Corpus:
+    """A corpus with one caption a picture, none twice."""
+    return Corpus(samples, samples, samples)
+
+
+def count_shards(folder: Path) -> Corpus:
+    """Count what stage `prepare` left; no picture is decoded.
+
+    Raises:
+        UserError: a shard that the manifest names is missing.
+    """
+    splits = read_json(folder / MANIFEST)["splits"]
+    paths = [path for split in splits for path in shard_paths(folder, split)]
+    return sum(map(count_shard, paths), start=Corpus(0, 0, 0))
+
+
+def count_shard(path: Path) -> Corpus:
+    """Count one shard.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    records = wds.WebDataset(
+        str(path), shardshuffle=False, select_files=lambda name: not name.endswith(IMAGES)
+    )
+    try:
+        captions = [json.loads(record["json"])["captions"] for record in records]
+    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
+        raise UserError(f"shard {path} is damaged: run `dvc repro prepare`") from error
+    distinct = {text for texts in captions for text in texts}
+    return Corpus(len(captions), len(distinct), len(captions) * max(map(len, captions), default=0))
+
+
+def encoded_bytes(corpus: Corpus, shapes: Shapes) -> dict[str, int]:
+    """Bytes of each kind of tensor in the encoded shards, without the names of the samples."""
+    return {
+        "latents": HALF * prod(shapes.latents) * corpus.samples,
+        "image_embeds": HALF * shapes.image * corpus.samples,
+        # the empty caption besides
+        "texts": HALF * prod(shapes.text) * (corpus.captions + 1),
+        "phrasings": INTEGER * corpus.phrasings,
+    }

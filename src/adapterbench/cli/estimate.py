@@ -1,0 +1,93 @@
+"""From settings to a plan: the real model and adapters, built without weights."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from adapterbench.adapters.build import build_adapter
+from adapterbench.cli.architecture import Architecture, Shapes, shapes
+from adapterbench.cli.costs import Device, Sampling, Training, sampling, training
+from adapterbench.cli.disk import Corpus, count_shards, encoded_bytes, plain
+from adapterbench.cli.flops import build_unet, decoder_flops, unet_passes
+from adapterbench.cli.settings import rows
+from adapterbench.config import SampleParams, load_params, load_train
+from adapterbench.files import MANIFEST
+
+SHARDS = Path("data/shards")
+"""Where stage `prepare` leaves the pictures."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take."""
+
+    backbone: str
+    shapes: Shapes
+    training: dict[str, Training]
+    """By variant."""
+    sampling: Sampling
+    corpus: Corpus | None
+    """None where nobody has said or counted how much there is to encode."""
+
+    @property
+    def flops(self) -> int:
+        """Operations of all trainings and all pictures."""
+        return sum(each.flops for each in self.training.values()) + self.sampling.flops
+
+    def facts(self, device: Device | None) -> dict[str, Any]:
+        """Plain numbers, with hours where there is a device."""
+
+        def timed(part: Training | Sampling) -> dict[str, Any]:
+            return asdict(part) | {"hours": device.hours(part.flops) if device else None}
+
+        return {
+            "backbone": self.backbone,
+            "shapes": asdict(self.shapes),
+            "device": asdict(device) if device else None,
+            "training": {name: timed(each) for name, each in self.training.items()},
+            "sampling": timed(self.sampling),
+            "samples": self.corpus.samples if self.corpus else None,
+            "encoded_bytes": encoded_bytes(self.corpus, self.shapes) if self.corpus else None,
+            "flops": self.flops,
+            "hours": device.hours(self.flops) if device else None,
+        }
+
+
+def estimate(architecture: Architecture, params: Path, samples: int | None) -> Plan:
+    """Count everything for the settings of a params file.
+
+    Args:
+        architecture: of the backbone.
+        params: a params file.
+        samples: pictures to encode; None counts what is prepared.
+
+    Raises:
+        UserError: a bad or missing section, row or configuration.
+    """
+    one = shapes(architecture, params)
+    unet = build_unet(architecture.config("unet"))
+    trainings, predictions = {}, []
+    for name, row in rows(params).items():
+        adapter = build_adapter(row, unet, one.image)
+        adapter.attach(unet)
+        passes = unet_passes(unet, adapter, one)
+        adapter.detach(unet)
+        trainings[name] = training(adapter.count, passes, load_train(name, params))
+        predictions.append(passes.forward)
+    bare = unet_passes(unet, None, one)
+    decoder = decoder_flops(architecture.config("vae"), one)
+    pictures = load_params(SampleParams, "sample", params)
+    return Plan(
+        backbone=architecture.name,
+        shapes=one,
+        training=trainings,
+        sampling=sampling(predictions, bare.forward, decoder, pictures),
+        corpus=corpus(samples),
+    )
+
+
+def corpus(samples: int | None) -> Corpus | None:
+    """What there is to encode: as told, or else as prepared, if it is."""
+    if samples is not None:
+        return plain(samples)
+    return count_shards(SHARDS) if (SHARDS / MANIFEST).is_file() else None

@@ -1,0 +1,60 @@
+"""Floating point operations, counted by torch on the meta device: no weight, no arithmetic.
+
+Counted are matrix products, convolutions and attention, a multiply-add as two operations; norms
+and activations are not. All counts are of one sample: they grow in proportion to the batch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from adapterbench.adapters.base import Adapter
+from adapterbench.cli.architecture import Shapes
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Operations of a UNet for one sample."""
+
+    forward: int
+    """Of a prediction."""
+    backward: int
+    """Of the gradients of the adapter's weights; 0 where nothing is trained."""
+
+
+def build_unet(config: Mapping[str, Any]) -> UNet2DConditionModel:
+    """A frozen UNet on the meta device."""
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(dict(config)).requires_grad_(False)
+
+
+def unet_passes(unet: UNet2DConditionModel, adapter: Adapter | None, shapes: Shapes) -> Passes:
+    """Count the UNet's forward pass, and the backward pass to the weights of `adapter`.
+
+    Args:
+        unet: frozen, on the meta device.
+        adapter: attached to `unet`, on the meta device; None for the bare model.
+    """
+    with torch.device("meta"):
+        conditions: dict[str, Any] = {"encoder_hidden_states": torch.empty(1, *shapes.text)}
+        if adapter:
+            prompt = torch.empty(1, 1, shapes.image)
+            conditions["added_cond_kwargs"] = {"image_embeds": [prompt]}
+        step = torch.empty(1, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            predicted = unet(torch.empty(1, *shapes.latents), step, **conditions).sample
+            forward = counter.get_total_flops()
+            if adapter:
+                predicted.sum().backward()
+    return Passes(forward, counter.get_total_flops() - forward)
+
+
+def decoder_flops(config: Mapping[str, Any], shapes: Shapes) -> int:
+    """Operations of a VAE of this configuration that turns latents into a picture."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        AutoencoderKL.from_config(dict(config)).decode(torch.empty(1, *shapes.latents))
+    return int(counter.get_total_flops())

@@ -1,0 +1,20 @@
+"""The options that commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+Params = Annotated[
+    Path | None,
+    Option(help="Parameter file, with rows under `variants:` (default: params.yaml)."),
+]
+Backbone = Annotated[
+    str | None,
+    Option(
+        help="What the adapters stand on: a file of conf/backbone, such as sd15, whose settings "
+        "count (without --params, all that `dvc exp run -S backbone=NAME` composes); or a "
+        "folder in diffusers layout (default: what is fetched, data/backbone)."
+    ),
+]
+Json = Annotated[bool, Option("--json", help="Print JSON: plain numbers, no rounding.")]

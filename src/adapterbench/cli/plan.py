@@ -1,0 +1,68 @@
+"""`adapterbench plan`: what a run will take, before anything runs."""
+
+import json
+from math import inf
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from adapterbench.cli.architecture import find
+from adapterbench.cli.options import Backbone, Json, Params
+from adapterbench.cli.settings import settings
+from adapterbench.errors import UserError
+
+
+def plan(
+    params: Params = None,
+    backbone: Backbone = None,
+    tflops: Annotated[
+        float | None, Option(help="Peak of your device, TFLOP/s, at the precision you will run.")
+    ] = None,
+    utilisation: Annotated[
+        float,
+        Option(help="Share of that peak that you reach, 0 to 1: a guess until you have timed it."),
+    ] = 0.3,
+    samples: Annotated[
+        int | None,
+        Option(help="Pictures to encode, a caption each (default: what data/shards holds).", min=1),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate parameters, memory, disk, operations and hours before anything runs.
+
+    Operations are counted through the real model and adapters, without weights, forward and
+    backward; optimiser memory is fp32 weights, gradients and AdamW's two moments. With --tflops
+    the operations become hours: peak x utilisation is what your device does in a second. Data
+    sheets give 312 for an A100 and 165 for an RTX 4090 (bf16, dense). Time a few steps
+    to know your utilisation. Encoding is not in the hours.
+
+    `adapterbench plan --backbone sd15 --samples 2919397 --tflops 312` plans the original
+    study's models over CC3M on an A100; `adapterbench plan` the run of params.yaml.
+    """
+    check(tflops, utilisation)
+    architecture = find(backbone)
+    # seconds to import, so not for `--help` or a slip
+    from adapterbench.cli.costs import Device
+    from adapterbench.cli.estimate import estimate
+    from adapterbench.cli.plan_table import show
+
+    device = Device(tflops, utilisation) if tflops else None
+    with settings(params, backbone) as path:
+        facts = estimate(architecture, path, samples).facts(device)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        show(facts)
+
+
+def check(tflops: float | None, utilisation: float) -> None:
+    """Refuse numbers that no device has.
+
+    Raises:
+        UserError: a number out of range.
+    """
+    if not 0 < utilisation <= 1:
+        raise UserError(f"--utilisation = {utilisation}: give a share above 0, up to 1")
+    if tflops is not None and not 0 < tflops < inf:
+        raise UserError(f"--tflops = {tflops}: give a number above 0")

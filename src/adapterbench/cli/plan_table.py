@@ -1,0 +1,81 @@
+"""A plan for people."""
+
+from typing import Any
+
+from matplotlib.ticker import EngFormatter
+from rich.console import Console
+from rich.table import Table
+
+OPERATIONS = EngFormatter("FLOP", places=2)
+BYTES = EngFormatter("B", places=2)
+
+
+def show(facts: dict[str, Any]) -> None:
+    """Print what `Plan.facts` gives: a row a variant, then what there is once for the run."""
+    shapes = {name: by(size) for name, size in facts["shapes"].items() if name != "image"}
+    console = Console()
+    console.print(
+        f"Backbone {facts['backbone']}: latents {shapes['latents']}, text {shapes['text']}, "
+        f"image embedding {facts['shapes']['image']}",
+        highlight=False,
+    )
+    console.print(by_variant(facts))
+    console.print(whole_run(facts))
+
+
+def by(size: tuple[int, ...]) -> str:
+    """A shape, such as `4 x 64 x 64`."""
+    return " x ".join(map(str, size))
+
+
+def by_variant(facts: dict[str, Any]) -> Table:
+    """The trainings, a row each."""
+    table = Table("Variant")
+    headings = "Trainable\nparameters", "Optimiser\nmemory", "Steps", "Samples\nseen"
+    for heading in (*headings, "A step", "All steps", "Hours"):
+        table.add_column(heading, justify="right")
+    for name, each in facts["training"].items():
+        table.add_row(
+            str(name),
+            f"{each['trainable_params']:,}",
+            BYTES(each["optimizer_bytes"]),
+            f"{each['steps']:,}",
+            f"{each['samples_seen']:,}",
+            OPERATIONS(each["flops_per_step"]),
+            OPERATIONS(each["flops"]),
+            hours(each["hours"]),
+        )
+    return table
+
+
+def whole_run(facts: dict[str, Any]) -> Table:
+    """What there is once."""
+    sampled = facts["sampling"]
+    table = Table.grid(padding=(0, 2))
+    table.add_row("Encoded data", encoded(facts))
+    pictures = f"{sampled['pictures']:,}, {OPERATIONS(sampled['flops'])}"
+    table.add_row("Pictures to make", f"{pictures}, {hours(sampled['hours'])} h")
+    table.add_row(
+        "Training and pictures", f"{OPERATIONS(facts['flops'])}, {hours(facts['hours'])} h"
+    )
+    return table
+
+
+def encoded(facts: dict[str, Any]) -> str:
+    """The disk that encodings take, in all and by kind."""
+    sizes = facts["encoded_bytes"]
+    if sizes is None:
+        return "unknown: give --samples, or run `dvc repro prepare`"
+    kinds = ", ".join(f"{name} {BYTES(size)}" for name, size in sizes.items())
+    return f"{facts['samples']:,} pictures, {BYTES(sum(sizes.values()))} ({kinds})"
+
+
+def work(part: dict[str, Any]) -> str:
+    """Operations, and hours where a device was given."""
+    text = OPERATIONS(part["flops"])
+    return text if part["hours"] is None else f"{text}, {hours(part['hours'])} h"
+
+
+def hours(value: float | None) -> str:
+    """Three digits; a dash where no device was given."""
+    return "-" if value is None else f"{value:,.3g}"

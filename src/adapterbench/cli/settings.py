@@ -1,0 +1,69 @@
+"""Which numbers a command counts with: those of a params file, or of conf/ for a backbone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from adapterbench.config import PARAMS, load_variant, read_params
+from adapterbench.errors import UserError
+from adapterbench.report.methods import in_order
+
+CONF = Path("conf")
+
+
+def profiles() -> list[str]:
+    """The names that `-S backbone=NAME` takes, sorted."""
+    return sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
+
+
+@contextmanager
+def settings(params: Path | None, backbone: str | None) -> Iterator[Path]:
+    """Yield the params file that the two options mean.
+
+    A folder as `backbone` changes no parameter. A file of conf/backbone does: alone it brings all
+    that it composes, such as the variants that suit it; over a given file, what it says itself.
+
+    Raises:
+        UserError: a file is missing or is not a YAML mapping.
+    """
+    if backbone not in profiles():
+        yield params or PARAMS
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / PARAMS.name
+        if params is None:
+            compose(backbone, path)
+        else:
+            own = read_params(CONF / "backbone" / f"{backbone}.yaml")
+            path.write_text(yaml.safe_dump(overlay(read_params(params), own)))
+        yield path
+
+
+def compose(backbone: str, path: Path) -> None:
+    """Write to `path` what `dvc exp run -S backbone=NAME` would write to params.yaml."""
+    from dvc.utils.hydra import compose_and_dump  # a second to import, for this alone
+
+    conf = str(CONF.resolve())
+    compose_and_dump(path, conf, None, "config", "", [f"backbone={backbone}"])
+
+
+def overlay(params: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`params` with the fields that a file of conf/ sets; its choice of other files is left out."""
+    sections = {name: fields for name, fields in own.items() if name != "defaults"}
+    return params | {name: {**params.get(name, {}), **fields} for name, fields in sections.items()}
+
+
+def rows(params: Path) -> dict[str, dict[str, Any]]:
+    """The rows of `variants:` by name, in the order of the table.
+
+    Raises:
+        UserError: there is none, or one is not a mapping.
+    """
+    variants = read_params(params).get("variants")
+    if not isinstance(variants, dict) or not variants:
+        raise UserError(f"{params} needs a mapping `variants` with a row for each adapter")
+    return {name: load_variant(name, params) for name in in_order(list(variants))}

@@ -1,0 +1,43 @@
+"""`adapterbench variants`: the trainable parameters of each variant."""
+
+import json
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapterbench.cli.architecture import find, image_width
+from adapterbench.cli.options import Backbone, Json, Params
+from adapterbench.cli.settings import rows, settings
+
+
+def variants(params: Params = None, backbone: Backbone = None, as_json: Json = False) -> None:
+    """List the variants with their exact number of trainable parameters.
+
+    Each is built over the UNet's configuration alone, without weights: seconds, little memory.
+
+    `adapterbench variants --backbone sd15` counts the original study's five on Stable Diffusion
+    1.5; `--params mine.yaml --backbone sd15` counts yours.
+    """
+    architecture = find(backbone)
+    from adapterbench.adapters.build import count_parameters  # seconds to import
+
+    with settings(params, backbone) as path:
+        table, width = rows(path), image_width(path)
+    unet = architecture.config("unet")
+    counts = {name: count_parameters(row, unet, width) for name, row in table.items()}
+    if as_json:
+        found = {n: {**table[n], "trainable_params": count} for n, count in counts.items()}
+        facts = {"backbone": architecture.name, "embed_dim": width, "variants": found}
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    shown = Table(title=f"Adapters on {architecture.name}, image embedding {width} wide")
+    for heading in ("Variant", "Projection", "Attention"):
+        shown.add_column(heading)
+    for heading in ("Trainable parameters", "Millions"):
+        shown.add_column(heading, justify="right")
+    for name, count in counts.items():
+        row = table[name]
+        parts = (str(name), row["projection"], row["attention"])
+        shown.add_row(*parts, f"{count:,}", f"{count / 1e6:.2f}")
+    Console().print(shown)

@@ -1,0 +1,148 @@
+"""Webdataset shards of a data set of the Hugging Face hub, at a pinned revision."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+from braceexpand import braceexpand
+from huggingface_hub import HfApi, RepoFile, hf_hub_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
+from more_itertools import chunked
+from tqdm.contrib.concurrent import thread_map
+
+from adapterbench.config import Section
+from adapterbench.data.sample import SPLITS, RawSample, read_tars
+from adapterbench.errors import UserError
+from adapterbench.files import link_or_copy, publish, remove, sha256
+from adapterbench.resume import resume_path
+
+ATTRIBUTION = {
+    "cc3m": "Conceptual Captions, (c) Google LLC, free to use; pictures of their respective "
+    "owners; shards: pixparse/cc3m-wds of the Hugging Face hub"
+}
+
+AT_ONCE = 4
+"""Shards that are downloaded at the same time."""
+ASKED_AT_ONCE = 100
+"""Shards whose digests are asked for in one request."""
+
+
+class Params(Section):
+    """Fields of `data.fetch` with `source: hub`."""
+
+    repository: str
+    """Id of the data set."""
+    revision: str
+    """Commit of the data set."""
+    train: str
+    """Shards to train on; `{0000..0575}` stands for a range."""
+    validation: str
+    """Shards to validate on."""
+
+
+def fetch(params: Params, out: Path) -> None:
+    """Download the shards to `out/<split>`, checked by the digests that the hub has for them.
+
+    A killed download goes on at the shards that are not whole, whatever range is asked for then.
+
+    Raises:
+        UserError: no network, no such data set or shard, or one that came damaged.
+    """
+    names = {split: list(braceexpand(part)) for split, part in params if split in SPLITS}
+    done = resume_path("hub", params.model_dump(include={"repository", "revision"}))
+    digests = find(params, [name for part in names.values() for name in part])
+    thread_map(
+        partial(bring, params, done),
+        digests.keys(),
+        digests.values(),
+        max_workers=AT_ONCE,
+        desc="fetch",
+        unit="shard",
+    )
+    for split, part in names.items():
+        with publish(out / split) as folder:
+            folder.mkdir()
+            for name in part:
+                link_or_copy(done / "whole" / name, folder / Path(name).name)
+    remove(done)
+
+
+def find(params: Params, names: list[str]) -> dict[str, str]:
+    """SHA-256 of each shard by its name, as the hub has it.
+
+    Raises:
+        UserError: no network, no such data set or shard.
+    """
+    digests: dict[str, str] = {}
+    for some in chunked(names, ASKED_AT_ONCE):
+        with plain_errors(params):
+            found = HfApi().get_paths_info(
+                params.repository, some, revision=params.revision, repo_type="dataset"
+            )
+        files = (file for file in found if isinstance(file, RepoFile))
+        digests |= {file.path: file.lfs.sha256 for file in files if file.lfs}
+    if absent := [name for name in names if name not in digests]:
+        raise UserError(
+            f"{params.repository} has no shard {absent[0]} at {params.revision}: mend "
+            "data.fetch.train or data.fetch.validation"
+        )
+    return digests
+
+
+def bring(params: Params, done: Path, name: str, digest: str) -> None:
+    """Download one shard to `done/whole`, unless it is there.
+
+    Raises:
+        UserError: the download failed, or its digest is not the hub's.
+    """
+    whole = done / "whole" / name
+    if whole.is_file():
+        return
+    with plain_errors(params):
+        came = hf_hub_download(
+            params.repository,
+            name,
+            revision=params.revision,
+            repo_type="dataset",
+            local_dir=done / "partial",
+        )
+    if (found := sha256(Path(came))) != digest:
+        remove(Path(came))
+        raise UserError(
+            f"{name} came damaged (digest {found}, not the hub's {digest}): run again to bring it"
+        )
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    Path(came).replace(whole)
+
+
+@contextmanager
+def plain_errors(params: Params) -> Iterator[None]:
+    """Say in one line why the hub did not answer.
+
+    Raises:
+        UserError: it did not.
+    """
+    try:
+        yield
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
+        raise UserError(
+            "cannot reach the hub: check the network and run again to go on, or set data.source "
+            "to local and data.fetch to a copy of the shards on this machine"
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise UserError(
+            f"the hub does not give {params.repository} at {params.revision} "
+            f"({type(error).__name__}): check data.fetch.repository and data.fetch.revision"
+        ) from error
+
+
+def read(raw: Path, _: Params) -> Iterator[RawSample]:
+    """Yield the samples of the training shards, then those of the validation shards."""
+    return read_tars(raw)

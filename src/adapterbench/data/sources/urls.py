@@ -1,0 +1,195 @@
+"""Pictures of the web by lists of (caption, url), such as CC3M's own, through img2dataset.
+
+img2dataset stands in an environment of its own, since its pins do not fit requirements.lock.
+"""
+
+import csv
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from adapterbench.config import Count, Section
+from adapterbench.data.sample import SPLITS, RawSample, read_tar
+from adapterbench.errors import UserError
+from adapterbench.files import link_or_copy, publish
+from adapterbench.resume import resume_path
+
+log = logging.getLogger(__name__)
+
+ATTRIBUTION = {
+    "cc3m": "Conceptual Captions, (c) Google LLC, free to use; pictures of their respective owners"
+}
+
+ENVIRONMENT = Path(".venv-img2dataset")
+"""Made by `make img2dataset`."""
+PER_TAR = 10_000
+"""Addresses of a tar; a killed download goes on at the tars that it was in."""
+MAX_PIXELS = 16_000_000
+"""Larger pictures are refused before they are decoded, as `data.image` does."""
+SETTINGS = {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS), "NO_ALBUMENTATIONS_UPDATE": "1"}
+
+CAUSES = {
+    r"HTTP Error (\d+)": r"HTTP \1",
+    r"timed out": "timed out",
+    r"X-Robots-Tag": "disallowed by X-Robots-Tag",
+    r"image area too large|MAX_IMAGE_PIXELS": "too many pixels",
+    r"decoding error|OpenCV": "not a readable image",
+    r"getaddrinfo|Name or service|No address|name resolution": "no such host",
+    r"SSL|certificate": "TLS failed",
+    r"IncompleteRead|reset|closed": "connection cut",
+    r"refused|unreachable|No route": "cannot connect",
+}
+"""What img2dataset's messages say; they may name hosts, ports and numbers of bytes."""
+
+
+class Params(Section):
+    """Fields of `data.fetch` with `source: urls`."""
+
+    train: str
+    """List of (caption, url) to train on: two columns, a tab between, no header."""
+    validation: str
+    """List to validate on."""
+    limit: Count | None
+    """Addresses that are taken from the head of each list; `null`: all."""
+    image_size: Count
+    """A shortest side above this many pixels is reduced to it, the ratio kept."""
+    distributor: Literal["multiprocessing", "pyspark", "ray"]
+    """How img2dataset spreads the work; the last two over many machines."""
+    processes: Count
+    """Processes that download."""
+    threads: Count
+    """Connections of a process."""
+    timeout: Count
+    """Seconds after which a silent server is given up."""
+    retries: int
+    """Further tries of an address that failed."""
+
+
+def fetch(params: Params, out: Path) -> None:
+    """Download both lists to `out/<split>/*.tar`, with a `.parquet` of what failed and why.
+
+    A killed download goes on.
+
+    Raises:
+        UserError: img2dataset or a list is missing, or it left part of the work undone.
+    """
+    if not (ENVIRONMENT / "bin/img2dataset").is_file():
+        raise UserError(f"{ENVIRONMENT} has no img2dataset: run `make img2dataset`")
+    lists = {split: Path(path).expanduser() for split, path in params if split in SPLITS}
+    for split, path in lists.items():
+        if not path.is_file():
+            raise UserError(f"{path} is missing: download it, or set data.fetch.{split} to it")
+    for split, path in lists.items():
+        facts = params.model_dump(include={"limit", "image_size"}) | {"split": split}
+        done = resume_path("urls", facts, path)
+        download(path, params, done)
+        with publish(out / split) as folder:
+            folder.mkdir()
+            for file in sorted(done.glob("tars/*")):
+                if file.suffix in (".tar", ".parquet"):
+                    link_or_copy(file, folder / file.name)
+        shutil.rmtree(done)
+
+
+def download(path: Path, params: Params, done: Path) -> None:
+    """Run img2dataset over one list; it writes `done/tars` and skips the tars that are whole.
+
+    Raises:
+        UserError: the list is damaged, or some tars are not whole in the end.
+    """
+    table = read_list(path, params.limit)
+    done.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(done / "urls.parquet")
+    options = {
+        "url_list": done / "urls.parquet",
+        "input_format": "parquet",
+        "url_col": "url",
+        "caption_col": "caption",
+        "output_folder": done / "tars",
+        "output_format": "webdataset",
+        "number_sample_per_shard": PER_TAR,
+        "image_size": params.image_size,
+        "resize_mode": "keep_ratio",
+        "resize_only_if_bigger": True,
+        "max_image_area": MAX_PIXELS,
+        "extract_exif": False,
+        "distributor": params.distributor,
+        "processes_count": params.processes,
+        "thread_count": params.threads,
+        "timeout": params.timeout,
+        "retries": params.retries,
+    }
+    command = [str(ENVIRONMENT / "bin/img2dataset"), *(f"--{k}={v}" for k, v in options.items())]
+    log.info("downloading %s pictures of %s", f"{len(table):,}", path.name)
+    code = subprocess.run(command, env=os.environ | SETTINGS, check=False).returncode
+    # its exit code is 0 whatever happens to a shard; a shard's statistics are written last
+    whole, all_ = len(list(done.glob("tars/*_stats.json"))), ceil(len(table) / PER_TAR)
+    if whole < all_:
+        raise UserError(
+            f"img2dataset made {whole} of {all_} tars of {path.name} (exit code {code}): see its "
+            f"output above, check that {ENVIRONMENT} has {params.distributor}, and run again to "
+            "go on"
+        )
+
+
+def read_list(path: Path, limit: int | None) -> pd.DataFrame:
+    """A list's head of columns `caption` and `url`.
+
+    Raises:
+        UserError: it is not a list of captions and addresses.
+    """
+    try:
+        table = pd.read_csv(
+            path,
+            sep="\t",
+            names=["caption", "url"],
+            index_col=False,
+            nrows=limit,
+            dtype=str,
+            keep_default_na=False,
+            quoting=csv.QUOTE_NONE,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
+    if not table["url"].str.match(r"https?://").any():
+        raise UserError(f"{path} is not a list of caption, tab, url: download it again")
+    return table
+
+
+def read(raw: Path, _: Params) -> Iterator[RawSample]:
+    """Yield what was downloaded, then what was not, tar by tar."""
+    for split in SPLITS:
+        for tar in sorted((raw / split).glob("*.tar")):
+            yield from read_tar(tar, prefix=f"{split}-", split=split)
+            yield from failures(tar.with_suffix(".parquet"), split)
+
+
+def failures(path: Path, split: str) -> Iterator[RawSample]:
+    """Samples without picture for the addresses of a tar that failed."""
+    rows = pd.read_parquet(path, columns=["key", "caption", "status", "error_message"])
+    for row in rows[rows["status"] != "success"].sort_values("key").itertuples():
+        name = f"{split}-{row.key}"
+        yield RawSample(
+            key=name,
+            concept=name,
+            image=b"",
+            captions=(str(row.caption),),
+            split=split,
+            problem=cause(str(row.error_message)),
+        )
+
+
+def cause(message: str) -> str:
+    """A kind of failure that can be counted."""
+    for pattern, name in CAUSES.items():
+        if found := re.search(pattern, message):
+            return found.expand(name)
+    return "download failed"

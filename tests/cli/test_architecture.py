@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from adapterbench.cli.architecture import Shapes, find, shapes
+from adapterbench.cli.settings import settings
+from adapterbench.errors import UserError
+
+
+def size(model: nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def test_the_packaged_parts_are_those_of_stable_diffusion_15() -> None:
+    """The sizes of the published weights."""
+    sd15 = find("sd15")
+    with torch.device("meta"):
+        assert size(UNet2DConditionModel.from_config(sd15.config("unet"))) == 859_520_964
+        assert size(AutoencoderKL.from_config(sd15.config("vae"))) == 83_653_863
+        text = CLIPTextModel(CLIPTextConfig(**sd15.config("text_encoder")))
+        assert size(text) == 123_060_480
+
+
+@pytest.mark.usefixtures("in_project")
+def test_shapes_of_stable_diffusion_15() -> None:
+    with settings(None, "sd15") as path:
+        found = shapes(find("sd15"), path)
+    assert found == Shapes(latents=(4, 64, 64), text=(77, 768), image=512)
+
+
+def test_a_backbone_that_is_not_there_is_one_line(workplace: Path) -> None:
+    with pytest.raises(UserError, match="no backbone 'sd16'"):
+        find("sd16")
+    with pytest.raises(UserError, match=r"data/backbone/unet/config.json .*dvc repro backbone"):
+        find(None).config("unet")
+    with pytest.raises(UserError, match=r"vae/config\.json is missing"):
+        find(str(workplace)).config("vae")
+
+
+def test_a_configuration_that_is_no_object_is_refused(workplace: Path) -> None:
+    (workplace / "unet").mkdir()
+    (workplace / "unet/config.json").write_text("[]")
+    with pytest.raises(UserError, match="not the configuration of a unet"):
+        find(str(workplace)).config("unet")

@@ -1,0 +1,49 @@
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from safetensors.torch import load_file
+
+from adapterbench.cli.architecture import Shapes
+from adapterbench.cli.disk import Corpus, count_shards, encoded_bytes, plain
+from adapterbench.errors import UserError
+from adapterbench.files import MANIFEST, write_json
+
+if TYPE_CHECKING:
+    from toy_backbone import Toy
+
+
+def test_the_bytes_are_those_that_encode_writes(toy: "Toy") -> None:
+    written: Counter[str] = Counter()
+    for path in toy.encoded.glob("*.safetensors"):
+        for name, tensor in load_file(path).items():
+            written["texts" if name == "empty" else name] += tensor.nbytes
+    expected = encoded_bytes(count_shards(toy.shards), Shapes((4, 4, 4), (16, 32), 24))
+    assert expected == dict(written)
+
+
+def test_captions_are_counted_once_a_shard(toy: "Toy") -> None:
+    counted = count_shards(toy.shards)
+    assert counted.samples == 24
+    assert counted.captions <= counted.phrasings
+
+
+def test_bytes_of_cc3m() -> None:
+    """Two bytes a value: 4 x 64 x 64 latents, 77 x 768 text, 512 of the picture."""
+    sizes = encoded_bytes(plain(1000), Shapes((4, 64, 64), (77, 768), 512))
+    assert sizes == {
+        "latents": 32_768_000,
+        "image_embeds": 1_024_000,
+        "texts": 118_272 * 1001,
+        "phrasings": 8_000,
+    }
+    assert plain(2) + plain(3) == Corpus(5, 5, 5)
+
+
+def test_a_damaged_shard_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "train-00000.tar").write_bytes(b"no tar" * 200)
+    shard = {"name": "train-00000.tar"}
+    write_json(tmp_path / MANIFEST, {"splits": {"train": {"shards": [shard]}}})
+    with pytest.raises(UserError, match=r"train-00000.tar is damaged"):
+        count_shards(tmp_path)

@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .conftest import Cli
+
+if TYPE_CHECKING:
+    from toy_backbone import Toy
+
+
+@pytest.fixture
+def arguments(toy: "Toy", toy_params: Path) -> list[Any]:
+    return ["plan", "--params", toy_params, "--backbone", toy.backbone]
+
+
+def test_a_plan_adds_up(cli: Cli, arguments: list[Any]) -> None:
+    device = ["--tflops", 2, "--utilisation", 0.25, "--samples", 10]
+    found = json.loads(cli(*arguments, *device, "--json").stdout)
+    assert found["shapes"] == {"latents": [4, 4, 4], "text": [16, 32], "image": 24}
+    mine = found["training"]["mine"]
+    assert mine["steps"] == 5
+    assert mine["samples_seen"] == 15
+    assert mine["flops"] == 5 * mine["flops_per_step"]
+    assert mine["optimizer_bytes"] == 16 * mine["trainable_params"]
+    assert mine["hours"] == pytest.approx(mine["flops"] / 0.5e12 / 3600)
+    assert found["flops"] == mine["flops"] + found["sampling"]["flops"]
+    assert found["hours"] == pytest.approx(mine["hours"] + found["sampling"]["hours"])
+    assert found["samples"] == 10
+    assert found["encoded_bytes"]["latents"] == 10 * 4 * 4 * 4 * 2
+
+
+def test_what_nobody_said_stays_open(cli: Cli, arguments: list[Any]) -> None:
+    found = json.loads(cli(*arguments, "--json").stdout)
+    assert found["hours"] is found["device"] is found["samples"] is found["encoded_bytes"] is None
+    shown = cli(*arguments)
+    assert shown.exit_code == 0
+    assert "give --samples" in shown.stdout
+
+
+def test_prepared_shards_are_counted(cli: Cli, arguments: list[Any], toy: "Toy") -> None:
+    Path("data").mkdir()
+    Path("data/shards").symlink_to(toy.shards)
+    shown = cli(*arguments, "--tflops", 1)
+    assert "24 pictures" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (["--tflops", 0], "--tflops = 0.0"),
+        (["--tflops", "nan"], "--tflops = nan"),
+        (["--utilisation", 0], "--utilisation = 0.0"),
+        (["--utilisation", 1.5], "--utilisation = 1.5"),
+        (["--backbone", "nowhere"], "no backbone 'nowhere'"),
+    ],
+)
+def test_bad_numbers_are_one_line(cli: Cli, bad: list[Any], message: str) -> None:
+    result = cli("plan", *bad)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_teaches(cli: Cli) -> None:
+    top = cli("--help").stdout
+    assert "variants" in top
+    assert "plan" in top
+    assert "TFLOP/s" in cli("plan", "--help").stdout

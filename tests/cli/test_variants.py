@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .conftest import Cli
+
+if TYPE_CHECKING:
+    from toy_backbone import Toy
+
+DECK = {
+    "uni_controlnet_global": 11_804_160,
+    "ip_adapter_mlp_lora": 24_273_408,
+    "ip_adapter_lora": 14_307_840,
+    "ip_adapter_mlp": 30_712_320,
+    "ip_adapter": 20_746_752,
+}
+"""Of the original study, in the order of its table."""
+
+
+@pytest.mark.usefixtures("in_project")
+def test_the_original_study(cli: Cli) -> None:
+    result = cli("variants", "--backbone", "sd15", "--json")
+    found = json.loads(result.stdout)
+    assert found["embed_dim"] == 512
+    counts = {name: row["trainable_params"] for name, row in found["variants"].items()}
+    assert list(counts.items()) == list(DECK.items())
+
+
+def test_any_params_file_over_any_folder(cli: Cli, toy: "Toy", toy_params: Path) -> None:
+    result = cli("variants", "--params", toy_params, "--backbone", toy.backbone, "--json")
+    found = json.loads(result.stdout)
+    c, D = 24, 32
+    projection = c * 4 * D + 4 * D + 2 * D  # linear, its bias, the norm
+    # keys and values of two layers going down, one in the middle, four going up
+    attention = 2 * D * sum([32, 64, 64, 64, 64, 32, 32])
+    assert found["variants"]["mine"]["trainable_params"] == projection + attention
+
+
+def test_a_table_for_people(cli: Cli, toy: "Toy", toy_params: Path) -> None:
+    result = cli("variants", "--params", toy_params, "--backbone", toy.backbone)
+    assert result.exit_code == 0
+    assert "mine" in result.stdout
+    assert "Trainable parameters" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backbone", "nowhere"], "no backbone 'nowhere'"),
+        ([], "with `dvc repro backbone`, or choose a folder"),
+        (["--params", "none.yaml"], "none.yaml is missing"),
+    ],
+)
+@pytest.mark.usefixtures("toy_params")
+def test_what_is_missing_is_one_line(cli: Cli, arguments: list[str], message: str) -> None:
+    result = cli("variants", *arguments)
+    assert result.exit_code == 1
+    assert message in " ".join(result.stderr.split())
+    assert len(result.stderr.splitlines()) == 1
