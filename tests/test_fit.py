@@ -202,7 +202,7 @@ def test_a_kill_while_saving_costs_no_more_than_the_steps_since(tmp_path: Path) 
         [sys.executable, "-c", call, str(state)],
         cwd=Path(__file__).parent,
         capture_output=True,
-        timeout=250,
+        timeout=600,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL

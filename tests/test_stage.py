@@ -81,7 +81,7 @@ def ended(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=script.parent,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
@@ -143,7 +143,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(script: Path, number: signa
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 130
     assert stderr.startswith("error: interrupted")
     assert stderr.count("\n") == 1

@@ -259,7 +259,7 @@ class TestServer:
             subprocess.Popen([sys.executable, "-c", SCRIPT, stage, "a"])
             for stage in ("train", "sample")
         ]
-        assert [stage.wait(timeout=120) for stage in stages] == [0, 0]
+        assert [stage.wait(timeout=600) for stage in stages] == [0, 0]
         one, other = run_of("records/train/a.json"), run_of("records/sample/a.json")
         assert one.info.run_id != other.info.run_id
         assert one.data.tags["mlflow.parentRunId"] == other.data.tags["mlflow.parentRunId"]
