@@ -102,6 +102,8 @@ class TrainParams(FitParams):
     """Share of samples whose text is dropped (empty caption)."""
     drop_both: Fraction
     """Share of samples that lose both."""
+    gradient_checkpointing: bool
+    """Whether the UNet's activations are computed again on the way back: less memory, more time."""
 
     @model_validator(mode="after")
     def shares_are_of_one_whole(self) -> Self:

@@ -66,6 +66,8 @@ def train_adapter(
     resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
     data = EncodedSplit(encoded, "train")
     unet = load_part(backbone, "unet").to(memory_format=torch.channels_last)
+    if params.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     schedule = DDPMScheduler.from_config(load_part(backbone, "scheduler").config)
     torch.manual_seed(params.seed)
     adapter = build_adapter(variant, unet, data.embed_dim)
