@@ -38,6 +38,10 @@ def train_params(**changes: Any) -> TrainParams:
         "checkpoint_every": 2,
         "log_every": 2,
         "gradient_checkpointing": False,
+        "mixed_precision": "no",
+        "accumulate": 1,
+        "compile": False,
+        "min_snr_gamma": None,
     }
     return TrainParams(**values | changes)
 
@@ -239,7 +243,8 @@ def dropped(seed: int = 0, **rates: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Which samples lost the image, and which the text."""
     values = {"drop_image": 0.0, "drop_text": 0.0, "drop_both": 0.0, **rates}
     generator = torch.Generator().manual_seed(seed)
-    conditions = drop_conditions(EMBEDS, TEXTS, EMPTY, train_params(**values), generator)
+    draw = torch.rand(COUNT, generator=generator)
+    conditions = drop_conditions(EMBEDS, TEXTS, EMPTY, train_params(**values), draw)
     image = conditions["added_cond_kwargs"]["image_embeds"][0]
     text = conditions["encoder_hidden_states"]
     assert image.shape == (COUNT, 1, 3)

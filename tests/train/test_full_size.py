@@ -66,7 +66,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], int]] = {
 TRAIN = TrainParams(
     steps=1, batch_size=1, learning_rate=1e-4, weight_decay=0.01, warmup_steps=0, max_grad_norm=1,
     ema_decay=0, log_every=1, checkpoint_every=1, seed=0, drop_image=0, drop_text=0, drop_both=0,
-    gradient_checkpointing=True,
+    gradient_checkpointing=True, mixed_precision="no", accumulate=1, compile=False,
+    min_snr_gamma=None,
 )  # fmt: skip
 SAMPLE = SampleParams(
     items=1, images_per_item=1, steps=2, guidance_scale=3, scale=1, batch_size=1, seed=0
