@@ -18,8 +18,9 @@ from train.test_adapter import VARIANT, train_params
 ROOT = Path(__file__).parents[2]
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 """`accelerate launch` for GPUs goes the same way; for a CPU it wants MPI."""
-TOLERANCE = 1e-5
-"""Absolute, of weights that five steps of 1e-3 have moved by 5e-3; sums run in another order."""
+TOLERANCE = 5e-5
+"""Absolute: 1 % of the 5e-3 that five steps of 1e-3 move a weight. Sums run in another order, and
+Adam magnifies rounding where a gradient is near zero; measured: 3e-6 for two, 1.3e-5 for cut."""
 
 
 def stage(toy: Toy, out: str, launcher: list[str], **changes: Any) -> subprocess.CompletedProcess:
