@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from adapterbench.config import load_train, load_variant
-from adapterbench.record import stage_record
+from adapterbench.record import leads, stage_record
 from adapterbench.stage import run
 from adapterbench.train.adapter import train_adapter
 
@@ -27,7 +27,8 @@ def main(
         trained = train_adapter(
             variant, row, params, encoded, backbone, out, on_log=lambda at, v: record.metrics(v, at)
         )
-        trained.write(metrics, curve)
+        if leads():
+            trained.write(metrics, curve)
         record.set(**trained.costs)
         record.artifact(out)
 

@@ -20,6 +20,7 @@ from adapterbench.errors import UserError
 from adapterbench.fit import Fitted, batch_indices, fit, learning_rate, seeded
 
 SAMPLES = 10
+WHOLE = slice(None)
 
 
 def fit_params(**changes: Any) -> FitParams:
@@ -57,13 +58,13 @@ class Regression:
     def values(self) -> list[Tensor]:
         return [weight.detach().clone() for weight in self.weights]
 
-    def loss(self, step: int, generator: torch.Generator) -> Tensor:
+    def loss(self, step: int, generator: torch.Generator, part: slice = WHOLE) -> Tensor:
         if step == self.stop:
             raise KeyboardInterrupt
         self.before.append(self.values())
         index = batch_indices(SAMPLES, self.params.batch_size, self.params.seed, step)
         x = self.x[index] + 0.1 * torch.randn(len(index), 3, generator=generator)
-        return (self.layer(x) - self.y[index]).square().mean()
+        return (self.layer(x[part]) - self.y[index][part]).square().mean()
 
     def fit(self, resume: Path) -> Fitted:
         return fit(
@@ -220,7 +221,7 @@ def test_a_loss_that_is_not_finite_is_one_line_and_keeps_the_checkpoint(
 ) -> None:
     run = Regression(fit_params())
     healthy = run.loss
-    run.loss = lambda step, generator: healthy(step, generator) * (bad if step == 5 else 1)
+    run.loss = lambda step, *rest: healthy(step, *rest) * (bad if step == 5 else 1)
     with pytest.raises(UserError, match="not finite at step 5") as caught:
         run.fit(tmp_path / "state")
     assert "\n" not in str(caught.value)
@@ -235,7 +236,7 @@ def test_a_loss_that_is_not_finite_is_one_line_and_keeps_the_checkpoint(
 def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
     run = Regression(fit_params())
     healthy = run.loss
-    run.loss = lambda step, generator: (healthy(step, generator) * 0).sqrt()
+    run.loss = lambda *arguments: (healthy(*arguments) * 0).sqrt()
     start = run.values()
     with pytest.raises(UserError, match="gradient norm nan"):
         run.fit(tmp_path / "state")

@@ -93,6 +93,16 @@ class TrainParams(FitParams):
     """Share of samples whose text is dropped (empty caption)."""
     drop_both: Fraction
     """Share of samples that lose both."""
+    gradient_checkpointing: bool
+    """Whether the UNet's activations are computed again on the way back: less memory, more time."""
+    mixed_precision: Literal["no", "bf16", "fp16"]
+    """What the forward pass computes in; weights and optimiser stay fp32."""
+    accumulate: Count
+    """Parts that a process cuts its share of the batch into, to hold one in memory at a time."""
+    compile: bool
+    """Whether `torch.compile` compiles the UNet."""
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None
+    """Weighs timesteps by min(SNR, gamma) (Hang et al. 2023; 5 is theirs); `null`: all alike."""
 
     @model_validator(mode="after")
     def shares_are_of_one_whole(self) -> Self:

@@ -4,15 +4,19 @@ All randomness is drawn from (seed, step), and the learning rate is a function o
 checkpoint is the weights, the optimiser's moments and the step number; nothing else has a state.
 """
 
+import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,14 +26,18 @@ from tqdm import tqdm
 from adapterbench.config import FitParams
 from adapterbench.errors import UserError
 from adapterbench.files import publish
+from adapterbench.parallel import Team
 
 log = logging.getLogger(__name__)
 
 OnLog = Callable[[int, dict[str, float]], None]
 """(step, values) -> nothing: where a run reports to."""
 
-Loss = Callable[[int, torch.Generator], Tensor]
-"""(step, generator) -> scalar loss; draws from the generator alone."""
+Loss = Callable[[int, torch.Generator, slice], Tensor]
+"""(step, generator, part) -> scalar mean loss of a part of the step's batch.
+
+It draws from the generator alone, and for the whole batch whatever the part.
+"""
 
 
 @dataclass
@@ -81,36 +89,59 @@ def fit(
     resume: Path,
     on_log: OnLog,
     label: str = "train",
+    team: Team | None = None,
 ) -> Fitted:
     """Minimise `loss` over `weights`, in place.
 
     Args:
         weights: what is trained, always in the same order.
         resume: checkpoint file; read when it exists, removed by the caller after publishing.
-        on_log: called every `log_every` steps with `loss`, `learning_rate`, `samples_per_second`.
+        on_log: called every `log_every` steps with `loss`, `learning_rate`, `samples_per_second`,
+            in the process that leads.
+        team: the processes that train together; the weights are on its device. This one alone
+            when left out.
 
     Raises:
-        UserError: the loss or the gradient is not finite; the last checkpoint is from before.
+        UserError: the loss or the gradient is not finite (the last checkpoint is from before), or
+            the batch cannot be shared.
     """
+    team = team or Team()
+    parts = team.parts(params.batch_size)
     torch.set_flush_denormal(True)  # denormals slow a CPU's convolutions several times
-    optimizer = torch.optim.AdamW(
-        weights, lr=params.learning_rate, betas=(0.9, 0.99), weight_decay=params.weight_decay
+    optimizer = team.accelerator.prepare(
+        torch.optim.AdamW(
+            weights,
+            lr=params.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=params.weight_decay,
+            fused=weights[0].is_cuda,
+        )
     )
     ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
-    state = State(weights, optimizer, ema)
+    state = State(weights, optimizer, ema, team.accelerator)
+
+    def loss_of(step: int, part: slice) -> Tensor:
+        return loss(step, seeded(params.seed, step, 1), part)
+
     fitted = Fitted()
     start = logged = state.load(resume, fitted) if resume.exists() else 0
     last = time.perf_counter()
     began = last - fitted.seconds
-    with tqdm(total=params.steps, initial=start, desc=label, unit="step", mininterval=1) as bar:
+    with tqdm(
+        total=params.steps,
+        initial=start,
+        desc=label,
+        unit="step",
+        mininterval=1,
+        disable=not team.leads,
+    ) as bar:
         for step in range(start, params.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, params)
-            value = loss(step, seeded(params.seed, step, 1))
-            value.backward()
-            norm = nn.utils.clip_grad_norm_(weights, params.max_grad_norm)
+            value = team.backward(partial(loss_of, step), parts, weights)
+            norm = team.accelerator.clip_grad_norm_(weights, params.max_grad_norm)
             fitted.recent.append(value.item())
-            if not (math.isfinite(fitted.recent[-1]) and torch.isfinite(norm)):
+            if not (math.isfinite(fitted.recent[-1]) and team.usable(norm)):
                 raise UserError(
                     f"{label}: the loss is not finite at step {step} "
                     f"(loss {fitted.recent[-1]}, gradient norm {norm.item()}): lower learning_rate "
@@ -127,18 +158,13 @@ def fit(
                 speed = (done - logged) * params.batch_size / (now - last)
                 mean = sum(fitted.recent) / len(fitted.recent)
                 fitted.losses.append((done, mean))
-                on_log(
-                    done,
-                    {
-                        "loss": mean,
-                        "learning_rate": learning_rate(step, params),
-                        "samples_per_second": speed,
-                    },
-                )
+                if team.leads:
+                    rate = learning_rate(step, params)
+                    on_log(done, {"loss": mean, "learning_rate": rate, "samples_per_second": speed})
                 bar.set_postfix_str(f"loss {mean:.4f}, {speed:.0f} img/s")
                 fitted.recent.clear()
                 logged, last = done, now
-            if done % params.checkpoint_every == 0 and done < params.steps:
+            if team.leads and done % params.checkpoint_every == 0 and done < params.steps:
                 fitted.seconds = time.perf_counter() - began
                 state.save(resume, done, fitted)
     if params.ema_decay:
@@ -152,12 +178,18 @@ class State:
     """What a checkpoint holds, as one safetensors file."""
 
     def __init__(
-        self, weights: list[nn.Parameter], optimizer: torch.optim.Optimizer, ema: EMAModel
+        self,
+        weights: list[nn.Parameter],
+        optimizer: AcceleratedOptimizer,
+        ema: EMAModel,
+        accelerator: Accelerator,
     ) -> None:
         self.weights, self.optimizer, self.ema = weights, optimizer, ema
+        self.scaler = accelerator.scaler
+        """Of fp16 gradients; None in other precisions."""
 
     def save(self, path: Path, step: int, fitted: Fitted) -> None:
-        """Write weights, averages, moments, the step and what was measured."""
+        """Write weights, averages, moments, the scale of fp16, the step and what was measured."""
         tensors: dict[str, Tensor] = {
             name: torch.tensor(getattr(fitted, name), dtype=torch.float64)
             for name in ("losses", "recent")
@@ -171,6 +203,7 @@ class State:
             "step": str(step),
             "ema_step": str(self.ema.optimization_step),
             "seconds": str(fitted.seconds),
+            "scaler": json.dumps(self.scaler.state_dict() if self.scaler else None),
         }
         with publish(path) as beside:
             save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata)
@@ -180,13 +213,19 @@ class State:
         """Restore everything; return the number of steps done."""
         with opened(path) as file:
             metadata = file.metadata()
+            moments = {}
             for number, weight in enumerate(self.weights):
                 weight.copy_(file.get_tensor(f"{number}.weight"))
                 self.ema.shadow_params[number].copy_(file.get_tensor(f"{number}.average"))
-                self.optimizer.state[weight] = {
+                moments[number] = {
                     name: file.get_tensor(f"{number}.state.{name}")
                     for name in ("step", "exp_avg", "exp_avg_sq")
                 }
+            # torch's own, which puts each moment on its weight's device
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            if self.scaler:
+                self.scaler.load_state_dict(json.loads(metadata["scaler"]))
             self.ema.optimization_step = int(metadata["ema_step"])
             fitted.losses = [(int(s), v) for s, v in file.get_tensor("losses").tolist()]
             fitted.recent = file.get_tensor("recent").tolist()

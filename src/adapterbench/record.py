@@ -134,7 +134,9 @@ class Record:
         self.facts["artifacts"].append(path.as_posix())
 
     def flush(self) -> None:
-        """Write the record, then bring the copy up to date."""
+        """Write the record, then bring the copy up to date; of several processes, one does."""
+        if not leads():
+            return
         began = time.monotonic()
         self.facts.update(self.cost())
         write_json(self.path, self.facts)  # before MLflow, which may fail
@@ -198,6 +200,11 @@ def stage_record(
     record.close("finished")
 
 
+def leads() -> bool:
+    """Whether this process writes for all that `accelerate launch` started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def placed(path: Path) -> Path:
     """Where a record goes: at `path`, or by experiment in the user's folder.
 
@@ -211,7 +218,7 @@ def placed(path: Path) -> Path:
 
 def set_aside(path: Path) -> None:
     """Keep the record of an earlier run that MLflow does not have, under its starting time."""
-    if path.exists():
+    if leads() and path.exists():
         earlier = read_json(path)
         if not complete(earlier):
             began = datetime.fromisoformat(earlier["started"])

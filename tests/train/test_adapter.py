@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import nn
 from toy_backbone import CLIP_PARAMS, FIT, VARIANT, Toy
@@ -30,7 +31,18 @@ pytestmark = pytest.mark.usefixtures("workplace")
 
 def train_params(**changes: Any) -> TrainParams:
     rates = {"drop_image": 0.1, "drop_text": 0.1, "drop_both": 0.1}
-    values = {**FIT, **rates, "steps": 5, "checkpoint_every": 2, "log_every": 2}
+    values = {
+        **FIT,
+        **rates,
+        "steps": 5,
+        "checkpoint_every": 2,
+        "log_every": 2,
+        "gradient_checkpointing": False,
+        "mixed_precision": "no",
+        "accumulate": 1,
+        "compile": False,
+        "min_snr_gamma": None,
+    }
     return TrainParams(**values | changes)
 
 
@@ -119,6 +131,24 @@ def test_a_killed_run_ends_like_an_unbroken_one(toy: Toy, stop: int) -> None:
     assert resumed.losses == unbroken.losses
     assert log.rows[0][0] == stop  # only what came after the last checkpoint is done again
     assert list(Path(".resume").iterdir()) == []
+
+
+@pytest.mark.parametrize("variant", [VARIANT, LORA, GLOBAL], ids=["decoupled", "lora", "append"])
+def test_gradient_checkpointing_runs_blocks_twice_and_changes_no_bit(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any]
+) -> None:
+    calls: list[str] = []
+    forward = ResnetBlock2D.forward
+
+    def counted(self: ResnetBlock2D, *arguments: Any) -> torch.Tensor:
+        calls.append(where)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(ResnetBlock2D, "forward", counted)
+    for where in ("plain", "checkpointed"):
+        train(toy, where, variant, gradient_checkpointing=where == "checkpointed")
+    assert weights("plain") == weights("checkpointed")
+    assert calls.count("checkpointed") > 1.5 * calls.count("plain")  # some blocks are left out
 
 
 def test_another_parameter_starts_afresh(toy: Toy) -> None:
@@ -213,7 +243,8 @@ def dropped(seed: int = 0, **rates: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Which samples lost the image, and which the text."""
     values = {"drop_image": 0.0, "drop_text": 0.0, "drop_both": 0.0, **rates}
     generator = torch.Generator().manual_seed(seed)
-    conditions = drop_conditions(EMBEDS, TEXTS, EMPTY, train_params(**values), generator)
+    draw = torch.rand(COUNT, generator=generator)
+    conditions = drop_conditions(EMBEDS, TEXTS, EMPTY, train_params(**values), draw)
     image = conditions["added_cond_kwargs"]["image_embeds"][0]
     text = conditions["encoder_hidden_states"]
     assert image.shape == (COUNT, 1, 3)

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, SchedulerMixin
 from torch import Tensor, nn
 
 from adapterbench.backbone.recipes.unet import schedule as recipe_schedule
-from adapterbench.train.loss import denoising_loss
+from adapterbench.train.loss import denoising_loss, draw_noise
 
 LATENTS = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(5))
 
@@ -50,18 +50,46 @@ def expected_loss(alphas: np.ndarray, seed: int, velocity: bool) -> float:
     return float(np.mean((0.3 * noisy - target) ** 2))
 
 
+def loss_of(
+    unet: nn.Module,
+    schedule: SchedulerMixin,
+    generator: torch.Generator,
+    conditions: dict[str, Any] | None = None,
+    gamma: float | None = None,
+) -> Tensor:
+    noise, t = draw_noise(schedule, LATENTS.shape, generator)
+    return denoising_loss(unet, schedule, LATENTS, conditions or {}, noise, t, gamma)
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_is_the_papers(prediction: str) -> None:
     generator = torch.Generator().manual_seed(9)
-    loss = denoising_loss(Fake(), stable_diffusion(prediction), LATENTS, {}, generator)
+    loss = loss_of(Fake(), stable_diffusion(prediction), generator)
     expected = expected_loss(stable_diffusion_alphas(), 9, prediction == "v_prediction")
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_min_snr_is_the_papers(prediction: str) -> None:
+    """Hang et al. 2023, section 3.4: the error in z_0 is weighed by min(SNR, gamma)."""
+    gamma, velocity = 5.0, prediction == "v_prediction"
+    schedule, unet = stable_diffusion(prediction), Fake()
+    loss = loss_of(unet, schedule, torch.Generator().manual_seed(9), gamma=gamma)
+    alphas = stable_diffusion_alphas()[unet.t.numpy()]
+    signal, spread = (np.sqrt(a)[:, None, None, None] for a in (alphas, 1 - alphas))
+    noisy, x = unet.noisy.double().numpy(), LATENTS.double().numpy()
+    predicted = signal * noisy - spread * 0.3 * noisy if velocity else (
+        (noisy - spread * 0.3 * noisy) / signal
+    )  # fmt: skip
+    errors = ((predicted - x) ** 2).mean(axis=(1, 2, 3))
+    expected = (np.minimum(alphas / (1 - alphas), gamma) * errors).mean()
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_small_backbones_schedule_ends_in_pure_noise() -> None:
     schedule = recipe_schedule()
     generator = torch.Generator().manual_seed(2)
-    loss = denoising_loss(Fake(), schedule, LATENTS, {}, generator)
+    loss = loss_of(Fake(), schedule, generator)
     alphas = schedule.alphas_cumprod.double().numpy()
     assert loss.item() == pytest.approx(expected_loss(alphas, 2, velocity=True), rel=1e-5)
     # Lin et al. 2023, algorithm 1
@@ -77,7 +105,7 @@ def test_the_unet_gets_its_conditions_and_every_timestep() -> None:
     for step in range(300):
         generator = torch.Generator().manual_seed(step)
         conditions = {"encoder_hidden_states": text}
-        denoising_loss(unet, stable_diffusion("epsilon"), LATENTS, conditions, generator)
+        loss_of(unet, stable_diffusion("epsilon"), generator, conditions)
         assert unet.conditions["encoder_hidden_states"] is text
         seen.update(unet.t.tolist())
     assert min(seen) < 10
@@ -92,6 +120,6 @@ def test_draws_come_from_the_generator_alone() -> None:
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(3)
         schedule = stable_diffusion("epsilon")
-        losses.append(denoising_loss(Fake(), schedule, LATENTS, {}, generator).item())
+        losses.append(loss_of(Fake(), schedule, generator).item())
         assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.manual_seed(seed)))
     assert losses[0] == losses[1]

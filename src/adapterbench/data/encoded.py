@@ -34,6 +34,10 @@ class Batch:
     texts: Tensor
     """A phrasing of each caption, embedded `(B, L, D)`."""
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same samples on `device`."""
+        return Batch(self.latents.to(device), self.image_embeds.to(device), self.texts.to(device))
+
 
 class EncodedSplit:
     """Random access to an encoded split; shards are memory-mapped, never read as a whole."""

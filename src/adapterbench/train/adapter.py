@@ -17,9 +17,10 @@ from adapterbench.config import TrainParams
 from adapterbench.data.encoded import EncodedSplit
 from adapterbench.files import MANIFEST, publish, remove, write_json
 from adapterbench.fit import Fitted, OnLog, batch_indices, fit
+from adapterbench.parallel import Team
 from adapterbench.record import peak_memory_mb
 from adapterbench.resume import resume_path
-from adapterbench.train.loss import denoising_loss
+from adapterbench.train.loss import denoising_loss, draw_noise
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,15 @@ def train_adapter(
     """Train the variant and write `out` (see `adapters.storage`).
 
     The same command after a kill goes on at the last checkpoint and ends with the same weights.
+    Processes that `accelerate launch` starts share each batch; one of them writes.
 
     Args:
         name: of the variant, for the progress bar and the checkpoint.
         variant: its row of `variants:`.
         encoded: folder of stage `encode`.
         backbone: folder of the frozen model.
-        on_log: called with the step and `loss`, `learning_rate`, `samples_per_second`.
+        on_log: called with the step and `loss`, `learning_rate`, `samples_per_second`, in the
+            process that leads.
 
     Raises:
         UserError: a bad variant, a missing input, or a loss that is not finite.
@@ -65,21 +68,36 @@ def train_adapter(
     facts = {"variant": variant, "train": params, "backbone": identity}
     resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
     data = EncodedSplit(encoded, "train")
-    unet = load_part(backbone, "unet").to(memory_format=torch.channels_last)
+    team = Team(params.mixed_precision, params.accumulate)
+    unet = load_part(backbone, "unet").to(team.device, memory_format=torch.channels_last)
+    if params.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if params.compile:
+        unet.compile()
     schedule = DDPMScheduler.from_config(load_part(backbone, "scheduler").config)
     torch.manual_seed(params.seed)
     adapter = build_adapter(variant, unet, data.embed_dim)
     adapter.attach(unet)
+    empty, shape = data.empty.to(team.device), data.row(0)[0].shape
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    def loss(step: int, generator: torch.Generator, part: slice) -> Tensor:
         index = batch_indices(len(data), params.batch_size, params.seed, step)
-        batch = data.gather(index, torch.rand(len(index), generator=generator))
-        conditions = drop_conditions(batch.image_embeds, batch.texts, data.empty, params, generator)
-        return denoising_loss(unet, schedule, batch.latents, conditions, generator)
+        phrasing = torch.rand(len(index), generator=generator)
+        drop = torch.rand(len(index), generator=generator)
+        noise, t = draw_noise(schedule, (len(index), *shape), generator)
+        batch = data.gather(index[part], phrasing[part]).to(team.device)
+        conditions = drop_conditions(
+            batch.image_embeds, batch.texts, empty, params, drop[part].to(team.device)
+        )
+        return denoising_loss(
+            unet, schedule, batch.latents, conditions, noise[part], t[part], params.min_snr_gamma
+        )
 
-    fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name)
-    save_adapter(adapter, out, variant, {"digest": identity})
-    remove(resume)
+    fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, team)
+    if team.leads:
+        save_adapter(adapter, out, variant, {"digest": identity})
+        remove(resume)
+    team.accelerator.wait_for_everyone()
     return Trained(costs(adapter.count, fitted, params, out), fitted.losses)
 
 
@@ -88,7 +106,7 @@ def drop_conditions(
     texts: Tensor,
     empty: Tensor,
     params: TrainParams,
-    generator: torch.Generator,
+    draw: Tensor,
 ) -> dict[str, Any]:
     """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
 
@@ -98,8 +116,8 @@ def drop_conditions(
         image_embeds: `(B, c)`.
         texts: embedded captions `(B, L, D)`.
         empty: the embedded empty caption `(L, D)`.
+        draw: what is dropped, by number in [0, 1) `(B,)`.
     """
-    draw = torch.rand(len(texts), generator=generator)
     image_only, text_only = params.drop_image, params.drop_image + params.drop_text
     both = (draw >= text_only) & (draw < text_only + params.drop_both)
     no_image = (draw < image_only) | both

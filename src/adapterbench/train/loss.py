@@ -1,11 +1,22 @@
-"""The denoising loss: pure, every draw from the generator it is given."""
+"""The denoising loss, pure: what it draws is given."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import SchedulerMixin
+from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
+
+
+def draw_noise(
+    schedule: SchedulerMixin, shape: Sequence[int], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Noise of `shape`, `(B, C, h, w)`, and timesteps `(B,)`, on the CPU."""
+    noise = torch.randn(*shape, generator=generator)
+    limit = schedule.config.num_train_timesteps
+    return noise, torch.randint(0, limit, (len(noise),), generator=generator)
 
 
 def denoising_loss(
@@ -13,23 +24,30 @@ def denoising_loss(
     schedule: SchedulerMixin,
     latents: Tensor,
     conditions: dict[str, Any],
-    generator: torch.Generator,
+    noise: Tensor,
+    t: Tensor,
+    min_snr_gamma: float | None = None,
 ) -> Tensor:
     """Mean square error of `unet(z_t, t, conditions)`.
 
     Args:
         latents: clean scaled latents `(B, C, h, w)`.
         conditions: keyword arguments of the UNet: text, image prompt.
-        generator: source of the noise and of the timesteps.
+        noise: as `latents`, on any device.
+        t: timesteps `(B,)`, on any device.
+        min_snr_gamma: weighs each sample's error in z_0 by `min(SNR(t), gamma)` (Hang et al.
+            2023); `None` weighs the errors of the target alike.
 
     The target is the noise or the velocity, as the schedule's `prediction_type` says.
     """
-    device, dtype = latents.device, latents.dtype
-    noise = torch.randn(latents.shape, generator=generator).to(device, dtype)
-    limit = schedule.config.num_train_timesteps
-    t = torch.randint(0, limit, (len(latents),), generator=generator).to(device)
+    noise, t = noise.to(latents.device, latents.dtype), t.to(latents.device)
     noisy = schedule.add_noise(latents, noise, t)
     prediction = unet(noisy, t, **conditions).sample.float()
     by_velocity = schedule.config.prediction_type == "v_prediction"
     target = (schedule.get_velocity(latents, noise, t) if by_velocity else noise).float()
-    return F.mse_loss(prediction, target)
+    if min_snr_gamma is None:
+        return F.mse_loss(prediction, target)
+    snr = compute_snr(schedule, t)
+    # an error e of the noise is e^2 / SNR in z_0, one of the velocity e^2 / (SNR + 1)
+    weight = snr.clamp(max=min_snr_gamma) / (snr + 1 if by_velocity else snr)
+    return (weight * (prediction - target).square().flatten(1).mean(1)).mean()

@@ -78,7 +78,7 @@ def train(
     contrast = ClipLoss()
     phrasings = [tokenize(list(texts), tokenizer) for texts in pictures.captions]
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(pictures), params.batch_size, params.seed, step)
         x = shifted(pictures.pixels[index], params.max_shift, generator)
         draw = torch.rand(len(index), generator=generator)

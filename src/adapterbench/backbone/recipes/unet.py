@@ -19,7 +19,7 @@ from adapterbench.backbone.recipes.clip import text_model, tokenize
 from adapterbench.backbone.recipes.pictures import Pictures, to_signed
 from adapterbench.config import FitParams
 from adapterbench.fit import Fitted, OnLog, batch_indices, fit
-from adapterbench.train.loss import denoising_loss
+from adapterbench.train.loss import denoising_loss, draw_noise
 
 
 class UnetParams(FitParams):
@@ -109,19 +109,15 @@ def train(
     unet = build(params, data.latents, data.texts.shape[-1]).to(memory_format=torch.channels_last)
     noise_schedule = schedule()
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(data.latents), params.batch_size, params.seed, step)
         draw = torch.rand(len(index), generator=generator) * data.texts.shape[1]
         text = data.texts[index, draw.long()]
         dropped = torch.rand(len(index), generator=generator) < params.drop_text
         text = torch.where(dropped[:, None, None], data.empty, text)
-        return denoising_loss(
-            unet,
-            noise_schedule,
-            data.latents[index],
-            {"encoder_hidden_states": text},
-            generator,
-        )
+        latents, conditions = data.latents[index], {"encoder_hidden_states": text}
+        noise, t = draw_noise(noise_schedule, latents.shape, generator)
+        return denoising_loss(unet, noise_schedule, latents, conditions, noise, t)
 
     fitted = fit(list(unet.parameters()), loss, params, resume, on_log, "unet")
     return unet.eval(), fitted

@@ -59,7 +59,7 @@ def train(
     torch.manual_seed(params.seed)
     vae = build(params, pictures.pixels.shape[-1]).to(memory_format=torch.channels_last)
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(pictures), params.batch_size, params.seed, step)
         x = to_signed(mirrored(pictures.pixels[index], 0.5, generator))
         return reconstruction_loss(vae, x.to(memory_format=torch.channels_last), generator)
