@@ -70,7 +70,7 @@ TRAIN = TrainParams(
     min_snr_gamma=None,
 )  # fmt: skip
 SAMPLE = SampleParams(
-    items=1, images_per_item=1, steps=2, guidance_scale=3, scale=1, batch_size=1, seed=0
+    items=2, images_per_item=1, steps=2, guidance_scale=3, scale=1, batch_size=1, seed=0
 )
 
 
