@@ -25,7 +25,7 @@ SRC = ROOT / "src"
 SHARED = {"config", "errors", "files", "fit", "record", "registry", "resume", "stage", "tracking"}
 PARTS = {"adapters", "backbone", "data"}
 STEPS = {"encode", "report", "sample", "score", "train"}
-TOP = {"__main__", "cli"}
+TOP = {"__main__", "cli", "library"}
 
 INERT = {
     "adapterbench.config": "parses sections that are params of the stage",
