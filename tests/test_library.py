@@ -48,7 +48,7 @@ def of_kind(kind: type[DiffusionPipeline], folder: Path) -> Any:
         )
     pipe = kind.from_pretrained(folder, safety_checker=None, **parts)
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe.to(torch.float32)
 
 
 def pictures(pipe: Any, inputs: dict[str, Any], prompt: Any = "a red ring") -> torch.Tensor:
@@ -89,10 +89,10 @@ def image_prompt(pipe: Any, toy: "Toy") -> ImagePrompt:
 def test_a_picture_is_its_embedding(pipe: Any, image_prompt: ImagePrompt, toy: "Toy") -> None:
     embedding = image_prompt.encode(REFERENCE)[0]
     expected = pictures(pipe, image_prompt(REFERENCE))
-    for same in ([REFERENCE], embedding, embedding[None], embedding[None, None]):
+    for same in ([REFERENCE], embedding, embedding[None]):
         assert torch.equal(expected, pictures(pipe, image_prompt(same)))
     glass = REFERENCE.convert("RGBA")
-    glass.putdata([(*c, 0 if c == (255, 255, 255) else 255) for c in REFERENCE.getdata()])
+    glass.putalpha(REFERENCE.convert("L").point(lambda grey: 0 if grey == 255 else 255))
     assert torch.equal(image_prompt.encode(glass)[0], embedding)
     # the embedding that the stages train with
     encoded = EncodedSplit(toy.encoded, "validation")
@@ -115,9 +115,8 @@ def test_without_guidance_and_for_a_batch(pipe: Any, image_prompt: ImagePrompt) 
     assert pictures(pipe, image_prompt(REFERENCE, guidance_scale=1.0)).shape[0] == 1
     several = {**image_prompt(REFERENCE), "num_images_per_prompt": 2}
     assert pictures(pipe, several).shape[0] == 2
-    each = image_prompt.encode([REFERENCE, OTHER])[:, None]
-    both = pictures(pipe, image_prompt(each), ["", ""])
-    assert both.shape[0] == 2
+    texts = pictures(pipe, image_prompt(REFERENCE), ["", "a red ring"])
+    assert texts.shape[0] == 2
 
 
 def test_it_goes_where_the_pipeline_goes(pipe: Any, image_prompt: ImagePrompt) -> None:
@@ -136,8 +135,8 @@ def test_misuse_is_explained_in_one_line(pipe: Any, toy: "Toy", tmp_path: Path) 
     for bad in ([], ["a.png"], [torch.zeros(24)]):
         with pytest.raises(UserError, match="a PIL image, a list of them, or an embedding"):
             image_prompt(bad)
-    for shape in ((5,), (), (1, 1, 1, 24)):
-        with pytest.raises(UserError, match=r"takes \(24,\), \(n, 24\)"):
+    for shape in ((5,), (), (2, 1, 24)):
+        with pytest.raises(UserError, match=r"takes \(24,\) or \(n, 24\)"):
             image_prompt(torch.zeros(shape))
     image_prompt.detach()
     with pytest.raises(UserError, match="not attached"):

@@ -86,8 +86,8 @@ class ImagePrompt:
         """What to pass to the pipeline's next call: `pipe("a text", **image_prompt(picture))`.
 
         Args:
-            images: a picture, several that count together, or their embeddings: `(c,)`, `(n, c)`
-                for n prompts, or `(B, n, c)` for a batch of B texts with n prompts each.
+            images: a picture, several that count together, or their embeddings `(c,)` or
+                `(n, c)`; all texts of a batch get the same, as diffusers' pipelines have it.
             scale: lambda, from this call on, of all layers, or by the layer's path in the UNet
                 (`list(image_prompt.adapter.layers)`; layers left out get 0).
             guidance_scale: classifier-free guidance weight, handed on to the pipeline; it decides
@@ -105,19 +105,19 @@ class ImagePrompt:
         return {"ip_adapter_image_embeds": [embeds], "guidance_scale": guidance_scale}
 
     def embeds(self, images: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
-        """Image embeddings `(B, n, c)` in the UNet's dtype and on its device.
+        """Image embeddings `(1, n, c)` in the UNet's dtype and on its device.
 
         Raises:
             UserError: see `__call__`.
         """
         found = images if isinstance(images, Tensor) else self.encode(images)
         width = self.adapter.embed_dim
-        if not 1 <= found.ndim <= 3 or found.shape[-1] != width:
+        if found.ndim not in (1, 2) or found.shape[-1] != width:
             raise UserError(
-                f"image embeddings have shape {tuple(found.shape)}, this adapter takes ({width},), "
-                f"(n, {width}) or (B, n, {width}): use the image encoder it was trained with"
+                f"image embeddings have shape {tuple(found.shape)}, this adapter takes ({width},) "
+                f"or (n, {width}): use the image encoder it was trained with"
             )
-        return found[(None,) * (3 - found.ndim)].to(self.unet.device, self.unet.dtype)
+        return found.view(1, -1, width).to(self.unet.device, self.unet.dtype)
 
     def encode(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
         """Embeddings `(n, c)` of pictures, transparent parts on white.
