@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -54,10 +55,8 @@ def test_diffusers_makes_the_same_pictures(cli: Cli, toy: "Toy", pipe: Any) -> N
     pipe.load_ip_adapter("it", subfolder="", weight_name="ip_adapter.safetensors")
     pipe.set_ip_adapter_scale(0.8)
     theirs = pictures(pipe, ip_adapter_image_embeds=embeds)
-    print("embedding", float((theirs - ours).abs().max()))
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
     theirs = pictures(pipe, ip_adapter_image=REFERENCE)  # another encoder's rounding, guided
-    print("picture", float((theirs - ours).abs().max()))
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
     assert (ours - base).abs().max() > 1e-3
 
@@ -80,7 +79,7 @@ def test_one_file_for_other_programs_and_back(
     costs = read_json(Path("metrics/train/outside.json"))
     assert costs["train_seconds"] is None
     assert costs["trainable_params"] > 0
-    assert Path("metrics/train/outside.csv").exists()
+    assert pd.read_csv("metrics/train/outside.csv").dtypes["loss"] == float
 
 
 @pytest.fixture
@@ -135,3 +134,18 @@ def test_the_example(cli: Cli, toy: "Toy", workplace: Path) -> None:
     subprocess.run([sys.executable, script, *map(str, arguments)], check=True)
     with Image.open(workplace / "out.png") as image:
         assert image.size == (SIDE, SIDE)
+
+
+def test_nothing_is_overwritten(cli: Cli, toy: "Toy", workplace: Path) -> None:
+    def refused(message: str, *arguments: object) -> None:
+        result = cli(*arguments, "--backbone", toy.backbone)
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+    (workplace / "models/mine").mkdir(parents=True)
+    refused("is there already", "export", toy.adapter, workplace)
+    refused("is there already", "adopt", "it.bin", "mine")
+    refused("names no row", "adopt", "it.bin", "../mine")
+    refused("it.bin is missing", "adopt", "it.bin", "other")
+    assert [path.name for path in workplace.iterdir()] == ["models"]

@@ -60,8 +60,8 @@ def check_peft(variant: Mapping[str, Any]) -> None:
     """
     if variant["attention"] != "lora":
         raise UserError(
-            f"an adapter with attention {variant['attention']!r} has no LoRA for PEFT: export it "
-            "as `diffusers`, or use `from adapterbench import load_adapter`"
+            f"an adapter with attention {variant['attention']!r} has no LoRA for PEFT: choose "
+            "another --format, or use `from adapterbench import load_adapter`"
         )
 
 
@@ -230,7 +230,6 @@ def unlike_standard(weights: Mapping[str, Tensor]) -> str | None:
         return '"plus" (its resampler reads patch features)'
     if any("_lora." in name for name in weights):
         return "FaceID (its weights hold a LoRA)"
-    standard = ("image_proj.proj.weight", "image_proj.norm.weight")
-    if any(name not in weights or weights[name].ndim == 0 for name in standard):
-        return "with a projection that is not one linear layer and a norm"
-    return None
+    dims = {"image_proj.proj.weight": 2, "image_proj.norm.weight": 1}
+    found = {name: weights[name].ndim for name in dims if name in weights and weights[name].numel()}
+    return None if found == dims else "with a projection that is not one linear layer and a norm"

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
-from torchvision.transforms import Normalize
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from adapterbench.backbone.load import Clip
@@ -24,8 +23,9 @@ def save_vision(clip: Clip, folder: Path) -> None:
     Raises:
         UserError: the image tower is of another kind.
     """
-    vision_model(clip.model.visual).save_pretrained(folder)
-    processor(clip).save_pretrained(folder)
+    visual = clip.model.visual
+    vision_model(visual).save_pretrained(folder)
+    processor(visual).save_pretrained(folder)
 
 
 def vision_model(visual: nn.Module) -> CLIPVisionModelWithProjection:
@@ -34,8 +34,11 @@ def vision_model(visual: nn.Module) -> CLIPVisionModelWithProjection:
     Raises:
         UserError: it is no plain vision transformer.
     """
-    if not isinstance(visual, VisionTransformer):
-        raise UserError(f"an image encoder of kind {type(visual).__name__} is not in transformers")
+    if not isinstance(visual, VisionTransformer) or visual.pool_type != "tok":
+        raise UserError(
+            f"this image encoder ({type(visual).__name__}) has no counterpart in transformers: "
+            "choose --format ip-adapter"
+        )
     blocks = visual.transformer.resblocks
     inner = blocks[0].mlp
     config = CLIPVisionConfig(
@@ -87,13 +90,12 @@ def named(name: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.{kind}": weight for kind, weight in module.named_parameters()}
 
 
-def processor(clip: Clip) -> CLIPImageProcessor:
-    """Resize (bicubic), crop the centre, normalise: open_clip's own transform."""
-    (normalise,) = (t for t in clip.preprocess.transforms if isinstance(t, Normalize))  # type: ignore[attr-defined]
-    side = clip.model.visual.image_size[0]
+def processor(visual: VisionTransformer) -> CLIPImageProcessor:
+    """Scale the shorter side, crop the centre, normalise: the transform of open_clip's CLIPs."""
+    side = visual.image_size[0]
     return CLIPImageProcessor(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
-        image_mean=list(normalise.mean),
-        image_std=list(normalise.std),
+        image_mean=list(visual.image_mean),
+        image_std=list(visual.image_std),
     )

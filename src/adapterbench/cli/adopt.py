@@ -8,7 +8,12 @@ import yaml
 from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
+from adapterbench.cli.options import free
+from adapterbench.errors import UserError
 from adapterbench.files import publish, sha256, write_json
+
+UNKNOWN = ("loss", "steps", "train_seconds", "images_per_second", "peak_memory_mb")
+"""What a training notes of itself."""
 
 
 def adopt(
@@ -19,22 +24,26 @@ def adopt(
     """Bring an IP-Adapter that was trained elsewhere, to be sampled and scored with the others.
 
     Writes models/NAME and metrics/train/NAME.json, whose costs are unknown, and prints the row
-    for `variants:`. A `.bin` is read as weights alone: no code in it runs.
+    for `variants:` and the command that tells DVC. A `.bin` is read as weights alone: no code in
+    it runs. The pictures must be encoded with the CLIP that the adapter was trained with
+    (`encode.image_encoder`).
     """
-    # seconds to import, so not for `--help`
+    if not name.isidentifier():
+        raise UserError(f"{name!r} names no row: use letters, digits and underscores")
+    folder = free(Path("models") / name)
+    # seconds to import, so not for `--help` or a slip
     from adapterbench.adapters.exchange import from_ip_adapter
     from adapterbench.adapters.storage import WEIGHTS, save_adapter
     from adapterbench.backbone.load import load_part
 
     variant, adapter = from_ip_adapter(checkpoint, load_part(backbone, "unet"))
-    folder, metrics = Path("models") / name, Path("metrics/train") / name
     origin = {"checkpoint": checkpoint.name, "sha256": sha256(checkpoint)}
     save_adapter(adapter, folder, variant, origin)
     size = (folder / WEIGHTS).stat().st_size
-    unknown = ("loss", "steps", "train_seconds", "images_per_second", "peak_memory_mb")
     known = {"trainable_params": adapter.count, "checkpoint_mb": round(size / 2**20, 3)}
-    write_json(metrics.with_name(f"{name}.json"), {**dict.fromkeys(unknown), **known})
-    with publish(metrics.with_name(f"{name}.csv")) as beside:
-        beside.write_text("step,loss\n")
+    metrics = Path("metrics/train")
+    write_json(metrics / f"{name}.json", {**dict.fromkeys(UNKNOWN), **known})
+    with publish(metrics / f"{name}.csv") as beside:
+        beside.write_text("step,loss\n0,\n")
     row = yaml.safe_dump({name: variant}, sort_keys=False)
     typer.echo(f"{row}# under variants:, then: dvc commit --force train@{name} && dvc repro")

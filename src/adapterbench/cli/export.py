@@ -8,6 +8,7 @@ import typer
 from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
+from adapterbench.cli.options import free
 from adapterbench.files import publish
 
 CHECKPOINT = "ip_adapter.safetensors"
@@ -15,9 +16,10 @@ CHECKPOINT = "ip_adapter.safetensors"
 IMAGE_ENCODER = "image_encoder"
 """Folder of the image encoder, in a backbone as open_clip has it, exported as diffusers looks."""
 
-LORA_IN_PART = (
-    "keys and values carry their LoRA; queries and outputs of the image branch are the base "
-    "model's, as no stock loader has others: pictures differ from those of this project"
+EXACT = "exact: stock loaders make the same pictures from the same noise"
+IN_PART = (
+    "in part: keys and values carry their LoRA; queries and outputs of the image branch are the "
+    "base model's, as no stock loader has others: pictures differ from those of this project"
 )
 
 
@@ -31,7 +33,7 @@ class Format(StrEnum):
 
 def export(
     model: Annotated[Path, Argument(help="Folder of a trained adapter: models/<variant>.")],
-    out: Annotated[Path, Argument(help="What to write; replaced if it is there.")],
+    out: Annotated[Path, Argument(help="What to write; must not be there yet.")],
     format: Annotated[Format, Option(help="Who is to read it.")] = Format.DIFFUSERS,
     backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
 ) -> None:
@@ -49,6 +51,7 @@ def export(
     from adapterbench.adapters import exchange, storage
     from adapterbench.backbone.load import load_part
 
+    free(out)
     variant = storage.load_config(model).variant
     check = exchange.check_peft if format is Format.PEFT else exchange.check_ip_adapter
     check(variant)
@@ -66,13 +69,13 @@ def export(
             beside.mkdir()
             exchange.save_ip_adapter(weights, beside / CHECKPOINT)
             save_image_encoder(backbone / IMAGE_ENCODER, beside / IMAGE_ENCODER)
-    typer.echo(f"{out}: {'exact' if variant['attention'] == 'decoupled' else LORA_IN_PART}")
+    typer.echo(f"{out}: {EXACT if variant['attention'] == 'decoupled' else IN_PART}")
 
 
 def save_image_encoder(source: Path, out: Path) -> None:
     """Convert the backbone's image encoder, if it has one."""
-    if source.is_dir():
-        from adapterbench.backbone.load import load_clip
-        from adapterbench.backbone.vision import save_vision
+    from adapterbench.backbone.load import load_clip
+    from adapterbench.backbone.vision import save_vision
 
+    if source.is_dir():
         save_vision(load_clip(f"local-dir:{source}", None), out)
