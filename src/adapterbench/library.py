@@ -1,6 +1,6 @@
 """A trained adapter on any Stable Diffusion pipeline of diffusers, in three lines.
 
-    pipe = StableDiffusionPipeline.from_pretrained("data/backbone", safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained("data/backbone").to(torch.float32)
     image_prompt = load_adapter(pipe, "models/ip_adapter")
     pipe("a red hat", **image_prompt(picture, scale=0.8)).images[0].save("out.png")
 

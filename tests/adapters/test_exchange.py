@@ -72,10 +72,9 @@ def test_of_lora_keys_and_values_go_along(unet: UNet2DConditionModel, tmp_path: 
         for name in ("to_q", "to_out"):
             getattr(branch, name).lora_B["default"].weight.zero_()
     torch.testing.assert_close(exported, ours(adapter, unet), atol=4e-6, rtol=0)
-    # of the image prompt's effect on these random weights, as much is another
+    # measured: 41 % of what the image prompt changes at these random weights is another change
     difference = float((whole - exported).norm() / (whole - base).norm())
-    print(f"LoRA of Q and O left out: {difference:.1%} of the image prompt's effect")
-    assert 0.01 < difference < 1
+    assert 0.3 < difference < 0.5
 
 
 @torch.no_grad()
