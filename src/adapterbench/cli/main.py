@@ -1,11 +1,15 @@
 """The program: its commands, a file each."""
 
+from adapterbench.cli.adopt import adopt
+from adapterbench.cli.export import export
 from adapterbench.cli.plan import plan
 from adapterbench.cli.variants import variants
 from adapterbench.stage import run
 
-HELP = "What a comparison of adapters holds and costs, before anything runs; no weight is read."
-COMMANDS = (variants, plan)
+HELP = (
+    "What a comparison of adapters holds and costs before it runs; adapters out of it and into it."
+)
+COMMANDS = (variants, plan, export, adopt)
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
-"""The options that commands share."""
+"""The options that commands share, and how they treat files."""
 
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
+
+from adapterbench.errors import UserError
 
 Params = Annotated[
     Path | None,
@@ -18,3 +20,14 @@ Backbone = Annotated[
     ),
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON: plain numbers, no rounding.")]
+
+
+def free(path: Path) -> Path:
+    """The path, where nothing stands: a command overwrites nobody's files.
+
+    Raises:
+        UserError: something is there.
+    """
+    if path.exists():
+        raise UserError(f"{path} is there already: choose another name, or remove it")
+    return path

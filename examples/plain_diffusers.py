@@ -1,0 +1,19 @@
+"""A trained adapter with diffusers alone, after `adapterbench export models/ip_adapter exported`.
+
+python examples/plain_diffusers.py data/backbone exported reference.png out.png
+"""
+
+import sys
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from transformers import CLIPImageProcessor
+
+backbone, exported, reference, out = sys.argv[1:]
+pipe = StableDiffusionPipeline.from_pretrained(backbone, safety_checker=None).to(torch.float32)
+pipe.feature_extractor = CLIPImageProcessor.from_pretrained(f"{exported}/image_encoder")
+pipe.load_ip_adapter(exported, subfolder="", weight_name="ip_adapter.safetensors")
+picture = Image.open(reference).convert("RGB")
+image = pipe("", ip_adapter_image=picture, num_inference_steps=20, guidance_scale=3.0).images[0]
+image.save(out)

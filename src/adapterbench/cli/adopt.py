@@ -1,0 +1,49 @@
+"""`adapterbench adopt`: an outside IP-Adapter as a row of the comparison."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from typer import Argument, Option
+
+from adapterbench.cli.architecture import FETCHED
+from adapterbench.cli.options import free
+from adapterbench.errors import UserError
+from adapterbench.files import publish, sha256, write_json
+
+UNKNOWN = ("loss", "steps", "train_seconds", "images_per_second", "peak_memory_mb")
+"""What a training notes of itself."""
+
+
+def adopt(
+    checkpoint: Annotated[Path, Argument(help="An IP-Adapter: .safetensors or .bin.")],
+    name: Annotated[str, Argument(help="Name of the row, and of the folder in models/.")],
+    backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
+) -> None:
+    """Bring an IP-Adapter that was trained elsewhere, to be sampled and scored with the others.
+
+    Writes models/NAME and metrics/train/NAME.json, whose costs are unknown, and prints the row
+    for `variants:` and the command that tells DVC. A `.bin` is read as weights alone: no code in
+    it runs. The pictures must be encoded with the CLIP that the adapter was trained with
+    (`encode.image_encoder`).
+    """
+    if not name.isidentifier():
+        raise UserError(f"{name!r} names no row: use letters, digits and underscores")
+    folder = free(Path("models") / name)
+    # seconds to import, so not for `--help` or a slip
+    from adapterbench.adapters.exchange import from_ip_adapter
+    from adapterbench.adapters.storage import WEIGHTS, save_adapter
+    from adapterbench.backbone.load import load_part
+
+    variant, adapter = from_ip_adapter(checkpoint, load_part(backbone, "unet"))
+    origin = {"checkpoint": checkpoint.name, "sha256": sha256(checkpoint)}
+    save_adapter(adapter, folder, variant, origin)
+    size = (folder / WEIGHTS).stat().st_size
+    known = {"trainable_params": adapter.count, "checkpoint_mb": round(size / 2**20, 3)}
+    metrics = Path("metrics/train")
+    write_json(metrics / f"{name}.json", {**dict.fromkeys(UNKNOWN), **known})
+    with publish(metrics / f"{name}.csv") as beside:
+        beside.write_text("step,loss\n0,\n")
+    row = yaml.safe_dump({name: variant}, sort_keys=False)
+    typer.echo(f"{row}# under variants:, then: dvc commit --force train@{name} && dvc repro")

@@ -1,0 +1,81 @@
+"""`adapterbench export`: a trained adapter as a file that other programs take."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from adapterbench.cli.architecture import FETCHED
+from adapterbench.cli.options import free
+from adapterbench.files import publish
+
+CHECKPOINT = "ip_adapter.safetensors"
+"""Name of the adapter in a folder for diffusers."""
+IMAGE_ENCODER = "image_encoder"
+"""Folder of the image encoder, in a backbone as open_clip has it, exported as diffusers looks."""
+
+EXACT = "exact: stock loaders make the same pictures from the same noise"
+IN_PART = (
+    "in part: keys and values carry their LoRA; queries and outputs of the image branch are the "
+    "base model's, as no stock loader has others: pictures differ from those of this project"
+)
+
+
+class Format(StrEnum):
+    """Who is to read the adapter."""
+
+    DIFFUSERS = "diffusers"
+    IP_ADAPTER = "ip-adapter"
+    PEFT = "peft"
+
+
+def export(
+    model: Annotated[Path, Argument(help="Folder of a trained adapter: models/<variant>.")],
+    out: Annotated[Path, Argument(help="What to write; must not be there yet.")],
+    format: Annotated[Format, Option(help="Who is to read it.")] = Format.DIFFUSERS,
+    backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
+) -> None:
+    """Write a trained adapter in a format of others.
+
+    `diffusers`: a folder for `pipe.load_ip_adapter(OUT, subfolder="",
+    weight_name="ip_adapter.safetensors")`, with the image encoder where the backbone has one.
+    `ip-adapter`: one file in the original repository's layout, OUT.safetensors or OUT.bin, as
+    ComfyUI and A1111 take it. `peft`: the LoRA alone, a folder for `PeftModel.from_pretrained`.
+
+    The first two hold `ip_adapter` whole and `ip_adapter_lora` in part, as it says then. Other
+    variants have no stock loader: `from adapterbench import load_adapter` takes them all.
+    """
+    # seconds to import, so not for `--help`
+    from adapterbench.adapters import exchange, storage
+    from adapterbench.backbone.load import load_part
+
+    free(out)
+    variant = storage.load_config(model).variant
+    check = exchange.check_peft if format is Format.PEFT else exchange.check_ip_adapter
+    check(variant)
+    unet = load_part(backbone, "unet")
+    adapter = storage.load_adapter(model, unet)
+    if format is Format.PEFT:
+        exchange.save_peft(adapter, variant, out)
+        typer.echo(f"{out}: the LoRA alone, without the projection; loaded, it acts on text, too")
+        return
+    weights = exchange.to_ip_adapter(adapter, unet)
+    if format is Format.IP_ADAPTER:
+        exchange.save_ip_adapter(weights, out)
+    else:
+        with publish(out) as beside:
+            beside.mkdir()
+            exchange.save_ip_adapter(weights, beside / CHECKPOINT)
+            save_image_encoder(backbone / IMAGE_ENCODER, beside / IMAGE_ENCODER)
+    typer.echo(f"{out}: {EXACT if variant['attention'] == 'decoupled' else IN_PART}")
+
+
+def save_image_encoder(source: Path, out: Path) -> None:
+    """Convert the backbone's image encoder, if it has one."""
+    from adapterbench.backbone.load import load_clip
+    from adapterbench.backbone.vision import save_vision
+
+    if source.is_dir():
+        save_vision(load_clip(f"local-dir:{source}", None), out)

@@ -1,0 +1,160 @@
+"""A trained adapter on any Stable Diffusion pipeline of diffusers, in three lines.
+
+    pipe = StableDiffusionPipeline.from_pretrained("data/backbone").to(torch.float32)
+    image_prompt = load_adapter(pipe, "models/ip_adapter")
+    pipe("a red hat", **image_prompt(picture, scale=0.8)).images[0].save("out.png")
+
+Image to image, inpainting and ControlNet take it likewise: the adapter sits in the UNet, behind
+diffusers' own channel for image prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+
+from adapterbench.adapters import storage
+from adapterbench.adapters.base import Adapter
+from adapterbench.backbone.load import Clip, load_clip
+from adapterbench.errors import UserError
+
+ENCODER = "image_encoder"
+"""Folder of a backbone with the open_clip model that its adapters were trained with."""
+
+
+def load_adapter(
+    pipeline: DiffusionPipeline,
+    folder: Path | str,
+    image_encoder: str | None = None,
+    pretrained: str | None = None,
+) -> "ImagePrompt":
+    """Attach a trained adapter to a pipeline, until `ImagePrompt.detach`.
+
+    Args:
+        pipeline: any with a Stable Diffusion UNet; it is not subclassed, only its UNet changes.
+        folder: of the adapter, such as `models/ip_adapter`.
+        image_encoder: open_clip name of the model that the adapter was trained with, such as
+            `ViT-B-32` or `local-dir:PATH`, loaded with the first picture; left out, the
+            `image_encoder/` beside the pipeline's own parts. Embeddings need none.
+        pretrained: open_clip weights tag, such as `openai`; None for a `local-dir:` model.
+
+    Raises:
+        UserError: the pipeline has no such UNet or already an adapter, or the adapter is missing,
+            damaged or of another architecture.
+    """
+    unet = getattr(pipeline, "unet", None)
+    if not isinstance(unet, UNet2DConditionModel):
+        raise UserError(
+            f"{type(pipeline).__name__} has no Stable Diffusion UNet: use another pipeline"
+        )
+    adapter = storage.load_adapter(Path(folder), unet).requires_grad_(False)
+    adapter.attach(unet)
+    return ImagePrompt(adapter, unet, image_encoder or beside(pipeline), pretrained)
+
+
+def beside(pipeline: DiffusionPipeline) -> str | None:
+    """open_clip's name of the image encoder in the folder that a pipeline was loaded from."""
+    folder = Path(pipeline.config.get("_name_or_path") or "") / ENCODER
+    return f"local-dir:{folder}" if (folder / "open_clip_config.json").is_file() else None
+
+
+class ImagePrompt:
+    """An attached adapter; called with pictures, it gives a pipeline's arguments for them."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        unet: UNet2DConditionModel,
+        image_encoder: str | None,
+        pretrained: str | None,
+    ) -> None:
+        self.adapter = adapter
+        self.unet = unet
+        self.image_encoder, self.pretrained = image_encoder, pretrained
+
+    def __call__(
+        self,
+        images: Image.Image | Sequence[Image.Image] | Tensor,
+        scale: float | Mapping[str, float] = 1.0,
+        guidance_scale: float = 7.5,
+    ) -> dict[str, Any]:
+        """What to pass to the pipeline's next call: `pipe("a text", **image_prompt(picture))`.
+
+        Args:
+            images: a picture, several that count together, or their embeddings `(c,)` or
+                `(n, c)`; all texts of a batch get the same, as diffusers' pipelines have it.
+            scale: lambda, from this call on, of all layers, or by the layer's path in the UNet
+                (`list(image_prompt.adapter.layers)`; layers left out get 0).
+            guidance_scale: classifier-free guidance weight, handed on to the pipeline; it decides
+                whether an unconditional half (a zero embedding) goes with the prompt.
+
+        Raises:
+            UserError: there is no picture or no encoder, an embedding of another width, or a
+                layer that does not exist.
+        """
+        embeds = self.embeds(images)
+        self.adapter.scale = scale
+        # as `pipeline.do_classifier_free_guidance` decides
+        if guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None:
+            embeds = torch.cat([torch.zeros_like(embeds), embeds])
+        return {"ip_adapter_image_embeds": [embeds], "guidance_scale": guidance_scale}
+
+    def embeds(self, images: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
+        """Image embeddings `(1, n, c)` in the UNet's dtype and on its device.
+
+        Raises:
+            UserError: see `__call__`.
+        """
+        found = images if isinstance(images, Tensor) else self.encode(images)
+        width = self.adapter.embed_dim
+        if found.ndim not in (1, 2) or found.shape[-1] != width:
+            raise UserError(
+                f"image embeddings have shape {tuple(found.shape)}, this adapter takes ({width},) "
+                f"or (n, {width}): use the image encoder it was trained with"
+            )
+        return found.view(1, -1, width).to(self.unet.device, self.unet.dtype)
+
+    def encode(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
+        """Embeddings `(n, c)` of pictures, transparent parts on white.
+
+        Raises:
+            UserError: there is none, or they are not PIL images.
+        """
+        pictures = [images] if isinstance(images, Image.Image) else list(images)
+        if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
+            raise UserError("an image prompt is a PIL image, a list of them, or an embedding")
+        return self.clip.image_embeds([on_white(picture) for picture in pictures])
+
+    @cached_property
+    def clip(self) -> Clip:
+        """The image encoder.
+
+        Raises:
+            UserError: it is not known or cannot be loaded.
+        """
+        if self.image_encoder is None:
+            raise UserError(
+                "which image encoder was the adapter trained with? Name it: "
+                "load_adapter(pipe, folder, image_encoder='ViT-B-32', pretrained='openai')"
+            )
+        return load_clip(self.image_encoder, self.pretrained)
+
+    def detach(self) -> None:
+        """Give the pipeline back as it was, to the last bit.
+
+        Raises:
+            UserError: it is detached already.
+        """
+        self.adapter.detach(self.unet)
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """A picture as RGB; the adapters were trained on white backgrounds (`data.image.decode`)."""
+    rgba = picture.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")

@@ -1,0 +1,151 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from toy_backbone import CLIP_PARAMS, SIDE, picture
+from transformers import CLIPImageProcessor
+
+from adapterbench import load_adapter
+from adapterbench.adapters.build import build_adapter
+from adapterbench.adapters.storage import load_config, save_adapter
+from adapterbench.backbone.load import load_part
+from adapterbench.files import read_json
+
+from .conftest import ROOT, Cli
+
+if TYPE_CHECKING:
+    from toy_backbone import Toy
+
+REFERENCE = picture("ring", "red")
+LORA = {"projection": "linear", "attention": "lora", "tokens": 4, "rank": 2}
+
+
+@pytest.fixture
+def pipe(toy: "Toy") -> Any:
+    pipe = StableDiffusionPipeline.from_pretrained(toy.backbone, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(torch.float32)
+
+
+def pictures(pipe: Any, **prompt: Any) -> torch.Tensor:
+    seed = torch.Generator().manual_seed(1)
+    size = {"height": SIDE, "width": SIDE, "num_inference_steps": 3, "output_type": "pt"}
+    return pipe("a red ring", **{"guidance_scale": 7.5, **size, **prompt}, generator=seed).images
+
+
+@pytest.mark.usefixtures("workplace")
+def test_diffusers_makes_the_same_pictures(cli: Cli, toy: "Toy", pipe: Any) -> None:
+    """To 1e-5 from the same embedding, to 1e-4 from the picture, through diffusers' own loader."""
+    result = cli("export", toy.adapter, "it", "--backbone", toy.backbone)
+    assert result.exit_code == 0, result.output
+    assert "exact" in result.stdout
+    image_prompt = load_adapter(pipe, toy.adapter)
+    ours = pictures(pipe, **image_prompt(REFERENCE, scale=0.8))
+    embeds = image_prompt(REFERENCE)["ip_adapter_image_embeds"]
+    image_prompt.detach()
+    base = pictures(pipe)
+    pipe.feature_extractor = CLIPImageProcessor.from_pretrained("it/image_encoder")
+    pipe.load_ip_adapter("it", subfolder="", weight_name="ip_adapter.safetensors")
+    pipe.set_ip_adapter_scale(0.8)
+    theirs = pictures(pipe, ip_adapter_image_embeds=embeds)
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
+    theirs = pictures(pipe, ip_adapter_image=REFERENCE)  # another encoder's rounding, guided
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
+    assert (ours - base).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["it.safetensors", "it.bin"])
+def test_one_file_for_other_programs_and_back(
+    name: str, cli: Cli, toy: "Toy", pipe: Any, workplace: Path
+) -> None:
+    options = ("--format", "ip-adapter", "--backbone", toy.backbone)
+    assert cli("export", toy.adapter, name, *options).exit_code == 0
+    pipe.load_ip_adapter(str(workplace), subfolder="", weight_name=name, image_encoder_folder=None)
+
+    result = cli("adopt", name, "outside", "--backbone", toy.backbone)
+    assert result.exit_code == 0, result.output
+    variant = {"projection": "linear", "attention": "decoupled", "tokens": 4}
+    assert yaml.safe_load(result.stdout) == {"outside": variant}
+    assert load_config(Path("models/outside")).variant == variant
+    ours = (toy.adapter / "adapter.safetensors").read_bytes()
+    assert Path("models/outside/adapter.safetensors").read_bytes() == ours
+    costs = read_json(Path("metrics/train/outside.json"))
+    assert costs["train_seconds"] is None
+    assert costs["trainable_params"] > 0
+    assert pd.api.types.is_float_dtype(pd.read_csv("metrics/train/outside.csv")["loss"])
+
+
+@pytest.fixture
+def lora(toy: "Toy", workplace: Path) -> Path:
+    """A trained LoRA adapter."""
+    adapter = build_adapter(LORA, load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim)
+    folder = workplace / "models" / "lora"
+    save_adapter(adapter, folder, LORA, {})
+    return folder
+
+
+def test_lora_says_what_differs(cli: Cli, toy: "Toy", lora: Path) -> None:
+    result = cli("export", lora, "it", "--backbone", toy.backbone)
+    assert result.exit_code == 0, result.output
+    assert "queries and outputs of the image branch are the base model's" in result.stdout
+    result = cli("export", lora, "peft", "--format", "peft", "--backbone", toy.backbone)
+    assert result.exit_code == 0, result.output
+    assert "without the projection" in result.stdout
+    assert {path.name for path in Path("peft").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"projection": "mlp", "attention": "decoupled", "hidden_layers": 1, "expansion": 2},
+        {"projection": "feedforward", "attention": "append", "expansion": 2},
+    ],
+)
+def test_the_rest_is_refused_in_one_line(
+    row: dict[str, Any], cli: Cli, toy: "Toy", workplace: Path
+) -> None:
+    row = {**row, "tokens": 4}
+    unet = load_part(toy.backbone, "unet")
+    save_adapter(build_adapter(row, unet, 24), workplace / "it", row, {})
+    for format in ("diffusers", "ip-adapter", "peft"):
+        result = cli("export", "it", "out", "--format", format, "--backbone", toy.backbone)
+        assert result.exit_code == 1
+        assert "from adapterbench import load_adapter" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert not Path("out").exists()
+
+
+def test_the_example(cli: Cli, toy: "Toy", workplace: Path) -> None:
+    REFERENCE.save("reference.png")
+    assert cli("export", toy.adapter, "exported", "--backbone", toy.backbone).exit_code == 0
+    script = ROOT / "examples/plain_diffusers.py"
+    assert sum(bool(line) for line in script.read_text().split('"""')[2].splitlines()) <= 12
+    arguments = [toy.backbone, "exported", "reference.png", "out.png"]
+    subprocess.run([sys.executable, script, *map(str, arguments)], check=True)
+    with Image.open(workplace / "out.png") as image:
+        assert image.size == (SIDE, SIDE)
+
+
+def test_nothing_is_overwritten(cli: Cli, toy: "Toy", workplace: Path) -> None:
+    def refused(message: str, *arguments: object) -> None:
+        result = cli(*arguments, "--backbone", toy.backbone)
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+    (workplace / "models/mine").mkdir(parents=True)
+    refused("is there already", "export", toy.adapter, workplace)
+    refused("is there already", "adopt", "it.bin", "mine")
+    refused("names no row", "adopt", "it.bin", "../mine")
+    refused("it.bin is missing", "adopt", "it.bin", "other")
+    assert [path.name for path in workplace.iterdir()] == ["models"]

@@ -1,0 +1,29 @@
+"""An adapter that was trained elsewhere stands in the table after three lines of YAML."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from adapterbench.adapters.exchange import save_ip_adapter, to_ip_adapter
+from adapterbench.adapters.storage import load_adapter
+from adapterbench.backbone.load import load_part
+
+from .project import VARIANTS, Project
+
+
+def test_an_outside_adapter_is_a_row(project: Project, tmp_path: Path) -> None:
+    unet = load_part(project.root / "data/backbone", "unet")
+    adapter = load_adapter(project.root / "models/ip_adapter", unet)
+    checkpoint = tmp_path / "outside.bin"
+    save_ip_adapter(to_ip_adapter(adapter, unet), checkpoint)
+
+    project.run(sys.executable, "-m", "adapterbench", "adopt", str(checkpoint), "outside")
+    project.params(variants={"outside": VARIANTS["ip_adapter"]})
+    project.dvc("commit", "--force", "train@outside")
+    assert project.ran("repro") == {"sample@outside", "score@outside", "compare", "figures"}
+
+    table = pd.read_csv(project.root / "results/comparison.csv", index_col="method")
+    scores = ["clip_t", "clip_i", "n", "k", "trainable_params"]
+    assert table.loc["outside", scores].tolist() == table.loc["ip_adapter", scores].tolist()
+    assert pd.isna(table.loc["outside", "train_seconds"])
