@@ -27,7 +27,7 @@ from adapterbench.encode.shards import load_encoders
 from adapterbench.fit import batch_indices, seeded
 from adapterbench.record import peak_memory_mb
 from adapterbench.train.adapter import drop_conditions
-from adapterbench.train.loss import denoising_loss
+from adapterbench.train.loss import denoising_loss, draw_noise
 
 DATA = Path("data")
 
@@ -65,8 +65,10 @@ def main(
             generator = seeded(params.seed, step)
             index = batch_indices(len(data), params.batch_size, params.seed, step)
             latents, image_embeds, texts = inputs(index, generator)
-            conditions = drop_conditions(image_embeds, texts, data.empty, params, generator)
-            denoising_loss(unet, schedule, latents, conditions, generator).backward()
+            draw = torch.rand(len(index), generator=generator)
+            conditions = drop_conditions(image_embeds, texts, data.empty, params, draw)
+            noise, t = draw_noise(schedule, latents.shape, generator)
+            denoising_loss(unet, schedule, latents, conditions, noise, t).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return steps * params.batch_size / (time.perf_counter() - began)
