@@ -33,7 +33,7 @@ repro: setup ## Reproduce everything: data, adapters, pictures, scores, table, f
 test: setup ## Run the tests (minutes)
 	python -m pytest
 
-test-slow: setup ## Run the long tests too
+test-slow: setup img2dataset ## Run the long tests too
 	python -m pytest -m "slow or not slow"
 
 lint: setup ## Check style and types

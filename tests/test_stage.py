@@ -133,13 +133,14 @@ def test_bad_arguments_are_code_2_without_a_traceback(script: Path, arguments: l
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_one_line_and_leaves_nothing(script: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(  # a background job would inherit an ignored SIGINT
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        args=[sys.executable, str(script), "--case", "wait"],
+    process = subprocess.Popen(
+        [sys.executable, str(script), "--case", "wait"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=script.parent,
+        # a background job inherits an ignored SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

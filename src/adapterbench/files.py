@@ -62,10 +62,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link where the file system allows it, a copy elsewhere."""
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """A hard link to the file itself where the file system allows it, a copy elsewhere.
+
+    A symbolic link is followed: the hub's cache holds such.
+    """
     try:
-        target.hardlink_to(source)
+        Path(target).hardlink_to(Path(source).resolve())
     except OSError:
         shutil.copyfile(source, target)
 

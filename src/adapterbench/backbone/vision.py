@@ -1,6 +1,8 @@
 """An open_clip image encoder as `transformers` has it, for diffusers' own IP-Adapter loader."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -66,7 +68,15 @@ def vision_weights(visual: VisionTransformer) -> dict[str, Tensor]:
         **named("pre_layrnorm", visual.ln_pre),  # sic
         **named("post_layernorm", visual.ln_post),
     }
-    for number, block in enumerate(visual.transformer.resblocks):
+    weights |= layer_weights(visual.transformer.resblocks)
+    found = {f"vision_model.{name}": weight for name, weight in weights.items()}
+    return found | {"visual_projection.weight": visual.proj.T.contiguous()}
+
+
+def layer_weights(blocks: Iterable[Any]) -> dict[str, Tensor]:
+    """The weights of the layers of an open_clip tower, image or text, as in `transformers`."""
+    weights: dict[str, Tensor] = {}
+    for number, block in enumerate(blocks):
         layer = f"encoder.layers.{number}"
         parts = {
             "layer_norm1": block.ln_1,
@@ -81,8 +91,7 @@ def vision_weights(visual: VisionTransformer) -> dict[str, Tensor]:
             joint = getattr(block.attn, f"in_proj_{kind}").chunk(3)
             for letter, piece in zip("qkv", joint, strict=True):
                 weights[f"{layer}.self_attn.{letter}_proj.{kind}"] = piece
-    found = {f"vision_model.{name}": weight for name, weight in weights.items()}
-    return found | {"visual_projection.weight": visual.proj.T.contiguous()}
+    return weights
 
 
 def named(name: str, module: nn.Module) -> dict[str, Tensor]:

@@ -41,8 +41,9 @@ def export(
 
     `diffusers`: a folder for `pipe.load_ip_adapter(OUT, subfolder="",
     weight_name="ip_adapter.safetensors")`, with the image encoder where the backbone has one.
-    `ip-adapter`: one file in the original repository's layout, OUT.safetensors or OUT.bin, as
-    ComfyUI and A1111 take it. `peft`: the LoRA alone, a folder for `PeftModel.from_pretrained`.
+    `ip-adapter`: one file in the original repository's layout, OUT.safetensors or OUT.bin, which
+    ComfyUI and A1111 read, too (not tried there). `peft`: the LoRA alone, a folder for
+    `PeftModel.from_pretrained`.
 
     The first two hold `ip_adapter` whole and `ip_adapter_lora` in part, as it says then. Other
     variants have no stock loader: `from adapterbench import load_adapter` takes them all.

@@ -1,5 +1,6 @@
 """A folder of this machine, such as a snapshot in the hub's cache."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_another_file_system_gets_a_copy(
     def refuses(*_: str) -> None:
         raise OSError("cross-device link")
 
-    monkeypatch.setattr(local.os, "link", refuses)
+    monkeypatch.setattr(os, "link", refuses)
     local.fetch(params(snapshot), tmp_path / "out")
     assert (tmp_path / "out" / "unet" / "w.safetensors").read_text() == "weights"
     assert not (tmp_path / "out" / "model_index.json").is_symlink()

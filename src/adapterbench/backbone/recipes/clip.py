@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from adapterbench.backbone.recipes.pictures import Pictures
+from adapterbench.backbone.vision import layer_weights
 from adapterbench.config import FitParams
 from adapterbench.fit import Fitted, OnLog, batch_indices, fit
 
@@ -172,22 +173,5 @@ def text_weights(model: CLIP) -> dict[str, Tensor]:
         "final_layer_norm.weight": model.ln_final.weight,
         "final_layer_norm.bias": model.ln_final.bias,
     }
-    for number, block in enumerate(model.transformer.resblocks):
-        parts = {
-            "layer_norm1": block.ln_1,
-            "layer_norm2": block.ln_2,
-            "mlp.fc1": block.mlp.c_fc,
-            "mlp.fc2": block.mlp.c_proj,
-            "self_attn.out_proj": block.attn.out_proj,
-        }
-        named = {
-            f"{part}.{kind}": getattr(layer, kind)
-            for part, layer in parts.items()
-            for kind in ("weight", "bias")
-        }
-        for kind in ("weight", "bias"):
-            joint = getattr(block.attn, f"in_proj_{kind}").chunk(3)
-            for name, piece in zip("qkv", joint, strict=True):
-                named[f"self_attn.{name}_proj.{kind}"] = piece
-        weights |= {f"encoder.layers.{number}.{name}": value for name, value in named.items()}
+    weights |= layer_weights(model.transformer.resblocks)
     return {name: value.detach().clone() for name, value in weights.items()}

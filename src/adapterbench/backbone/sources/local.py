@@ -1,11 +1,11 @@
 """A model that is already on this machine, in diffusers layout."""
 
-import os
 import shutil
 from pathlib import Path
 
 from adapterbench.config import BackboneParams
 from adapterbench.errors import UserError
+from adapterbench.files import link_or_copy
 
 
 def fetch(params: BackboneParams, out: Path) -> None:
@@ -22,11 +22,3 @@ def fetch(params: BackboneParams, out: Path) -> None:
             f"{folder} has no model_index.json: set backbone.path to a diffusers folder"
         )
     shutil.copytree(folder, out, copy_function=link_or_copy)
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """A hard link to the file itself (the hub's cache holds symbolic links), or a copy."""
-    try:
-        os.link(os.path.realpath(source), target)
-    except OSError:
-        shutil.copy2(source, target)
