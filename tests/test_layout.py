@@ -27,6 +27,7 @@ SHARED = {
     "errors",
     "files",
     "fit",
+    "memory",
     "parallel",
     "record",
     "registry",

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from adapterbench.errors import UserError
+from adapterbench.memory import keep_freed_memory
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -27,6 +28,7 @@ def run(*mains: Callable[..., None], help: str | None = None) -> None:
     or SIGTERM, so that a scheduler's stop cleans up as a person's does).
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_freed_memory()
     console = Console(stderr=True)
     handler = RichHandler(console=console, show_path=False)
     logging.basicConfig(format="%(message)s", handlers=[handler])
