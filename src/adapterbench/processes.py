@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 PATIENCE = timedelta(days=1)
 """How long one that has finished waits for the others, where NCCL would give up in ten minutes."""
@@ -18,7 +19,8 @@ T = TypeVar("T")
 
 def processes() -> PartialState:
     """The processes of this stage, as this one sees them; its `device` is this one's own."""
-    return PartialState(timeout=PATIENCE)
+    # as its larger relative, Accelerator, does by itself
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
 
 
 def share(tasks: Sequence[T], state: PartialState) -> Sequence[T]:
