@@ -21,7 +21,7 @@ def main(
     inputs = [shards, backbone]
     with stage_record("encode", params={"encode": params}, inputs=inputs) as record:
         manifest = encode(params, shards, backbone, out)
-        record.set(skipped=sum(len(shard["skipped"]) for shard in skipped(manifest)))
+        record.set(skipped=sum(len(shard["skipped"]) for shard in skipped(manifest["splits"])))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def main(
     facts = {"score": params}
     with stage_record("score", variant=out.stem, params=facts, inputs=inputs) as record:
         score = score_references if real else score_samples
-        frame = score(load_judge(params, shards), samples, out)
+        frame = score(load_judge(params, shards, samples), samples, out)
         means = frame.groupby("protocol")[["clip_t", "clip_i"]].mean()
         record.set(**{f"{c}_{p}": v for p, row in means.iterrows() for c, v in row.items()})
         record.artifact(out)

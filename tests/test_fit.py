@@ -97,6 +97,13 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert not torch.equal(batch_indices(8, 8, 1, 0), batch_indices(8, 8, 1, 1))  # a fresh order
 
 
+def test_the_order_of_an_epoch_is_drawn_once() -> None:
+    module.epoch_order.cache_clear()
+    for step in range(9):  # 36 samples: four epochs of ten
+        batch_indices(10, 4, 3, step)
+    assert module.epoch_order.cache_info().misses == 4
+
+
 def test_draws_differ_between_seeds_and_steps() -> None:
     numbers = {
         (seed, step): torch.rand(4, generator=seeded(seed, step, 1)).tolist()

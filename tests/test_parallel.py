@@ -83,3 +83,20 @@ def test_a_precision_that_the_device_lacks_is_one_line() -> None:
     with pytest.raises(UserError, match="mixed_precision = 'fp16'") as caught:
         Team("fp16")
     assert "\n" not in str(caught.value)
+
+
+def test_fp16_skips_while_its_scale_may_be_to_blame() -> None:
+    """Gradients that are never finite: the scale goes 4, 2, 1, and then it is an error."""
+    team, weight = Team(), nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight])
+    team.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.zeros(()))
+    skipped = 0
+    while team.usable(torch.tensor(torch.nan)):
+        weight.grad = torch.full((1,), torch.nan)
+        scaler.step(optimizer)
+        scaler.update()
+        skipped += 1
+    assert skipped == 3
+    assert weight.item() == 0
+    assert team.usable(torch.tensor(1.0))

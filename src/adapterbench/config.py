@@ -11,6 +11,7 @@ from adapterbench.errors import UserError
 PARAMS = Path("params.yaml")
 
 Count = Annotated[int, Field(ge=1)]
+Precision = Literal["no", "bf16", "fp16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -95,7 +96,7 @@ class TrainParams(FitParams):
     """Share of samples that lose both."""
     gradient_checkpointing: bool
     """Whether the UNet's activations are computed again on the way back: less memory, more time."""
-    mixed_precision: Literal["no", "bf16", "fp16"]
+    mixed_precision: Precision
     """What the forward pass computes in; weights and optimiser stay fp32."""
     accumulate: Count
     """Parts that a process cuts its share of the batch into, to hold one in memory at a time."""
@@ -127,6 +128,8 @@ class SampleParams(Section):
     """Weight of the image prompt (lambda)."""
     batch_size: Count
     """Pictures made at a time; changes no picture."""
+    mixed_precision: Precision
+    """What the networks compute in; weights are fp32. Halves take half the time on a GPU."""
     seed: int
     """Seed of the choice of items and of the noise."""
 

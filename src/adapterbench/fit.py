@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -67,11 +67,20 @@ def batch_indices(size: int, batch: int, seed: int, step: int) -> Tensor:
 
     A pure function, so that a resumed run sees the batches of an unbroken one.
     """
-    first = step * batch
-    epochs = range(first // size, (first + batch - 1) // size + 1)
-    order = torch.cat([torch.randperm(size, generator=seeded(seed, epoch)) for epoch in epochs])
-    start = first - epochs[0] * size
-    return order[start : start + batch]
+    first, last = step * batch, (step + 1) * batch
+    epochs = range(first // size, (last - 1) // size + 1)
+    return torch.cat(
+        [
+            epoch_order(size, seed, epoch)[max(0, first - epoch * size) : last - epoch * size]
+            for epoch in epochs
+        ]
+    )
+
+
+@lru_cache(maxsize=2)  # a step lies in one epoch, or in two
+def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    """All sample numbers in the order of an epoch `(size,)`; drawn once, not at every step."""
+    return torch.randperm(size, generator=seeded(seed, epoch))
 
 
 def learning_rate(step: int, params: FitParams) -> float:

@@ -86,8 +86,13 @@ class Team:
         return self.average(total, weights) if self.accelerator.num_processes > 1 else total
 
     def usable(self, norm: Tensor) -> bool:
-        """Whether a gradient norm is finite, or is fp16's overflow: then the step is skipped."""
-        return self.accelerator.scaler is not None or bool(torch.isfinite(norm))
+        """Whether a gradient norm is finite, or fp16's scale may have made it overflow.
+
+        Then the step is skipped and the scale halved; below 1 it enlarges nothing any more.
+        """
+        scaler = self.accelerator.scaler
+        enlarged = scaler is not None and scaler.get_scale() >= 1
+        return enlarged or bool(torch.isfinite(norm))
 
     def average(self, loss: Tensor, weights: Sequence[nn.Parameter]) -> Tensor:
         """Average the gradients over the processes, in place; return the mean loss."""

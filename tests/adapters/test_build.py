@@ -31,13 +31,14 @@ def test_exact_counts_on_stable_diffusion_15(name: str, count: int) -> None:
     variant = VARIANTS[name]
     if "rank" in variant:
         variant = {**variant, "rank": 128}
-    assert count_parameters(variant, sd15(), embed_dim=512) == count
+    assert count_parameters({name: variant}, sd15(), embed_dim=512) == {name: count}
 
 
 def test_the_count_is_that_of_the_built_adapter(
     variant: dict[str, Any], unet: UNet2DConditionModel
 ) -> None:
-    assert count_parameters(variant, unet.config, EMBED_DIM) == build(variant, unet).count
+    counts = count_parameters({"it": variant, "again": variant}, unet.config, EMBED_DIM)
+    assert counts == dict.fromkeys(("it", "again"), build(variant, unet).count)
 
 
 def test_train_overrides_are_not_the_adapters_business(unet: UNet2DConditionModel) -> None:
@@ -48,11 +49,11 @@ def test_train_overrides_are_not_the_adapters_business(unet: UNet2DConditionMode
 def test_widths_come_from_the_layers() -> None:
     config = dict(sd15(), cross_attention_dim=[64, 64, 128, 64])
     with pytest.raises(UserError, match=r"one token width, this UNet has \[64, 128\]"):
-        count_parameters(VARIANTS["ip_adapter"], config, 512)
+        count_parameters(VARIANTS, config, 512)
     blocks = {"down_block_types": ["DownBlock2D"] * 4, "up_block_types": ["UpBlock2D"] * 4}
     config = dict(sd15(), **blocks, mid_block_type=None)
     with pytest.raises(UserError, match="this UNet has none"):
-        count_parameters(VARIANTS["ip_adapter"], config, 512)
+        count_parameters(VARIANTS, config, 512)
 
 
 LINEAR = {"projection": "linear", "attention": "decoupled", "tokens": 4}

@@ -34,7 +34,8 @@ def folder(tmp_path: Path) -> Path:
         rows = [
             {"key": f"k{n}", "concept": "c", "caption": "a"} for n in range(number, number + size)
         ]
-        shards.append({"name": name, "samples": rows, "skipped": []})
+        write_json(tmp_path / f"{name}.json", {"samples": rows})
+        shards.append({"name": name, "index": f"{name}.json", "samples": size})
         number += size
     write_json(tmp_path / MANIFEST, {"embed_dim": 3, "splits": {"train": shards}})
     return tmp_path
@@ -52,6 +53,14 @@ def test_samples_are_gathered_by_number(folder: Path) -> None:
     assert torch.equal(batch.image_embeds[:, 0], 10 * index.float())
     assert batch.latents.dtype == batch.image_embeds.dtype == batch.texts.dtype == torch.float32
     assert torch.equal(split.empty, torch.full((2, 5), -1.0))
+
+
+def test_training_reads_no_captions(folder: Path) -> None:
+    for path in folder.glob("train-*.json"):
+        path.unlink()
+    assert (
+        len(EncodedSplit(folder, "train").gather(torch.tensor([7, 0]), torch.zeros(2)).texts) == 2
+    )
 
 
 def test_the_draw_picks_the_phrasing(folder: Path) -> None:

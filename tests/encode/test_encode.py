@@ -119,8 +119,11 @@ def test_any_text_is_embedded_as_the_pipeline_does(
 def test_the_manifest_names_each_file_with_its_digest(toy: Toy) -> None:
     manifest = read_json(toy.encoded / MANIFEST)
     rows = [row for rows in manifest["splits"].values() for row in rows]
-    assert {row["name"] for row in rows} | {COMMON, MANIFEST} == contents(toy.encoded).keys()
-    assert all(row["sha256"] == sha256(toy.encoded / row["name"]) for row in rows)
+    files = {row["name"]: row["sha256"] for row in rows}
+    files |= {row["index"]: row["index_sha256"] for row in rows}
+    assert files.keys() | {COMMON, MANIFEST} == contents(toy.encoded).keys()
+    assert files == {name: sha256(toy.encoded / name) for name in files}
+    assert [row["samples"] for row in manifest["splits"]["train"]] == [7, 7, 4]
     assert all(row["skipped"] == [] for row in rows)
 
 
@@ -243,7 +246,7 @@ def test_a_full_disk_publishes_nothing_and_keeps_what_is_done(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, "copyfile", full)
+        patch.setattr(module, "link_or_copy", full)
         with pytest.raises(OSError, match="No space"):
             run(own)
     assert not own.encoded.exists()

@@ -37,6 +37,7 @@ def sample_params(**changes: Any) -> SampleParams:
         "guidance_scale": GUIDANCE,
         "scale": 1.0,
         "batch_size": 4,
+        "mixed_precision": "no",
         "seed": 0,
     }
     return SampleParams(**values | changes)

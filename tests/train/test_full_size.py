@@ -70,7 +70,14 @@ TRAIN = TrainParams(
     min_snr_gamma=None,
 )  # fmt: skip
 SAMPLE = SampleParams(
-    items=2, images_per_item=1, steps=2, guidance_scale=3, scale=1, batch_size=1, seed=0
+    items=2,
+    images_per_item=1,
+    steps=2,
+    guidance_scale=3,
+    scale=1,
+    batch_size=1,
+    mixed_precision="no",
+    seed=0,
 )
 
 
@@ -171,7 +178,9 @@ def write_encoded(folder: Path, text: CLIPTextModel, tokenizer: CLIPTokenizer) -
         }
         save_file(tensors, folder / name)
         sample = {"key": "teapot", "concept": "teapot", "caption": captions[1]}
-        splits[split] = [{"name": name, "samples": [sample]}]
+        index = f"{split}-00000.json"
+        write_json(folder / index, {"samples": [sample]})
+        splits[split] = [{"name": name, "index": index, "samples": 1}]
     save_file({"empty": empty.clone()}, folder / COMMON)
     write_json(folder / MANIFEST, {"embed_dim": 512, "splits": splits})
 

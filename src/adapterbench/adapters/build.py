@@ -99,13 +99,13 @@ def build_adapter(
 
 
 def count_parameters(
-    variant: Mapping[str, Any], unet_config: Mapping[str, Any], embed_dim: int
-) -> int:
-    """Trainable scalars of a variant over a UNet of this configuration; allocates no weight.
+    variants: Mapping[str, Mapping[str, Any]], unet_config: Mapping[str, Any], embed_dim: int
+) -> dict[str, int]:
+    """Trainable scalars of each variant over a UNet of this configuration; allocates no weight.
 
     Raises:
         UserError: a bad variant (see `build_adapter`).
     """
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(dict(unet_config))
-        return build_adapter(variant, unet, embed_dim).count
+        return {name: build_adapter(row, unet, embed_dim).count for name, row in variants.items()}

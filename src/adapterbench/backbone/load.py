@@ -78,15 +78,26 @@ class Clip:
     """Texts -> token ids `(N, L)`."""
     embed_dim: int
 
+    def to(self, device: torch.device | str) -> "Clip":
+        """Move the networks to `device`; embeddings are on the CPU all the same."""
+        self.model.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(iter(self.model.parameters())).device
+
     @torch.no_grad()
     def image_embeds(self, images: list[Any]) -> Tensor:
         """PIL images -> embeddings `(N, D)`, not normalised."""
-        return self.model.encode_image(torch.stack([self.preprocess(image) for image in images]))
+        pixels = torch.stack([self.preprocess(image) for image in images])
+        return self.model.encode_image(pixels.to(self.device)).cpu()
 
     @torch.no_grad()
     def text_embeds(self, texts: list[str]) -> Tensor:
         """Texts -> embeddings `(N, D)`, not normalised."""
-        return self.model.encode_text(self.tokenize(texts))
+        return self.model.encode_text(self.tokenize(texts).to(self.device)).cpu()
 
 
 def load_clip(name: str, pretrained: str | None) -> Clip:

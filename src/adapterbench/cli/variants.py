@@ -24,8 +24,7 @@ def variants(params: Params = None, backbone: Backbone = None, as_json: Json = F
 
     with settings(params, backbone) as path:
         table, width = rows(path), image_width(path)
-    unet = architecture.config("unet")
-    counts = {name: count_parameters(row, unet, width) for name, row in table.items()}
+    counts = count_parameters(table, architecture.config("unet"), width)
     if as_json:
         found = {n: {**table[n], "trainable_params": count} for n, count in counts.items()}
         facts = {"backbone": architecture.name, "embed_dim": width, "variants": found}

@@ -3,12 +3,14 @@
 `<split>-00000.safetensors` stands for `<split>-00000.tar` and holds, for N pictures, `latents
 (N, C, h, w)` (scaled), `image_embeds (N, c)`, `texts (T, L, D)`, the distinct captions of the
 shard, and `phrasings (N, P)`, the row of `texts` of each phrasing; all floats are fp16.
-`common.safetensors` holds `empty (L, D)`, the embedding of the empty caption. `manifest.json`
-lists keys, concepts and captions.
+`<split>-00000.json` beside it lists keys, concepts and captions. `common.safetensors` holds
+`empty (L, D)`, the embedding of the empty caption. `manifest.json` lists the shards of each split
+with their numbers of samples and digests, so it stays small however many pictures there are.
 """
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -51,15 +53,19 @@ class EncodedSplit:
         manifest = read_json(folder / MANIFEST)
         self.embed_dim: int = manifest["embed_dim"]
         shards: list[dict[str, Any]] = manifest["splits"][split]
-        self.samples: list[dict[str, Any]] = [row for shard in shards for row in shard["samples"]]
-        """Of each sample: `key`, `concept`, `caption`."""
-        self.starts = [0, *accumulate(len(shard["samples"]) for shard in shards)]
+        self.starts = [0, *accumulate(shard["samples"] for shard in shards)]
+        self.indices = [folder / shard["index"] for shard in shards]
         self.shards = [open_shard(folder / shard["name"]) for shard in shards]
         self.empty: Tensor = open_shard(folder / COMMON).get_tensor("empty").float()
         """Embedding of the empty caption `(L, D)`."""
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return self.starts[-1]
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """Of each sample `key`, `concept`, `caption`; training never asks and never reads them."""
+        return [row for path in self.indices for row in read_json(path)["samples"]]
 
     def gather(self, index: Tensor, draw: Tensor) -> Batch:
         """Samples `index (B,)`, each with the phrasing that `draw (B,)` in [0, 1) picks."""

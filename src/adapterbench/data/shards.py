@@ -77,7 +77,8 @@ def read_shard(path: Path, on_bad: list[dict[str, str]] | None = None) -> Iterat
     Raises:
         UserError: the tar is truncated or damaged, or a bad picture when `on_bad` is None.
     """
-    records = wds.WebDataset(str(path), shardshuffle=False, empty_check=False)
+    # whoever asks for this shard reads it, in whichever process
+    records = wds.WebDataset(str(path), shardshuffle=False, empty_check=False, nodesplitter=None)
     try:
         check_tar_end(path)
         yield from filter(None, (to_sample(record, path, on_bad) for record in records))

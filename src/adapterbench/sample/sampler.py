@@ -19,6 +19,7 @@ from adapterbench.backbone.load import fingerprint, load_part
 from adapterbench.config import SampleParams
 from adapterbench.data.encoded import EncodedSplit
 from adapterbench.files import MANIFEST, publish
+from adapterbench.processes import processes, share
 from adapterbench.resume import resume_path
 from adapterbench.sample.items import choose_items, noise
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 PROTOCOLS = {"image": False, "image_text": True}
 """Name of a protocol -> whether the caption is given; the image prompt is, by an adapter."""
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,26 @@ class Sampler:
     """A frozen pipeline, with an adapter or without."""
 
     def __init__(
-        self, params: SampleParams, encoded: Path, backbone: Path, adapter: Path | None
+        self,
+        params: SampleParams,
+        encoded: Path,
+        backbone: Path,
+        adapter: Path | None,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Load everything.
 
         Args:
             adapter: folder of a trained adapter; None samples the base model alone.
+            device: where the networks go.
 
         Raises:
             UserError: something is missing or does not fit.
         """
         self.params = params
+        self.device = torch.device(device)
         self.data = EncodedSplit(encoded, "validation")
-        self.unet = load_part(backbone, "unet").to(memory_format=torch.channels_last)
+        self.unet = load_part(backbone, "unet").to(device, memory_format=torch.channels_last)
         self.adapter = load_adapter(adapter, self.unet) if adapter else None
         if self.adapter:
             self.adapter.requires_grad_(False)
@@ -83,7 +93,7 @@ class Sampler:
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
-        )
+        ).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.shape = tuple(self.data.row(0)[0].shape)
 
@@ -98,26 +108,35 @@ class Sampler:
 
     @torch.no_grad()
     def make(self, pictures: list[Picture], with_text: bool) -> list[Image.Image]:
-        """Sample some pictures together; each depends on its own noise alone."""
+        """Sample some pictures together; each depends on its own noise alone.
+
+        The noise is drawn on the CPU, so it is the same on every device.
+        """
         rows = [self.data.row(picture.number) for picture in pictures]
         empty = self.data.empty.expand(len(pictures), -1, -1)
         text = torch.stack([row[2] for row in rows]).float() if with_text else empty
         latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
-        images: list[Image.Image] = self.pipeline(
-            prompt_embeds=text,
-            negative_prompt_embeds=empty,
-            ip_adapter_image_embeds=self.image_prompts([row[1] for row in rows]),
-            latents=torch.stack(latents),
-            num_inference_steps=self.params.steps,
-            guidance_scale=self.params.guidance_scale,
-        ).images
+        with self.autocast():
+            images: list[Image.Image] = self.pipeline(
+                prompt_embeds=text,
+                negative_prompt_embeds=empty,
+                ip_adapter_image_embeds=self.image_prompts([row[1] for row in rows]),
+                latents=torch.stack(latents),
+                num_inference_steps=self.params.steps,
+                guidance_scale=self.params.guidance_scale,
+            ).images
         return images
+
+    def autocast(self) -> torch.autocast:
+        """What computes in the precision that is asked for."""
+        dtype = PRECISIONS.get(self.params.mixed_precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def image_prompts(self, embeds: list[Tensor]) -> list[Tensor] | None:
         """What the pipeline takes: zeros for the unconditional half, then the prompts."""
         if self.adapter is None:
             return None
-        prompts = torch.stack(embeds).float()[:, None]
+        prompts = torch.stack(embeds).float()[:, None].to(self.device)
         guided = self.params.guidance_scale > 1
         return [torch.cat([torch.zeros_like(prompts), prompts]) if guided else prompts]
 
@@ -139,32 +158,43 @@ def sample(
 ) -> int:
     """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of pictures.
 
-    A killed run keeps the pictures it has made and goes on with the others.
+    Processes that `accelerate launch` starts share the pictures. A killed run keeps those it has
+    made and goes on with the others.
     """
+    state = processes()
     # the batch size changes no picture, so a resumed run may have another
     same = params.model_copy(update={"batch_size": 1})
     facts = {"sample": same, "backbone": fingerprint(backbone)}
     inputs = [encoded / MANIFEST, *([adapter / WEIGHTS] if adapter else [])]
     made = resume_path(f"sample-{out.name}", facts, *inputs)
-    sampler = Sampler(params, encoded, backbone, adapter)
+    sampler = Sampler(params, encoded, backbone, adapter, state.device)
     pictures = sampler.pictures()
+    # cut into batches before they are shared: a picture is rounded as its batch is
+    mine = share(list(chunked(pictures, params.batch_size)), state)
     for protocol in protocols:
         folder = made / protocol
         folder.mkdir(parents=True, exist_ok=True)
-        todo = [p for p in pictures if not (folder / f"{p.name}.png").exists()]
-        with tqdm(total=len(todo), desc=f"{out.name} {protocol}", unit="img") as bar:
-            for batch in chunked(todo, params.batch_size):
-                images = sampler.make(batch, PROTOCOLS[protocol])
-                for picture, image in zip(batch, images, strict=True):
-                    with publish(folder / f"{picture.name}.png") as beside:
-                        image.save(beside, "PNG")
-                bar.update(len(batch))
-    with publish(out) as beside:
-        beside.mkdir()
-        for protocol in protocols:
-            pack(made / protocol, pictures, beside / f"{protocol}.tar")
-    shutil.rmtree(made)
+        bar = tqdm(mine, f"{out.name} {protocol}", unit="batch", disable=not state.is_main_process)
+        for batch in bar:
+            make_missing(sampler, batch, PROTOCOLS[protocol], folder)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        with publish(out) as beside:
+            beside.mkdir()
+            for protocol in protocols:
+                pack(made / protocol, pictures, beside / f"{protocol}.tar")
+        shutil.rmtree(made)
+    state.wait_for_everyone()
     return len(pictures) * len(protocols)
+
+
+def make_missing(sampler: Sampler, batch: list[Picture], with_text: bool, folder: Path) -> None:
+    """Write those pictures of a batch that `folder` does not hold yet."""
+    todo = [picture for picture in batch if not (folder / f"{picture.name}.png").exists()]
+    images = sampler.make(todo, with_text) if todo else []
+    for picture, image in zip(todo, images, strict=True):
+        with publish(folder / f"{picture.name}.png") as beside:
+            image.save(beside, "PNG")
 
 
 def pack(folder: Path, pictures: list[Picture], path: Path) -> None:

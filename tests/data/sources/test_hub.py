@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -57,7 +59,10 @@ def shard(number: int) -> bytes:
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves shards, their sizes and digests; `spoilt` ones come with a wrong byte."""
+    """Serves shards, their sizes and digests.
+
+    `spoilt` ones come with a wrong byte, `stalled` ones not at all.
+    """
 
     daemon_threads = True
 
@@ -66,6 +71,7 @@ class Hub(ThreadingHTTPServer):
         names = [f"set-train-{n:04d}.tar" for n in range(3)] + ["set-validation-0000.tar"]
         self.shards = {name: shard(number) for number, name in enumerate(names)}
         self.spoilt: set[str] = set()
+        self.stalled: set[str] = set()
         self.brought: Counter[str] = Counter()
 
 
@@ -90,6 +96,10 @@ class Handler(BaseHTTPRequestHandler):
         etag = f'"{hashlib.sha256(data).hexdigest()}"'
         if self.command == "GET":
             self.server.brought[name] += 1
+            if name in self.server.stalled:
+                while name in self.server.stalled:
+                    time.sleep(0.01)
+                return
             if name in self.server.spoilt:
                 data = data[:600] + b"!" + data[601:]
         self.answer(200, data, **{"X-Repo-Commit": COMMIT, "ETag": etag})
@@ -175,6 +185,23 @@ def test_the_stage_brings_shards_whole(server: Hub, workplace: Path) -> None:
     came = {path.name: path.read_bytes() for path in (workplace / "raw").glob("*/*.tar")}
     assert came == server.shards
     assert not list((workplace / ".resume").iterdir())
+
+
+def test_a_killed_download_goes_on(server: Hub, workplace: Path) -> None:
+    late = "set-train-0001.tar"
+    server.stalled.add(late)
+    download = get_context("fork").Process(target=fetch)
+    download.start()
+    while len(list(workplace.glob(".resume/*/whole/*.tar"))) < len(server.shards) - 1:
+        assert download.is_alive()
+        time.sleep(0.01)
+    download.kill()
+    download.join()
+    assert not (workplace / "raw").exists()
+    server.stalled.clear()
+    fetch()
+    assert {path.name: path.read_bytes() for path in Path("raw").glob("*/*.tar")} == server.shards
+    assert server.brought == {name: 1 + (name == late) for name in server.shards}
 
 
 def test_shards_of_the_hub_become_shards(server: Hub, workplace: Path) -> None:
