@@ -100,7 +100,7 @@ def load_encoders(
 ) -> Encoders:
     """Load the frozen encoders."""
     return Encoders(
-        vae=load_part(backbone, "vae").to(device),
+        vae=load_part(backbone, "vae").to(device, memory_format=torch.channels_last),
         text_encoder=load_part(backbone, "text_encoder").to(device),
         tokenizer=load_part(backbone, "tokenizer"),
         clip=load_clip(params.image_encoder, params.pretrained).to(device),
