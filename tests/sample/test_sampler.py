@@ -5,6 +5,7 @@ import shutil
 import tarfile
 from contextlib import chdir
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,17 @@ def test_the_batch_size_changes_no_picture(
 ) -> None:
     ours = run(toy, "out", ["image"], toy.adapter, batch_size=batch_size)
     assert same(ours, read(whole["adapter"] / "image.tar"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_rounds_the_same_pictures(
+    toy: Toy, whole: dict[str, Path], precision: str
+) -> None:
+    ours = run(toy, "out", ["image"], toy.adapter, mixed_precision=precision)
+    full = read(whole["adapter"] / "image.tar")
+    off = [np.abs(ours[name] - full[name]).mean() for name in full]
+    others = [np.abs(a - b).mean() for a, b in pairwise(full.values())]
+    assert 0 < max(off) < min(others) / 2
 
 
 def test_two_runs_write_the_same_bytes(toy: Toy, whole: dict[str, Path]) -> None:

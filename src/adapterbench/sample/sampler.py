@@ -116,11 +116,12 @@ class Sampler:
         empty = self.data.empty.expand(len(pictures), -1, -1)
         text = torch.stack([row[2] for row in rows]).float() if with_text else empty
         latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
+        prompts = self.image_prompts([row[1] for row in rows])
         with self.autocast():
             images: list[Image.Image] = self.pipeline(
                 prompt_embeds=text,
                 negative_prompt_embeds=empty,
-                ip_adapter_image_embeds=self.image_prompts([row[1] for row in rows]),
+                ip_adapter_image_embeds=prompts,
                 latents=torch.stack(latents),
                 num_inference_steps=self.params.steps,
                 guidance_scale=self.params.guidance_scale,
