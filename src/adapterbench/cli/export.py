@@ -62,7 +62,7 @@ def export(
         exchange.save_peft(adapter, variant, out)
         typer.echo(f"{out}: the LoRA alone, without the projection; loaded, it acts on text, too")
         return
-    weights = exchange.to_ip_adapter(adapter, unet)
+    weights = exchange.to_ip_adapter(adapter, unet, variant["projection"])
     if format is Format.IP_ADAPTER:
         exchange.save_ip_adapter(weights, out)
     else:

@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.adapters.storage import WEIGHTS, load_adapter
+from adapterbench.adapters.storage import CONFIG, WEIGHTS, load_adapter, load_config
 from adapterbench.backbone.load import fingerprint, load_part
 from adapterbench.config import SampleParams
 from adapterbench.data.encoded import EncodedSplit
 from adapterbench.files import MANIFEST, publish
 from adapterbench.resume import resume_path
 from adapterbench.sample.items import choose_items, noise
+from adapterbench.sample.prompts import item_prompts
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,18 @@ class Sampler:
     """A frozen pipeline, with an adapter or without."""
 
     def __init__(
-        self, params: SampleParams, encoded: Path, backbone: Path, adapter: Path | None
+        self,
+        params: SampleParams,
+        encoded: Path,
+        backbone: Path,
+        adapter: Path | None,
+        shards: Path | None = None,
     ) -> None:
         """Load everything.
 
         Args:
             adapter: folder of a trained adapter; None samples the base model alone.
+            shards: see `prompts.item_prompts`.
 
         Raises:
             UserError: something is missing or does not fit.
@@ -69,11 +76,20 @@ class Sampler:
         self.params = params
         self.data = EncodedSplit(encoded, "validation")
         self.unet = load_part(backbone, "unet").to(memory_format=torch.channels_last)
+        self.items = choose_items(self.data.samples, params.items, params.seed)
         self.adapter = load_adapter(adapter, self.unet) if adapter else None
-        if self.adapter:
+        if adapter and self.adapter:
             self.adapter.requires_grad_(False)
             self.adapter.attach(self.unet)
             self.adapter.scale = params.scale
+            self.prompts, self.nothing = item_prompts(
+                self.data,
+                self.items,
+                load_config(adapter),
+                self.adapter.reads_patches,
+                shards,
+                params.batch_size,
+            )
         self.pipeline = PairedPipeline(
             vae=load_part(backbone, "vae"),
             text_encoder=load_part(backbone, "text_encoder"),
@@ -89,10 +105,9 @@ class Sampler:
 
     def pictures(self) -> list[Picture]:
         """All pictures of a protocol, item by item."""
-        items = choose_items(self.data.samples, self.params.items, self.params.seed)
         return [
             Picture(number, self.data.samples[number]["key"], k)
-            for number in items
+            for number in self.items
             for k in range(self.params.images_per_item)
         ]
 
@@ -106,20 +121,20 @@ class Sampler:
         images: list[Image.Image] = self.pipeline(
             prompt_embeds=text,
             negative_prompt_embeds=empty,
-            ip_adapter_image_embeds=self.image_prompts([row[1] for row in rows]),
+            ip_adapter_image_embeds=self.image_prompts(pictures),
             latents=torch.stack(latents),
             num_inference_steps=self.params.steps,
             guidance_scale=self.params.guidance_scale,
         ).images
         return images
 
-    def image_prompts(self, embeds: list[Tensor]) -> list[Tensor] | None:
-        """What the pipeline takes: zeros for the unconditional half, then the prompts."""
+    def image_prompts(self, pictures: list[Picture]) -> list[Tensor] | None:
+        """What the pipeline takes: no picture for the unconditional half, then the prompts."""
         if self.adapter is None:
             return None
-        prompts = torch.stack(embeds).float()[:, None]
-        guided = self.params.guidance_scale > 1
-        return [torch.cat([torch.zeros_like(prompts), prompts]) if guided else prompts]
+        prompts = torch.stack([self.prompts[picture.number] for picture in pictures])[:, None]
+        nothing = self.nothing[:, None].expand_as(prompts)
+        return [torch.cat([nothing, prompts]) if self.params.guidance_scale > 1 else prompts]
 
 
 def solver(backbone: Path) -> DPMSolverMultistepScheduler:
@@ -136,6 +151,7 @@ def sample(
     adapter: Path | None,
     protocols: list[str],
     out: Path,
+    shards: Path | None = None,
 ) -> int:
     """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of pictures.
 
@@ -144,9 +160,9 @@ def sample(
     # the batch size changes no picture, so a resumed run may have another
     same = params.model_copy(update={"batch_size": 1})
     facts = {"sample": same, "backbone": fingerprint(backbone)}
-    inputs = [encoded / MANIFEST, *([adapter / WEIGHTS] if adapter else [])]
-    made = resume_path(f"sample-{out.name}", facts, *inputs)
-    sampler = Sampler(params, encoded, backbone, adapter)
+    own = [adapter / WEIGHTS, adapter / CONFIG] if adapter else []
+    made = resume_path(f"sample-{out.name}", facts, encoded / MANIFEST, *own)
+    sampler = Sampler(params, encoded, backbone, adapter, shards)
     pictures = sampler.pictures()
     for protocol in protocols:
         folder = made / protocol
