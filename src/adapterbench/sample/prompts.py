@@ -1,5 +1,6 @@
-"""The image prompts of the sampled items."""
+"""The image prompts of items, by number in their split, and what stands for no picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,37 +14,65 @@ from adapterbench.data.encoded import EncodedSplit
 from adapterbench.data.shards import read_split
 from adapterbench.errors import UserError
 
+Prompts = Callable[[list[int]], tuple[Tensor, Tensor]]
+"""Numbers of N items -> their prompts `(N, c)` or `(N, S, c)`, and no picture `(1, ..)`."""
 
-def item_prompts(
-    data: EncodedSplit,
-    numbers: list[int],
-    adapter: AdapterConfig,
-    patches: bool,
-    shards: Path | None,
-    batch_size: int,
-) -> tuple[dict[int, Tensor], Tensor]:
-    """Image prompts `(c,)` or `(S, c)` by number of the item, and what stands for none `(1, ..)`.
 
-    They come from stage `encode`; for an adapter with an image encoder of its own, such as one
-    that was trained elsewhere, that encoder reads the items' pictures in `shards`.
+def encoded_prompts(data: EncodedSplit) -> Prompts:
+    """The embeddings that stage `encode` made."""
 
-    Raises:
-        UserError: the encoder cannot be loaded, or there are no `shards` for it.
-    """
-    if adapter.image_encoder is None:
-        embeds = {number: data.row(number)[1].float() for number in numbers}
-        return embeds, torch.zeros(1, data.embed_dim)
-    if shards is None:
-        raise UserError(
-            f"the adapter reads pictures through {adapter.image_encoder}: name the folder of "
-            "stage prepare with --shards"
-        )
-    clip = load_clip(adapter.image_encoder, adapter.pretrained)
-    number_of = {data.samples[number]["key"]: number for number in numbers}
-    # a bad picture was not encoded, so it is no item
-    wanted = [s for s in read_split(shards, "validation", on_bad=[]) if s.key in number_of]
-    prompts: dict[int, Tensor] = {}
-    for part in chunked(wanted, batch_size):
-        found, nothing = image_prompts(clip, [sample.image for sample in part], patches)
-        prompts |= {number_of[s.key]: prompt for s, prompt in zip(part, found, strict=True)}
-    return prompts, nothing
+    def prompts(numbers: list[int]) -> tuple[Tensor, Tensor]:
+        embeds = torch.stack([data.row(number)[1] for number in numbers]).float()
+        return embeds, torch.zeros_like(embeds[:1])
+
+    return prompts
+
+
+class OwnPrompts:
+    """What an adapter's own image encoder makes of the items' pictures, each read once."""
+
+    def __init__(
+        self,
+        data: EncodedSplit,
+        adapter: AdapterConfig,
+        patches: bool,
+        shards: Path | None,
+        batch_size: int,
+    ) -> None:
+        """Load the encoder.
+
+        Args:
+            adapter: names its encoder.
+            patches: whether the adapter reads those.
+            shards: folder of stage `prepare`.
+            batch_size: pictures a forward pass.
+
+        Raises:
+            UserError: there are no `shards`, or the encoder cannot be loaded.
+        """
+        name = str(adapter.image_encoder)
+        if shards is None:
+            raise UserError(
+                f"the adapter reads pictures through {name}: name the folder of stage prepare "
+                "with --shards"
+            )
+        self.data, self.shards = data, shards
+        self.patches, self.batch_size = patches, batch_size
+        self.clip = load_clip(name, adapter.pretrained)
+        self.found: dict[str, Tensor] = {}
+        self.nothing = torch.empty(0)
+
+    def __call__(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
+        """See `Prompts`."""
+        keys = [self.data.samples[number]["key"] for number in numbers]
+        if not self.found.keys() >= set(keys):
+            self.read(set(keys) - self.found.keys())
+        return torch.stack([self.found[key] for key in keys]), self.nothing
+
+    def read(self, keys: set[str]) -> None:
+        """Encode the pictures of some keys; a bad picture was not encoded, so it is no item."""
+        wanted = (s for s in read_split(self.shards, "validation", on_bad=[]) if s.key in keys)
+        for part in chunked(wanted, self.batch_size):
+            images = [sample.image for sample in part]
+            found, self.nothing = image_prompts(self.clip, images, self.patches)
+            self.found |= {s.key: prompt for s, prompt in zip(part, found, strict=True)}

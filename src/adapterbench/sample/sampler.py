@@ -21,7 +21,7 @@ from adapterbench.data.encoded import EncodedSplit
 from adapterbench.files import MANIFEST, publish
 from adapterbench.resume import resume_path
 from adapterbench.sample.items import choose_items, noise
-from adapterbench.sample.prompts import item_prompts
+from adapterbench.sample.prompts import OwnPrompts, Prompts, encoded_prompts
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Sampler:
 
         Args:
             adapter: folder of a trained adapter; None samples the base model alone.
-            shards: see `prompts.item_prompts`.
+            shards: folder of stage prepare, for an adapter with an image encoder of its own.
 
         Raises:
             UserError: something is missing or does not fit.
@@ -76,20 +76,12 @@ class Sampler:
         self.params = params
         self.data = EncodedSplit(encoded, "validation")
         self.unet = load_part(backbone, "unet").to(memory_format=torch.channels_last)
-        self.items = choose_items(self.data.samples, params.items, params.seed)
         self.adapter = load_adapter(adapter, self.unet) if adapter else None
         if adapter and self.adapter:
             self.adapter.requires_grad_(False)
             self.adapter.attach(self.unet)
             self.adapter.scale = params.scale
-            self.prompts, self.nothing = item_prompts(
-                self.data,
-                self.items,
-                load_config(adapter),
-                self.adapter.reads_patches,
-                shards,
-                params.batch_size,
-            )
+            self.prompts = self.prompts_of(adapter, self.adapter.reads_patches, shards)
         self.pipeline = PairedPipeline(
             vae=load_part(backbone, "vae"),
             text_encoder=load_part(backbone, "text_encoder"),
@@ -103,11 +95,21 @@ class Sampler:
         self.pipeline.set_progress_bar_config(disable=True)
         self.shape = tuple(self.data.row(0)[0].shape)
 
+    def prompts_of(self, adapter: Path, patches: bool, shards: Path | None) -> Prompts:
+        """Where the image prompts of an adapter come from."""
+        config = load_config(adapter)
+        if config.image_encoder is None:
+            return encoded_prompts(self.data)
+        own = OwnPrompts(self.data, config, patches, shards, self.params.batch_size)
+        own([picture.number for picture in self.pictures()])  # in one pass over the shards
+        return own
+
     def pictures(self) -> list[Picture]:
         """All pictures of a protocol, item by item."""
+        items = choose_items(self.data.samples, self.params.items, self.params.seed)
         return [
             Picture(number, self.data.samples[number]["key"], k)
-            for number in self.items
+            for number in items
             for k in range(self.params.images_per_item)
         ]
 
@@ -132,9 +134,9 @@ class Sampler:
         """What the pipeline takes: no picture for the unconditional half, then the prompts."""
         if self.adapter is None:
             return None
-        prompts = torch.stack([self.prompts[picture.number] for picture in pictures])[:, None]
-        nothing = self.nothing[:, None].expand_as(prompts)
-        return [torch.cat([nothing, prompts]) if self.params.guidance_scale > 1 else prompts]
+        found, nothing = self.prompts([picture.number for picture in pictures])
+        half = [nothing.expand_as(found)] if self.params.guidance_scale > 1 else []
+        return [torch.cat([*half, found])[:, None]]
 
 
 def solver(backbone: Path) -> DPMSolverMultistepScheduler:
