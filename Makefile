@@ -63,11 +63,14 @@ publish-controlnet: setup ## Publish the trained ControlNet in this repository
 	dvc push --remote published backbone/emoji_controlnet.dvc
 
 examples: setup ## Run examples/ on what `make repro` left: pictures in examples/out
-	dvc pull --quiet backbone/emoji_controlnet.dvc
+	dvc pull --quiet --remote published backbone/emoji_controlnet.dvc
 	mkdir -p examples/out
 	rm -rf examples/out/exported
+	tar --extract --to-stdout --wildcards --occurrence --file data/shards/validation-00000.tar '*.png' \
+		> examples/out/reference.png
 	adapterbench export models/ip_adapter examples/out/exported
-	python examples/plain_diffusers.py data/backbone examples/out/exported docs/reference.png examples/out/plain_diffusers.png
+	python examples/plain_diffusers.py data/backbone examples/out/exported \
+		examples/out/reference.png examples/out/plain_diffusers.png
 	python examples/compose.py examples/out/compose.jpg
 
 publish: setup ## Publish the trained backbone in this repository
