@@ -6,7 +6,8 @@ IMG2DATASET := .venv-img2dataset
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint style bench backbone publish img2dataset clean
+.PHONY: help setup repro test test-slow lint style bench backbone controlnet publish publish-controlnet \
+	examples img2dataset clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -50,7 +51,27 @@ bench: setup ## Measure speed and memory against other ways of doing the same wo
 	python benchmarks/pipeline.py
 
 backbone: setup ## Train the small backbone from scratch (hours); publish it with `make publish`
-	dvc repro backbone/dvc.yaml
+	dvc repro backbone/dvc.yaml:report
+
+controlnet: setup ## Train the ControlNet for edge maps (20 minutes); publish it with `make publish-controlnet`
+	dvc repro backbone/dvc.yaml:edges
+
+publish-controlnet: setup ## Publish the trained ControlNet in this repository
+	rm -rf backbone/emoji_controlnet
+	cp -r backbone/models/controlnet backbone/emoji_controlnet
+	dvc commit --quiet --force backbone/emoji_controlnet.dvc
+	dvc push --remote published backbone/emoji_controlnet.dvc
+
+examples: setup ## Run examples/ on what `make repro` left: pictures in examples/out
+	dvc pull --quiet --remote published backbone/emoji_controlnet.dvc
+	mkdir -p examples/out
+	rm -rf examples/out/exported
+	tar --extract --to-stdout --wildcards --occurrence --file data/shards/validation-00000.tar '*.png' \
+		> examples/out/reference.png
+	adapterbench export models/ip_adapter examples/out/exported
+	python examples/plain_diffusers.py data/backbone examples/out/exported \
+		examples/out/reference.png examples/out/plain_diffusers.png
+	python examples/compose.py examples/out/compose.jpg
 
 publish: setup ## Publish the trained backbone in this repository
 	rm -rf backbone/emoji
@@ -62,4 +83,4 @@ publish: setup ## Publish the trained backbone in this repository
 	@sed -n 's/.*md5: *//p' backbone/emoji.dvc
 
 clean: ## Delete results and caches that `make repro` makes again
-	rm -rf models samples results metrics data/encoded data/backbone data/shards .resume
+	rm -rf models samples results metrics data/encoded data/backbone data/shards examples/out .resume

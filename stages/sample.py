@@ -17,13 +17,14 @@ def main(
     out: Annotated[Path, Option(help="Folder for <protocol>.tar, named after the method.")],
     protocol: Annotated[list[str], Option(help="image or image_text; may be given twice.")],
     adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
+    shards: Annotated[Path | None, Option(help="Stage prepare's, for outside adapters.")] = None,
 ) -> None:
     """Make the pictures that are scored, with an adapter or without; a killed run resumes."""
     params = load_params(SampleParams, "sample")
     inputs = [encoded, backbone, *([adapter] if adapter else [])]
     facts = {"sample": params}
     with stage_record("sample", variant=out.name, params=facts, inputs=inputs) as record:
-        record.set(images=sample(params, encoded, backbone, adapter, protocol, out))
+        record.set(images=sample(params, encoded, backbone, adapter, protocol, out, shards))
 
 
 if __name__ == "__main__":

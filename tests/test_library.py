@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 from toy_backbone import SIDE, picture
 
 from adapterbench import load_adapter
+from adapterbench.data.edges import edge_map
 from adapterbench.data.encoded import EncodedSplit
 from adapterbench.errors import UserError
 from adapterbench.library import ImagePrompt
@@ -74,6 +76,35 @@ def test_every_pipeline_takes_it_and_gets_itself_back(
     assert torch.equal(one, pictures(pipe, inputs | image_prompt(REFERENCE)))
     image_prompt.detach()
     assert torch.equal(base, pictures(pipe, inputs))
+
+
+def test_image_prompt_text_and_control_each_count(toy: "Toy") -> None:
+    pipe = of_kind(StableDiffusionControlNetPipeline, toy.backbone)
+    torch.manual_seed(0)
+    with torch.no_grad():  # a fresh ControlNet says nothing
+        for weight in pipe.controlnet.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    image_prompt = load_adapter(pipe, toy.adapter)
+    edges = [edge_map(image, SIDE) for image in (REFERENCE, OTHER)]
+    made = [
+        pictures(pipe, {"image": control} | image_prompt(prompt), text)
+        for control in edges
+        for prompt in (REFERENCE, OTHER)
+        for text in ("", "a red ring")
+    ]
+    assert all((a - b).abs().max() > 1e-4 for a, b in combinations(made, 2))
+
+
+def test_the_mask_of_inpainting_bounds_the_image_prompt(toy: "Toy") -> None:
+    pipe = of_kind(StableDiffusionInpaintPipeline, toy.backbone)
+    image_prompt = load_adapter(pipe, toy.adapter)
+    right = Image.new("L", (SIDE, SIDE))
+    right.paste(255, (SIDE // 2, 0, SIDE, SIDE))
+    inputs = {"image": OTHER, "mask_image": right, "output_type": "latent", "strength": 1.0}
+    one, two = (pictures(pipe, inputs | image_prompt(image)) for image in (REFERENCE, OTHER))
+    half = one.shape[-1] // 2
+    assert torch.equal(one[..., :half], two[..., :half])
+    assert not torch.equal(one[..., half:], two[..., half:])
 
 
 @pytest.fixture

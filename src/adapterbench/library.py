@@ -21,6 +21,7 @@ from torch import Tensor
 from adapterbench.adapters import storage
 from adapterbench.adapters.base import Adapter
 from adapterbench.backbone.load import Clip, load_clip
+from adapterbench.backbone.prompts import image_prompts
 from adapterbench.errors import UserError
 
 ENCODER = "image_encoder"
@@ -39,8 +40,9 @@ def load_adapter(
         pipeline: any with a Stable Diffusion UNet; it is not subclassed, only its UNet changes.
         folder: of the adapter, such as `models/ip_adapter`.
         image_encoder: open_clip name of the model that the adapter was trained with, such as
-            `ViT-B-32` or `local-dir:PATH`, loaded with the first picture; left out, the
-            `image_encoder/` beside the pipeline's own parts. Embeddings need none.
+            `ViT-B-32` or `local-dir:PATH`, loaded with the first picture; left out, the one that
+            the adapter names, or the `image_encoder/` beside the pipeline's own parts. Embeddings
+            need none.
         pretrained: open_clip weights tag, such as `openai`; None for a `local-dir:` model.
 
     Raises:
@@ -54,7 +56,10 @@ def load_adapter(
         )
     adapter = storage.load_adapter(Path(folder), unet).requires_grad_(False)
     adapter.attach(unet)
-    return ImagePrompt(adapter, unet, image_encoder or beside(pipeline), pretrained)
+    if image_encoder is None:
+        own = storage.load_config(Path(folder))
+        image_encoder, pretrained = own.image_encoder or beside(pipeline), own.pretrained
+    return ImagePrompt(adapter, unet, image_encoder, pretrained)
 
 
 def beside(pipeline: DiffusionPipeline) -> str | None:
@@ -87,11 +92,12 @@ class ImagePrompt:
 
         Args:
             images: a picture, several that count together, or their embeddings `(c,)` or
-                `(n, c)`; all texts of a batch get the same, as diffusers' pipelines have it.
+                `(n, c)`, patch features `(S, c)` or `(n, S, c)` of an adapter that reads those;
+                all texts of a batch get the same, as diffusers' pipelines have it.
             scale: lambda, from this call on, of all layers, or by the layer's path in the UNet
                 (`list(image_prompt.adapter.layers)`; layers left out get 0).
             guidance_scale: classifier-free guidance weight, handed on to the pipeline; it decides
-                whether an unconditional half (a zero embedding) goes with the prompt.
+                whether an unconditional half (no picture) goes with the prompt.
 
         Raises:
             UserError: there is no picture or no encoder, an embedding of another width, or a
@@ -101,26 +107,42 @@ class ImagePrompt:
         self.adapter.scale = scale
         # as `pipeline.do_classifier_free_guidance` decides
         if guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None:
-            embeds = torch.cat([torch.zeros_like(embeds), embeds])
+            embeds = torch.cat([self.nothing(embeds), embeds])
         return {"ip_adapter_image_embeds": [embeds], "guidance_scale": guidance_scale}
 
     def embeds(self, images: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
-        """Image embeddings `(1, n, c)` in the UNet's dtype and on its device.
+        """Image embeddings `(1, n, c)`, or `(1, n, S, c)`, in the UNet's dtype and on its device.
 
         Raises:
             UserError: see `__call__`.
         """
         found = images if isinstance(images, Tensor) else self.encode(images)
+        axes = 1 + self.adapter.reads_patches
         width = self.adapter.embed_dim
-        if found.ndim not in (1, 2) or found.shape[-1] != width:
+        if found.ndim not in (axes, axes + 1) or found.shape[-1] != width:
+            one, several = f"({width},)", f"(n, {width})"
+            if self.adapter.reads_patches:
+                one, several = f"(patches, {width})", f"(n, patches, {width})"
             raise UserError(
-                f"image embeddings have shape {tuple(found.shape)}, this adapter takes ({width},) "
-                f"or (n, {width}): use the image encoder it was trained with"
+                f"image embeddings have shape {tuple(found.shape)}, this adapter takes {one} or "
+                f"{several}: use the image encoder it was trained with"
             )
-        return found.view(1, -1, width).to(self.unet.device, self.unet.dtype)
+        batch = found[None] if found.ndim > axes else found[None, None]
+        return batch.to(self.unet.device, self.unet.dtype)
+
+    def nothing(self, embeds: Tensor) -> Tensor:
+        """What stands for no picture, as often as there are `embeds (1, n, ..)`.
+
+        Raises:
+            UserError: see `clip`.
+        """
+        if not self.adapter.reads_patches:
+            return torch.zeros_like(embeds)
+        _, blank = image_prompts(self.clip, [Image.new("RGB", (1, 1))], patches=True)
+        return blank.to(embeds).expand_as(embeds)
 
     def encode(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
-        """Embeddings `(n, c)` of pictures, transparent parts on white.
+        """Embeddings `(n, c)`, or patches `(n, S, c)`, of pictures, transparent parts on white.
 
         Raises:
             UserError: there is none, or they are not PIL images.
@@ -128,7 +150,8 @@ class ImagePrompt:
         pictures = [images] if isinstance(images, Image.Image) else list(images)
         if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
             raise UserError("an image prompt is a PIL image, a list of them, or an embedding")
-        return self.clip.image_embeds([on_white(picture) for picture in pictures])
+        whole = [on_white(picture) for picture in pictures]
+        return image_prompts(self.clip, whole, self.adapter.reads_patches)[0]
 
     @cached_property
     def clip(self) -> Clip:

@@ -26,7 +26,7 @@ from adapterbench.adapters.exchange import (
 )
 from adapterbench.errors import UserError
 
-from .toy import EMBED_DIM, VARIANTS, build, call, prompts, toy_unet, trained
+from .toy import EMBED_DIM, PLUS, VARIANTS, build, call, prompts, toy_unet, trained
 
 SCALE = 0.7
 
@@ -57,7 +57,7 @@ def theirs(path: Path, unet: UNet2DConditionModel) -> Tensor:
 @torch.no_grad()
 def test_diffusers_gives_the_same(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     adapter, path = made("ip_adapter", unet), tmp_path / "it.safetensors"
-    save_ip_adapter(to_ip_adapter(adapter, unet), path)
+    save_ip_adapter(to_ip_adapter(adapter, unet, "linear"), path)
     torch.testing.assert_close(theirs(path, unet), ours(adapter, unet), atol=1e-6, rtol=0)
 
 
@@ -65,7 +65,7 @@ def test_diffusers_gives_the_same(unet: UNet2DConditionModel, tmp_path: Path) ->
 def test_of_lora_keys_and_values_go_along(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     """What is left out is the LoRA of Q and O: without it the two agree, with it they differ."""
     adapter, path = made("ip_adapter_lora", unet), tmp_path / "it.safetensors"
-    save_ip_adapter(to_ip_adapter(adapter, unet), path)
+    save_ip_adapter(to_ip_adapter(adapter, unet, "linear"), path)
     whole, exported = ours(adapter, unet), theirs(path, unet)
     base = call(unet)
     for branch in adapter.layers.values():
@@ -95,7 +95,7 @@ def test_out_and_in_again_changes_nothing(
     suffix: str, unet: UNet2DConditionModel, tmp_path: Path
 ) -> None:
     adapter, path = made("ip_adapter", unet), tmp_path / f"it{suffix}"
-    save_ip_adapter(to_ip_adapter(adapter, unet), path)
+    save_ip_adapter(to_ip_adapter(adapter, unet, "linear"), path)
     state = torch.get_rng_state()
     variant, loaded = from_ip_adapter(path, unet)
     assert torch.equal(state, torch.get_rng_state())
@@ -106,7 +106,7 @@ def test_out_and_in_again_changes_nothing(
 
 def test_the_names_of_the_original_repository(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     path = tmp_path / "it.bin"
-    save_ip_adapter(to_ip_adapter(made("ip_adapter", unet), unet), path)
+    save_ip_adapter(to_ip_adapter(made("ip_adapter", unet), unet, "linear"), path)
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint.keys() == {"image_proj", "ip_adapter"}
     kinds = ("weight", "bias")
@@ -134,6 +134,8 @@ def test_what_no_stock_loader_takes_is_refused(name: str) -> None:
 def test_other_refusals() -> None:
     with pytest.raises(UserError, match=r"tokens but 4 \(this adapter has 16\).*load_adapter"):
         check_ip_adapter({**VARIANTS["ip_adapter"], "tokens": 16})
+    with pytest.raises(UserError, match=r"depth but 4 \(this adapter has 2\).*load_adapter"):
+        check_ip_adapter({**PLUS, "depth": 2})
     with pytest.raises(UserError, match=r"no LoRA for PEFT.*load_adapter"):
         check_peft(VARIANTS["ip_adapter"])
     with pytest.raises(UserError, match=r"ends in .safetensors or .bin"):
@@ -163,7 +165,7 @@ def test_bad_checkpoints_are_explained(unet: UNet2DConditionModel, tmp_path: Pat
             from_ip_adapter(path, over)
         assert "\n" not in str(error.value)
 
-    good = to_ip_adapter(made("ip_adapter", unet), unet)
+    good = to_ip_adapter(made("ip_adapter", unet), unet, "linear")
 
     def written(changes: dict[str, Tensor]) -> Path:
         save_file(good | changes, tmp_path / "changed.safetensors")
@@ -179,10 +181,10 @@ def test_bad_checkpoints_are_explained(unet: UNet2DConditionModel, tmp_path: Pat
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     refused("needs the groups image_proj and ip_adapter", tmp_path / "other.safetensors")
     one = torch.zeros(1, 16, 32)
-    refused('"plus".*load_ip_adapter', written({"image_proj.latents": one}))
     refused("FaceID", written({"ip_adapter.0.to_q_lora.down.weight": one}))
     refused("does not fit.*ip_adapter.99", written({"ip_adapter.99.to_k_ip.weight": one}))
     refused("does not fit", written({}), toy_unet(layers_per_block=2))
     refused("does not fit", written({}), toy_unet(cross_attention_dim=48))
     del good["image_proj.norm.weight"]
-    refused("not one linear layer and a norm", written({}))
+    refused("neither a linear layer and a norm nor a resampler", written({}))
+    refused("neither .*load_ip_adapter", written({"image_proj.latents": one}))

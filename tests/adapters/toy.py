@@ -29,6 +29,16 @@ VARIANTS = {
         "expansion": 4,
     },
 }
+PLUS: dict[str, Any] = {
+    "projection": "resampler",
+    "attention": "decoupled",
+    "tokens": 3,
+    "patch_width": EMBED_DIM,
+    "channels": 16,
+    "depth": 4,
+    "heads": 2,
+}
+"""IP-Adapter "plus"; it is brought, not trained, so no row of the contract tests."""
 
 
 def toy_unet(**changes: Any) -> UNet2DConditionModel:
@@ -67,11 +77,21 @@ def prompts(images: int = 1, batch: int = 2) -> Tensor:
     return torch.randn(batch, images, EMBED_DIM, generator=torch.Generator().manual_seed(3))
 
 
-def call(unet: UNet2DConditionModel, image_embeds: Tensor | None = None, **more: Any) -> Tensor:
-    """The UNet's prediction on fixed noise and text; `image_embeds` when an adapter is attached."""
+def call(
+    unet: UNet2DConditionModel,
+    image_embeds: Tensor | None = None,
+    more_text: Tensor | None = None,
+    **more: Any,
+) -> Tensor:
+    """The UNet's prediction on fixed noise and text; `image_embeds` when an adapter is attached.
+
+    `more_text (2, M, WIDTH)` stands behind the text.
+    """
     generator = torch.Generator().manual_seed(4)
     noise = torch.randn(2, 4, 8, 8, generator=generator).to(unet.dtype)
     text = torch.randn(2, 7, WIDTH, generator=generator).to(unet.dtype)
+    if more_text is not None:
+        text = torch.cat([text, more_text], dim=1)
     if image_embeds is not None:
         more["added_cond_kwargs"] = {"image_embeds": [image_embeds]}
     return unet(noise, torch.tensor([10, 700]), text, **more).sample

@@ -14,9 +14,12 @@ from transformers import CLIPImageProcessor
 
 from adapterbench import load_adapter
 from adapterbench.adapters.build import build_adapter
+from adapterbench.adapters.exchange import save_ip_adapter, to_ip_adapter
 from adapterbench.adapters.storage import load_config, save_adapter
 from adapterbench.backbone.load import load_part
+from adapterbench.config import SampleParams
 from adapterbench.files import read_json
+from adapterbench.sample.sampler import sample
 
 from .conftest import ROOT, Cli
 
@@ -25,6 +28,15 @@ if TYPE_CHECKING:
 
 REFERENCE = picture("ring", "red")
 LORA = {"projection": "linear", "attention": "lora", "tokens": 4, "rank": 2}
+PLUS = {
+    "projection": "resampler",
+    "attention": "decoupled",
+    "tokens": 3,
+    "patch_width": CLIP_PARAMS.vision_width,
+    "channels": 16,
+    "depth": 4,
+    "heads": 2,
+}
 
 
 @pytest.fixture
@@ -80,6 +92,45 @@ def test_one_file_for_other_programs_and_back(
     assert costs["train_seconds"] is None
     assert costs["trainable_params"] > 0
     assert pd.api.types.is_float_dtype(pd.read_csv("metrics/train/outside.csv")["loss"])
+
+
+@pytest.mark.usefixtures("workplace")
+def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) -> None:
+    """As an outside checkpoint comes: sampled like the others, and diffusers draws the same."""
+    unet = load_part(toy.backbone, "unet")
+    torch.manual_seed(6)
+    adapter = build_adapter(PLUS, unet, 0)
+    for branch in adapter.layers.values():
+        torch.nn.init.normal_(branch.to_v.weight, std=0.3)
+    save_ip_adapter(to_ip_adapter(adapter, unet, "resampler"), Path("plus.bin"))
+    encoder = toy.encode_params.image_encoder
+    over = ("--backbone", toy.backbone)
+    result = cli("adopt", "plus.bin", "theirs", *over, "--image-encoder", encoder)
+    assert result.exit_code == 0, result.output
+    assert yaml.safe_load(result.stdout) == {"theirs": PLUS}
+
+    params = SampleParams(
+        steps=2, guidance_scale=3, scale=1, batch_size=4, seed=0, items=2, images_per_item=1
+    )
+    inputs = (params, toy.encoded, toy.backbone, Path("models/theirs"), ["image"])
+    assert sample(*inputs, Path("samples/theirs"), toy.shards) == 2
+
+    assert cli("export", "models/theirs", "it", *over).exit_code == 0
+    image_prompt = load_adapter(pipe, "models/theirs")
+    ours = pictures(pipe, **image_prompt([REFERENCE], scale=0.8))
+    patches = image_prompt.encode(REFERENCE)
+    assert torch.equal(ours, pictures(pipe, **image_prompt(patches[0], scale=0.8)))
+    embeds = image_prompt(REFERENCE)["ip_adapter_image_embeds"]
+    image_prompt.detach()
+    base = pictures(pipe)
+    pipe.feature_extractor = CLIPImageProcessor.from_pretrained("it/image_encoder")
+    pipe.load_ip_adapter("it", subfolder="", weight_name="ip_adapter.safetensors")
+    pipe.set_ip_adapter_scale(0.8)
+    theirs = pictures(pipe, ip_adapter_image_embeds=embeds)
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
+    theirs = pictures(pipe, ip_adapter_image=REFERENCE)
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
+    assert (ours - base).abs().max() > 1e-3
 
 
 @pytest.fixture

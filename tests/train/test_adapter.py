@@ -256,6 +256,13 @@ def dropped(seed: int = 0, **rates: float) -> tuple[torch.Tensor, torch.Tensor]:
     return no_image, no_text
 
 
+def test_what_reads_patches_is_brought_not_trained(toy: Toy) -> None:
+    plus = {"projection": "resampler", "attention": "decoupled", "tokens": 3, "patch_width": 8}
+    with pytest.raises(UserError, match="adapterbench adopt") as error:
+        train(toy, "out", {**plus, "channels": 8, "depth": 1, "heads": 1})
+    assert "\n" not in str(error.value)
+
+
 def test_conditions_are_dropped_at_their_rates() -> None:
     no_image, no_text = dropped(drop_image=0.05, drop_text=0.2, drop_both=0.1)
     shares = {

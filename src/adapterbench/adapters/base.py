@@ -19,40 +19,54 @@ class Adapter(nn.Module):
     """Lets a frozen UNet take image prompts beside text; its parameters are exactly what it trains.
 
     Attached, the UNet wants `added_cond_kwargs={"image_embeds": [c_g]}` with `c_g (B, n, c)`, the
-    embeddings of n image prompts, at each call; a pipeline wants `ip_adapter_image_embeds=[c_g]`,
-    under guidance `(2 B, n, c)`, the unconditional half (zeros) first. An adapter serves one UNet
+    embeddings of n image prompts, at each call (`(B, n, S, c)`, the features of their S patches,
+    where `reads_patches`); a pipeline wants `ip_adapter_image_embeds=[c_g]`,
+    under guidance `(2 B, n, ..)`, the unconditional half first: zeros, or the patches of a zero
+    picture. An adapter serves one UNet
     at a time. Freezing the UNet is the caller's business.
     """
 
     def __init__(
-        self, projection: nn.Module, branches: Mapping[str, Branch], embed_dim: int
+        self,
+        projection: nn.Module,
+        branches: Mapping[str, Branch],
+        embed_dim: int,
+        reads_patches: bool = False,
     ) -> None:
         """Join the parts.
 
         Args:
-            projection: `(B, embed_dim)` to image tokens `(B, K, D)`.
+            projection: `(B, embed_dim)`, or `(B, S, embed_dim)` where it reads patches, to image
+                tokens `(B, K, D)`.
             branches: a branch for each cross-attention layer, by the layer's path in the UNet.
-            embed_dim: width c of an image embedding.
+            embed_dim: width c of an image embedding, or of a patch.
+            reads_patches: whether it reads the image encoder's features of each patch.
         """
         super().__init__()
         self.projection = projection
         # a dot may not stand in a child's name
         self.branches = nn.ModuleDict({p.replace(".", "/"): b for p, b in branches.items()})
         self.embed_dim = embed_dim
+        self.reads_patches = reads_patches
 
     def forward(self, image_embeds: Tensor) -> Tensor:
-        """Image tokens `(B, n K, D)` of n image prompts `(B, n, c)`, in the adapter's dtype.
+        """Image tokens `(B, n K, D)` of n image prompts, in the adapter's dtype.
+
+        Args:
+            image_embeds: `(B, n, c)`, or `(B, n, S, c)` where it reads patches.
 
         Raises:
             UserError: the embeddings have another shape.
         """
-        if image_embeds.ndim != 3 or image_embeds.shape[-1] != self.embed_dim:
+        axes = ["batch", "prompts", *(["patches"] if self.reads_patches else [])]
+        if image_embeds.ndim != len(axes) + 1 or image_embeds.shape[-1] != self.embed_dim:
             raise UserError(
                 f"image embeddings have shape {tuple(image_embeds.shape)}, this adapter takes "
-                f"(batch, prompts, {self.embed_dim}): use the image encoder it was trained with"
+                f"({', '.join(axes)}, {self.embed_dim}): use the image encoder it was trained with"
             )
         dtype = next(self.projection.parameters()).dtype
-        return self.projection(image_embeds.to(dtype)).flatten(1, 2)
+        tokens = self.projection(image_embeds.to(dtype).flatten(0, 1))
+        return tokens.unflatten(0, image_embeds.shape[:2]).flatten(1, 2)
 
     @property
     def layers(self) -> dict[str, Branch]:

@@ -76,7 +76,7 @@ def build_adapter(
     Args:
         variant: see `parse_variant`.
         unet: the frozen backbone; only read.
-        embed_dim: width c of an image embedding.
+        embed_dim: width c of an image embedding; a projection that reads patches needs none.
 
     Raises:
         UserError: a bad variant, or a UNet without cross-attention of one width.
@@ -90,10 +90,13 @@ def build_adapter(
             f"{sorted(widths) or 'none'}: choose another backbone"
         )
     projection, attention = parts["projection"], parts["attention"]
+    patch_width = getattr(projection.params, "patch_width", None)
+    read_dim = patch_width or embed_dim
     adapter = Adapter(
-        projection.module.build(projection.params, embed_dim, widths.pop()),
+        projection.module.build(projection.params, read_dim, widths.pop()),
         {path: attention.module.build(attention.params, a) for path, a in attentions.items()},
-        embed_dim,
+        read_dim,
+        reads_patches=patch_width is not None,
     )
     return adapter.to(unet.device, torch.float32)
 

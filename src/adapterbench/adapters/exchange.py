@@ -2,11 +2,12 @@
 
 The published IP-Adapter format (tencent-ailab; read by diffusers, ComfyUI and A1111) names the
 projection `image_proj.*` and the keys and values of layer N `ip_adapter.N.to_k_ip.weight`, N being
-the place of the layer among all attention layers of the UNet.
+the place of the layer among all attention layers of the UNet. "Plus" is the same with a resampler.
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,34 @@ from torch import Tensor, nn
 
 from adapterbench.adapters.base import Adapter, cross_attention_layers
 from adapterbench.adapters.build import build_adapter
+from adapterbench.adapters.projections.resampler import HEAD_WIDTH
 from adapterbench.adapters.storage import mismatch
 from adapterbench.errors import UserError
 from adapterbench.files import publish
 
-TOKENS = 4
-"""Image tokens that stock loaders take; the number is in their code, not in the file."""
+STOCK = {"linear": ("tokens", 4), "resampler": ("depth", 4)}
+"""Projections that stock loaders know, and a number of each that is in their code, not in the file.
+"""
+PARTS = {
+    "linear": {"0": "proj", "2": "norm"},
+    "resampler": {
+        "ln0": "0.norm1",
+        "ln1": "0.norm2",
+        "attn.to_q": "0.to_q",
+        "attn.to_k": "0.to_k",
+        "attn.to_v": "0.to_v",
+        "attn.to_out.0": "0.to_out",
+        "ff.0": "1.0",
+        "ff.1.net.0.proj": "1.1",
+        "ff.1.net.2": "1.3",
+    },
+}
+"""Parts of a projection (of a layer of the resampler): our names to the published ones.
+
+Others have the same; the format joins `to_k` and `to_v` of the resampler as `to_kv`.
+"""
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of the weights of a checkpoint, by name."""
 GROUPS = ("image_proj", "ip_adapter")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SUFFIXES = (".safetensors", ".bin")
@@ -39,12 +62,13 @@ def check_ip_adapter(variant: Mapping[str, Any]) -> None:
         UserError: what stands in the way, and that `load_adapter` is the way.
     """
     problem = None
+    field, number = STOCK.get(variant["projection"], ("", 0))
     if variant["attention"] == "append":
         problem = "attention that appends image tokens to the text"
-    elif variant["projection"] != "linear":
+    elif not field:
         problem = f"projection {variant['projection']!r}"
-    elif variant["tokens"] != TOKENS:
-        problem = f"number of image tokens but {TOKENS} (this adapter has {variant['tokens']})"
+    elif variant[field] != number:
+        problem = f"{field} but {number} (this adapter has {variant[field]})"
     if problem:
         raise UserError(
             f"the loaders of the IP-Adapter format know no {problem}: use "
@@ -65,13 +89,14 @@ def check_peft(variant: Mapping[str, Any]) -> None:
         )
 
 
-def published_names(unet: UNet2DConditionModel) -> dict[str, str]:
-    """The names of a standard IP-Adapter's weights: ours to those of the published format."""
+def published_names(
+    adapter: Adapter, unet: UNet2DConditionModel, projection: str
+) -> dict[str, str]:
+    """The names of an IP-Adapter's weights: ours to those of the published format."""
     places = list(unet.attn_processors)
     names = {
-        f"projection.{ours}.{kind}": f"image_proj.{theirs}.{kind}"
-        for ours, theirs in (("0", "proj"), ("2", "norm"))
-        for kind in ("weight", "bias")
+        f"projection.{name}": f"image_proj.{published_name(name, PARTS[projection])}"
+        for name in adapter.projection.state_dict()
     }
     for path in cross_attention_layers(unet):
         place = places.index(f"{path}.processor")
@@ -81,8 +106,18 @@ def published_names(unet: UNet2DConditionModel) -> dict[str, str]:
     return names
 
 
+def published_name(name: str, parts: Mapping[str, str]) -> str:
+    """The published name of a projection's weight, such as `layers.0.ln0.weight`."""
+    words = name.split(".")
+    at = 2 if words[0] == "layers" else 0
+    layer, part, kind = words[:at], ".".join(words[at:-1]), words[-1]
+    return ".".join(filter(None, [*layer, parts.get(part, part), kind]))
+
+
 @torch.no_grad()
-def to_ip_adapter(adapter: Adapter, unet: UNet2DConditionModel) -> dict[str, Tensor]:
+def to_ip_adapter(
+    adapter: Adapter, unet: UNet2DConditionModel, projection: str
+) -> dict[str, Tensor]:
     """The weights of an adapter in the IP-Adapter format, fp32, LoRA merged into keys and values.
 
     The format has no place for the LoRA of queries and outputs, which is left out.
@@ -90,16 +125,36 @@ def to_ip_adapter(adapter: Adapter, unet: UNet2DConditionModel) -> dict[str, Ten
     Args:
         adapter: of a variant that `check_ip_adapter` lets pass, built for `unet`.
         unet: the backbone whose weights LoRA stands on.
+        projection: of the variant.
     """
     found = dict(adapter.state_dict())
     for path, branch in adapter.layers.items():
         for part in ("to_k", "to_v"):
             name = f"branches.{path.replace('.', '/')}.{part}.weight"
             found[name] = full_weight(getattr(branch, part))
-    return {
+    weights = {
         theirs: found[ours].to("cpu", torch.float32).contiguous()
-        for ours, theirs in published_names(unet).items()
+        for ours, theirs in published_names(adapter, unet, projection).items()
     }
+    return joined(weights)
+
+
+def joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """With keys and values of a resampler's layer as one: `to_k`, `to_v` to `to_kv`."""
+    found = dict(weights)
+    for name in [name for name in weights if name.endswith("0.to_k.weight")]:
+        pair = [found.pop(name.replace("to_k", part)) for part in ("to_k", "to_v")]
+        found[name.replace("to_k", "to_kv")] = torch.cat(pair)
+    return found
+
+
+def separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `joined`."""
+    found = dict(weights)
+    for name in [name for name in weights if name.endswith("0.to_kv.weight")]:
+        for part, half in zip(("to_k", "to_v"), found.pop(name).chunk(2), strict=True):
+            found[name.replace("to_kv", part)] = half
+    return found
 
 
 def full_weight(layer: nn.Module) -> Tensor:
@@ -199,37 +254,67 @@ def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[dict[str, A
     """A third-party checkpoint as an adapter of ours for `unet`, with its row of `variants:`.
 
     Raises:
-        UserError: the file cannot be read, is of another kind than the standard IP-Adapter (such
-            as "plus" or FaceID), or does not fit `unet`.
+        UserError: the file cannot be read, is neither a standard nor a "plus" IP-Adapter (such as
+            FaceID), or does not fit `unet`.
     """
     weights = read_checkpoint(path)
-    if problem := unlike_standard(weights):
-        raise UserError(
-            f"{path} is an IP-Adapter {problem}: only those that read one CLIP embedding a picture "
-            "can be compared here; load it with diffusers' own `load_ip_adapter`"
-        )
-    projection, norm = (weights[f"image_proj.{part}.weight"] for part in ("proj", "norm"))
-    variant = {
-        "projection": "linear",
-        "attention": "decoupled",
-        "tokens": len(projection) // len(norm),
-    }
+    variant, embed_dim = row(path, weights)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: draw nothing
-        adapter = build_adapter(variant, unet, projection.shape[1])
-    names = published_names(unet)
+        adapter = build_adapter(variant, unet, embed_dim)
+    names = published_names(adapter, unet, variant["projection"])
     expected = {names[name]: weight for name, weight in adapter.state_dict().items()}
-    if problem := mismatch(expected, weights):
+    found = separate(weights)
+    if problem := mismatch(expected, found):
         raise UserError(f"{path} does not fit this backbone: {problem}")
-    adapter.load_state_dict({ours: weights[theirs] for ours, theirs in names.items()})
+    adapter.load_state_dict({ours: found[theirs] for ours, theirs in names.items()})
     return variant, adapter
 
 
-def unlike_standard(weights: Mapping[str, Tensor]) -> str | None:
-    """What makes a checkpoint another kind of IP-Adapter, in words; None for the standard one."""
-    if "image_proj.latents" in weights:
-        return '"plus" (its resampler reads patch features)'
-    if any("_lora." in name for name in weights):
-        return "FaceID (its weights hold a LoRA)"
-    dims = {"image_proj.proj.weight": 2, "image_proj.norm.weight": 1}
-    found = {name: weights[name].ndim for name in dims if name in weights and weights[name].numel()}
-    return None if found == dims else "with a projection that is not one linear layer and a norm"
+def row(path: Path, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], int]:
+    """The row of `variants:` of a checkpoint, by its shapes, and the width c of what it reads.
+
+    Raises:
+        UserError: it is of another kind than standard and "plus".
+    """
+    problem = "FaceID (its weights hold a LoRA)"
+    if not any("_lora." in name for name in weights):
+        problem = "with a projection that is neither a linear layer and a norm nor a resampler"
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        for projection, fields_of in FIELDS.items():
+            # a weight that is missing, has other axes or is empty
+            with suppress(KeyError, ValueError, ZeroDivisionError):
+                fields, embed_dim = fields_of(shapes)
+                return {"projection": projection, "attention": "decoupled", **fields}, embed_dim
+    raise UserError(
+        f"{path} is an IP-Adapter {problem}: it cannot be compared here, load it with diffusers' "
+        "own `load_ip_adapter`"
+    )
+
+
+def linear_fields(shapes: Shapes) -> tuple[dict[str, int], int]:
+    """Of a standard IP-Adapter."""
+    outputs, embed_dim = shapes["image_proj.proj.weight"]
+    (width,) = shapes["image_proj.norm.weight"]
+    return {"tokens": outputs // width}, embed_dim
+
+
+def resampler_fields(shapes: Shapes) -> tuple[dict[str, int], int]:
+    """Of "plus"."""
+    _, tokens, channels = shapes["image_proj.latents"]
+    _, patch_width = shapes["image_proj.proj_in.weight"]
+    inner, _ = shapes["image_proj.layers.0.0.to_q.weight"]
+    fields = {
+        "tokens": tokens,
+        "patch_width": patch_width,
+        "channels": channels,
+        "depth": sum(name.endswith(".0.to_q.weight") for name in shapes),
+        "heads": inner // HEAD_WIDTH,
+    }
+    return fields, patch_width
+
+
+FIELDS: dict[str, Callable[[Shapes], tuple[dict[str, int], int]]] = {
+    "linear": linear_fields,
+    "resampler": resampler_fields,
+}
+"""Projections that are read: their fields of a row and the width c of what they read."""

@@ -27,13 +27,21 @@ class AdapterConfig(Section):
     variant: dict[str, Any]
     """The row of `variants:` without training overrides."""
     embed_dim: Count
-    """Width of an image embedding."""
+    """Width of an image embedding, or of a patch."""
     backbone: dict[str, Any]
     """What the adapter was trained over, such as its name and digest."""
+    image_encoder: str | None = None
+    """open_clip name of an image encoder of its own; None: that of stage `encode`."""
+    pretrained: str | None = None
+    """open_clip weights tag of its own image encoder."""
 
 
 def save_adapter(
-    adapter: Adapter, folder: Path, variant: Mapping[str, Any], backbone: Mapping[str, Any]
+    adapter: Adapter,
+    folder: Path,
+    variant: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    **encoder: str | None,
 ) -> None:
     """Write the adapter's weights (fp32) and configuration; `folder` is replaced as a whole.
 
@@ -41,7 +49,8 @@ def save_adapter(
         adapter: attached or not.
         folder: such as `models/ip_adapter`.
         variant: the row it was built from.
-        backbone: facts about the base model and the image encoder, plain JSON data.
+        backbone: facts about the base model, plain JSON data.
+        encoder: `image_encoder` and `pretrained` of `AdapterConfig`.
     """
     weights = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
@@ -51,11 +60,12 @@ def save_adapter(
         variant={key: value for key, value in variant.items() if key not in RESERVED},
         embed_dim=adapter.embed_dim,
         backbone=dict(backbone),
+        **encoder,
     )
     with publish(folder) as beside:
         beside.mkdir()
         save_file(weights, beside / WEIGHTS, metadata={"format": "pt"})
-        write_json(beside / CONFIG, config.model_dump())
+        write_json(beside / CONFIG, config.model_dump(exclude_none=True))
 
 
 def load_adapter(folder: Path, unet: UNet2DConditionModel) -> Adapter:

@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
 from adapterbench.cli.options import free
+from adapterbench.config import EncodeParams, load_params
 from adapterbench.errors import UserError
 from adapterbench.files import publish, sha256, write_json
 
@@ -20,13 +21,18 @@ def adopt(
     checkpoint: Annotated[Path, Argument(help="An IP-Adapter: .safetensors or .bin.")],
     name: Annotated[str, Argument(help="Name of the row, and of the folder in models/.")],
     backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
+    image_encoder: Annotated[
+        str | None,
+        Option(help="open_clip name of the CLIP it reads, where not encode.image_encoder."),
+    ] = None,
+    pretrained: Annotated[str | None, Option(help="open_clip weights tag of that CLIP.")] = None,
 ) -> None:
     """Bring an IP-Adapter that was trained elsewhere, to be sampled and scored with the others.
 
-    Writes models/NAME and metrics/train/NAME.json, whose costs are unknown, and prints the row
-    for `variants:` and the command that tells DVC. A `.bin` is read as weights alone: no code in
-    it runs. The pictures must be encoded with the CLIP that the adapter was trained with
-    (`encode.image_encoder`).
+    Standard and "plus". Writes models/NAME and metrics/train/NAME.json, whose costs are unknown,
+    and prints the row for `variants:` and the command that tells DVC. A `.bin` is read as weights
+    alone: no code in it runs. The CLIP of the published ones for Stable Diffusion 1.5 is
+    `--image-encoder ViT-H-14 --pretrained laion2b_s32b_b79k`.
     """
     if not name.isidentifier():
         raise UserError(f"{name!r} names no row: use letters, digits and underscores")
@@ -38,7 +44,11 @@ def adopt(
 
     variant, adapter = from_ip_adapter(checkpoint, load_part(backbone, "unet"))
     origin = {"checkpoint": checkpoint.name, "sha256": sha256(checkpoint)}
-    save_adapter(adapter, folder, variant, origin)
+    if adapter.reads_patches and image_encoder is None:  # stage encode keeps no patches
+        encode = load_params(EncodeParams, "encode")
+        image_encoder, pretrained = encode.image_encoder, encode.pretrained
+    encoder = {"image_encoder": image_encoder, "pretrained": pretrained}
+    save_adapter(adapter, folder, variant, origin, **encoder)
     size = (folder / WEIGHTS).stat().st_size
     known = {"trainable_params": adapter.count, "checkpoint_mb": round(size / 2**20, 3)}
     metrics = Path("metrics/train")

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -10,6 +10,9 @@ from typer import Argument, Option
 from adapterbench.cli.architecture import FETCHED
 from adapterbench.cli.options import free
 from adapterbench.files import publish
+
+if TYPE_CHECKING:
+    from adapterbench.adapters.storage import AdapterConfig
 
 CHECKPOINT = "ip_adapter.safetensors"
 """Name of the adapter in a folder for diffusers."""
@@ -45,15 +48,17 @@ def export(
     ComfyUI and A1111 read, too (not tried there). `peft`: the LoRA alone, a folder for
     `PeftModel.from_pretrained`.
 
-    The first two hold `ip_adapter` whole and `ip_adapter_lora` in part, as it says then. Other
-    variants have no stock loader: `from adapterbench import load_adapter` takes them all.
+    The first two hold `ip_adapter` (and an adopted "plus") whole, `ip_adapter_lora` in part, as it
+    says then. Other variants have no stock loader: `from adapterbench import load_adapter` takes
+    them all.
     """
     # seconds to import, so not for `--help`
     from adapterbench.adapters import exchange, storage
     from adapterbench.backbone.load import load_part
 
     free(out)
-    variant = storage.load_config(model).variant
+    config = storage.load_config(model)
+    variant = config.variant
     check = exchange.check_peft if format is Format.PEFT else exchange.check_ip_adapter
     check(variant)
     unet = load_part(backbone, "unet")
@@ -62,21 +67,23 @@ def export(
         exchange.save_peft(adapter, variant, out)
         typer.echo(f"{out}: the LoRA alone, without the projection; loaded, it acts on text, too")
         return
-    weights = exchange.to_ip_adapter(adapter, unet)
+    weights = exchange.to_ip_adapter(adapter, unet, variant["projection"])
     if format is Format.IP_ADAPTER:
         exchange.save_ip_adapter(weights, out)
     else:
         with publish(out) as beside:
             beside.mkdir()
             exchange.save_ip_adapter(weights, beside / CHECKPOINT)
-            save_image_encoder(backbone / IMAGE_ENCODER, beside / IMAGE_ENCODER)
+            save_image_encoder(config, backbone, beside / IMAGE_ENCODER)
     typer.echo(f"{out}: {EXACT if variant['attention'] == 'decoupled' else IN_PART}")
 
 
-def save_image_encoder(source: Path, out: Path) -> None:
-    """Convert the backbone's image encoder, if it has one."""
+def save_image_encoder(config: "AdapterConfig", backbone: Path, out: Path) -> None:
+    """Convert the adapter's own image encoder, or the backbone's if it has one."""
     from adapterbench.backbone.load import load_clip
     from adapterbench.backbone.vision import save_vision
 
-    if source.is_dir():
-        save_vision(load_clip(f"local-dir:{source}", None), out)
+    beside = backbone / IMAGE_ENCODER
+    name = config.image_encoder or (f"local-dir:{beside}" if beside.is_dir() else None)
+    if name:
+        save_vision(load_clip(name, config.pretrained), out)

@@ -15,6 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from adapterbench.adapters.base import Adapter
 from adapterbench.cli.architecture import Shapes
 
+PATCHES = 257
+"""Features that an adapter reads of a picture, where it reads patches: those of ViT-H-14."""
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -42,7 +45,8 @@ def unet_passes(unet: UNet2DConditionModel, adapter: Adapter | None, shapes: Sha
     with torch.device("meta"):
         conditions: dict[str, Any] = {"encoder_hidden_states": torch.empty(1, *shapes.text)}
         if adapter:
-            prompt = torch.empty(1, 1, shapes.image)
+            patches = [PATCHES] if adapter.reads_patches else []
+            prompt = torch.empty(1, 1, *patches, adapter.embed_dim)
             conditions["added_cond_kwargs"] = {"image_embeds": [prompt]}
         step = torch.empty(1, dtype=torch.long)
         with FlopCounterMode(display=False) as counter:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.adapters.storage import WEIGHTS, load_adapter
+from adapterbench.adapters.storage import CONFIG, WEIGHTS, load_adapter, load_config
 from adapterbench.backbone.load import fingerprint, load_part
 from adapterbench.config import SampleParams
 from adapterbench.data.encoded import EncodedSplit
@@ -22,6 +22,7 @@ from adapterbench.files import MANIFEST, publish
 from adapterbench.processes import processes, share
 from adapterbench.resume import resume_path
 from adapterbench.sample.items import choose_items, noise
+from adapterbench.sample.prompts import OwnPrompts, Prompts, encoded_prompts
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +66,14 @@ class Sampler:
         backbone: Path,
         adapter: Path | None,
         device: torch.device | str = "cpu",
+        shards: Path | None = None,
     ) -> None:
         """Load everything.
 
         Args:
             adapter: folder of a trained adapter; None samples the base model alone.
             device: where the networks go.
+            shards: folder of stage prepare, for an adapter with an image encoder of its own.
 
         Raises:
             UserError: something is missing or does not fit.
@@ -80,10 +83,11 @@ class Sampler:
         self.data = EncodedSplit(encoded, "validation")
         self.unet = load_part(backbone, "unet").to(device, memory_format=torch.channels_last)
         self.adapter = load_adapter(adapter, self.unet) if adapter else None
-        if self.adapter:
+        if adapter and self.adapter:
             self.adapter.requires_grad_(False)
             self.adapter.attach(self.unet)
             self.adapter.scale = params.scale
+            self.prompts = self.prompts_of(adapter, self.adapter.reads_patches, shards)
         self.pipeline = PairedPipeline(
             vae=load_part(backbone, "vae"),
             text_encoder=load_part(backbone, "text_encoder"),
@@ -96,6 +100,15 @@ class Sampler:
         ).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.shape = tuple(self.data.row(0)[0].shape)
+
+    def prompts_of(self, adapter: Path, patches: bool, shards: Path | None) -> Prompts:
+        """Where the image prompts of an adapter come from."""
+        config = load_config(adapter)
+        if config.image_encoder is None:
+            return encoded_prompts(self.data)
+        own = OwnPrompts(self.data, config, patches, shards, self.params.batch_size)
+        own([picture.number for picture in self.pictures()])  # in one pass over the shards
+        return own
 
     def pictures(self) -> list[Picture]:
         """All pictures of a protocol, item by item."""
@@ -116,7 +129,7 @@ class Sampler:
         empty = self.data.empty.expand(len(pictures), -1, -1)
         text = torch.stack([row[2] for row in rows]).float() if with_text else empty
         latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
-        prompts = self.image_prompts([row[1] for row in rows])
+        prompts = self.image_prompts(pictures)
         with self.autocast():
             images: list[Image.Image] = self.pipeline(
                 prompt_embeds=text,
@@ -133,13 +146,13 @@ class Sampler:
         dtype = PRECISIONS.get(self.params.mixed_precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
-    def image_prompts(self, embeds: list[Tensor]) -> list[Tensor] | None:
-        """What the pipeline takes: zeros for the unconditional half, then the prompts."""
+    def image_prompts(self, pictures: list[Picture]) -> list[Tensor] | None:
+        """What the pipeline takes: no picture for the unconditional half, then the prompts."""
         if self.adapter is None:
             return None
-        prompts = torch.stack(embeds).float()[:, None].to(self.device)
-        guided = self.params.guidance_scale > 1
-        return [torch.cat([torch.zeros_like(prompts), prompts]) if guided else prompts]
+        found, nothing = self.prompts([picture.number for picture in pictures])
+        half = [nothing.expand_as(found)] if self.params.guidance_scale > 1 else []
+        return [torch.cat([*half, found])[:, None].to(self.device)]
 
 
 def solver(backbone: Path) -> DPMSolverMultistepScheduler:
@@ -156,6 +169,7 @@ def sample(
     adapter: Path | None,
     protocols: list[str],
     out: Path,
+    shards: Path | None = None,
 ) -> int:
     """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of pictures.
 
@@ -166,9 +180,9 @@ def sample(
     # the batch size changes no picture, so a resumed run may have another
     same = params.model_copy(update={"batch_size": 1})
     facts = {"sample": same, "backbone": fingerprint(backbone)}
-    inputs = [encoded / MANIFEST, *([adapter / WEIGHTS] if adapter else [])]
-    made = resume_path(f"sample-{out.name}", facts, *inputs)
-    sampler = Sampler(params, encoded, backbone, adapter, state.device)
+    own = [adapter / WEIGHTS, adapter / CONFIG] if adapter else []
+    made = resume_path(f"sample-{out.name}", facts, encoded / MANIFEST, *own)
+    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards)
     pictures = sampler.pictures()
     # cut into batches before they are shared: a picture is rounded as its batch is
     mine = share(list(chunked(pictures, params.batch_size)), state)

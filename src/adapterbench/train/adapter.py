@@ -15,6 +15,7 @@ from adapterbench.adapters.storage import WEIGHTS, save_adapter
 from adapterbench.backbone.load import fingerprint, load_part
 from adapterbench.config import TrainParams
 from adapterbench.data.encoded import EncodedSplit
+from adapterbench.errors import UserError
 from adapterbench.files import MANIFEST, publish, remove, write_json
 from adapterbench.fit import Fitted, OnLog, batch_indices, fit
 from adapterbench.parallel import Team
@@ -77,6 +78,11 @@ def train_adapter(
     schedule = DDPMScheduler.from_config(load_part(backbone, "scheduler").config)
     torch.manual_seed(params.seed)
     adapter = build_adapter(variant, unet, data.embed_dim)
+    if adapter.reads_patches:
+        raise UserError(
+            f"{name} reads patches, which {encoded} does not hold: such an adapter is not trained "
+            "here, bring one with `adapterbench adopt` and tell DVC as it says"
+        )
     adapter.attach(unet)
     empty, shape = data.empty.to(team.device), data.row(0)[0].shape
 

@@ -175,11 +175,11 @@ def mean_cosine(a: Tensor, b: Tensor) -> float:
     return float((a * b).sum(dim=-1).mean())
 
 
-def grid(above: Tensor, below: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
-    """Pairs of pictures, 16 a line, `above` over `below`."""
+def grid(*layers: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
+    """Pictures that belong together one above the other, 16 a line; a layer `(N, 3, H, W)`."""
     lines = [
-        torch.cat([torch.cat(list(rows[at : at + columns]), dim=2) for rows in (above, below)], 1)
-        for at in range(0, len(above), columns)
+        torch.cat([torch.cat(list(rows[at : at + columns]), dim=2) for rows in layers], 1)
+        for at in range(0, len(layers[0]), columns)
     ]
     sheet = Image.fromarray(torch.cat(lines, dim=1).permute(1, 2, 0).numpy())
     return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.BICUBIC)

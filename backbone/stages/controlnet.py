@@ -1,0 +1,36 @@
+"""Stage `controlnet`: train a ControlNet for edge maps on the training concepts."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.backbone.load import fingerprint, load_part
+from adapterbench.backbone.recipes import controlnet, unet
+from adapterbench.backbone.recipes.pictures import load_pictures
+from adapterbench.backbone.recipes.run import log_values, resume_file, write_metrics
+from adapterbench.config import load_params
+from adapterbench.files import publish
+from adapterbench.stage import run
+
+
+def main(
+    shards: Annotated[Path, Option(help="Shards of the project's stage prepare.")],
+    backbone: Annotated[Path, Option(help="Folder of the project's stage backbone.")],
+    out: Annotated[Path, Option(help="Folder of the model, diffusers layout.")],
+    metrics: Annotated[Path, Option(help="JSON of the metrics.")],
+) -> None:
+    """Train a ControlNet for edge maps on the training concepts."""
+    params = load_params(controlnet.ControlNetParams, "controlnet")
+    resume = resume_file(f"controlnet-{fingerprint(backbone)[:16]}", params, shards)
+    pictures = load_pictures(shards, "train")
+    parts = [load_part(backbone, part) for part in ("vae", "text_encoder", "tokenizer")]
+    data, controls = unet.encode(pictures, *parts), controlnet.edges(pictures)
+    model, fitted = controlnet.train(params, backbone, data, controls, resume, log_values)
+    with publish(out) as folder:
+        controlnet.save(model, folder)
+    write_metrics(metrics, fitted, resume, {})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,28 @@
+"""Stage `edges`: measure on held-out concepts whether the ControlNet is followed."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.backbone.recipes.edges import measure
+from adapterbench.backbone.recipes.report import ReportParams
+from adapterbench.config import load_params
+from adapterbench.files import write_json
+from adapterbench.stage import run
+
+
+def main(
+    shards: Annotated[Path, Option(help="Shards of the project's stage prepare.")],
+    backbone: Annotated[Path, Option(help="Folder of the project's stage backbone.")],
+    controlnet: Annotated[Path, Option(help="Folder of stage controlnet.")],
+    metrics: Annotated[Path, Option(help="JSON of the agreement.")],
+    out: Annotated[Path, Option(help="PNG: edge maps, pictures without control, with it.")],
+) -> None:
+    """Measure on held-out concepts whether the ControlNet is followed."""
+    params = load_params(ReportParams, "edges")
+    write_json(metrics, measure(params, shards, backbone, controlnet, out))
+
+
+if __name__ == "__main__":
+    run(main)
