@@ -62,4 +62,4 @@ publish: setup ## Publish the trained backbone in this repository
 	@sed -n 's/.*md5: *//p' backbone/emoji.dvc
 
 clean: ## Delete results and caches that `make repro` makes again
-	rm -rf models samples results metrics data/encoded data/backbone data/shards .resume
+	rm -rf models samples illustrations results metrics data/encoded data/backbone data/bases data/shards .resume
