@@ -144,10 +144,8 @@ class PromptParams(Section):
 class IllustrateParams(Section):
     """What the figures show beyond the scored pictures."""
 
-    prompts: tuple[PromptParams, ...]
-    """Image prompts with text prompts, a row of the figure each."""
-    items: Count
-    """Image prompts that are drawn on every base."""
+    prompts: Annotated[tuple[PromptParams, ...], Field(min_length=1)]
+    """Image prompts with text prompts; on other bases, the image prompts alone."""
     scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
     """Weights of the image prompt (lambda) of the sweep."""
     sweep_items: Annotated[int, Field(ge=2)]

@@ -7,6 +7,7 @@ model and the scale.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 
 import webdataset as wds
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.config import IllustrateParams, PromptParams, SampleParams
+from adapterbench.config import IllustrateParams, SampleParams
 from adapterbench.sample.sampler import Picture, Sampler
 
 PROMPTS, BASES, SWEEP = "prompts.tar", "bases", "sweep"
@@ -22,8 +23,6 @@ PROMPTS, BASES, SWEEP = "prompts.tar", "bases", "sweep"
 
 SCORES = "sweep.parquet"
 """Scores of the sweep; `protocol` is the scale, `clip_i_shuffled` the pull of the image prompt."""
-
-Drawn = Iterator[tuple[Picture, Image.Image]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,16 +44,20 @@ def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Pa
         UserError: an input is missing or does not fit.
     """
     sampler = Sampler(sample, inputs.encoded, inputs.backbone, inputs.adapter)
-    made = write(out / PROMPTS, prompted(sampler, params.prompts))
+    chosen = mentioning([prompt.image for prompt in params.prompts], sampler)
+    texts = embedded([prompt.text for prompt in params.prompts], sampler)
+    pairs = [replace(picture, k=number) for number, picture in enumerate(chosen)]
+    made = write(out / PROMPTS, pairs, drawn(sampler, chosen, texts))
     if inputs.adapter:
+        own = items(sampler)[: params.sweep_items]
         for scale in tqdm(params.scales, "scales", mininterval=1):
-            made += write(out / SWEEP / f"{scale:g}.tar", pulled(sampler, scale, params))
+            made += write(out / SWEEP / f"{scale:g}.tar", own, pulled(sampler, own, scale))
+    once = list(dict.fromkeys(chosen))
     for base in tqdm(sorted(inputs.bases.iterdir()), "bases", mininterval=1):
         other = Sampler(sample, inputs.encoded, base, inputs.adapter)
-        chosen = items(other)[: params.items]
         # an adapter answers the image prompt alone, a base model without one the caption
-        texts = None if inputs.adapter else other.captions(chosen)
-        made += write(out / BASES / f"{base.name}.tar", drawn(other, chosen, texts))
+        captions = None if inputs.adapter else other.captions(once)
+        made += write(out / BASES / f"{base.name}.tar", once, drawn(other, once, captions))
     return made
 
 
@@ -63,55 +66,52 @@ def items(sampler: Sampler) -> list[Picture]:
     return [picture for picture in sampler.pictures() if picture.k == 0]
 
 
-def prompted(sampler: Sampler, prompts: Sequence[PromptParams]) -> Drawn:
-    """Image prompts with text prompts; `k` is the number of the pair."""
-    captions = [sample["caption"] for sample in sampler.data.samples]
-    chosen = [
-        replace(mentioning(prompt.image, items(sampler), captions, k), k=k)
-        for k, prompt in enumerate(prompts)
+def mentioning(words: Sequence[str], sampler: Sampler) -> list[Picture]:
+    """For each word the first item whose caption has it, or else some item."""
+    pictures = items(sampler)
+    captions = [sampler.data.samples[p.number]["caption"] for p in pictures]
+    said = [set(caption.replace(",", " ").split()) for caption in captions]
+    return [
+        next((p for p, caption in zip(pictures, said, strict=True) if word in caption), some)
+        for word, some in zip(words, cycle(pictures), strict=False)
     ]
-    texts, _ = sampler.pipeline.encode_prompt(
-        [prompt.text for prompt in prompts], sampler.pipeline.device, 1, False
-    )
-    return drawn(sampler, chosen, texts)
 
 
-def mentioning(
-    word: str, pictures: Sequence[Picture], captions: Sequence[str], place: int
-) -> Picture:
-    """The first picture whose item's caption has `word`, or else the one at `place`."""
-    found = (p for p in pictures if word in captions[p.number].replace(",", " ").split())
-    return next(found, pictures[place % len(pictures)])
+def embedded(texts: Sequence[str], sampler: Sampler) -> Tensor:
+    """Text prompts `(N, L, D)` as the base model reads them."""
+    pipeline = sampler.pipeline
+    embeds: Tensor = pipeline.encode_prompt(list(texts), pipeline.device, 1, False)[0]
+    return embeds
 
 
-def pulled(sampler: Sampler, scale: float, params: IllustrateParams) -> Drawn:
+def pulled(sampler: Sampler, own: Sequence[Picture], scale: float) -> Iterator[Image.Image]:
     """Pictures of each item's caption, pulled by `scale` towards the next item's image prompt."""
     assert sampler.adapter
-    own = items(sampler)[: params.sweep_items]
-    other = [*own[1:], own[0]]
     sampler.adapter.scale = scale
-    both = [replace(a, number=b.number) for a, b in zip(own, other, strict=True)]
-    return drawn(sampler, both, sampler.captions(own))
+    numbers = [picture.number for picture in own]
+    both = [
+        replace(picture, number=other)
+        for picture, other in zip(own, [*numbers[1:], numbers[0]], strict=True)
+    ]
+    return drawn(sampler, both, sampler.captions(list(own)))
 
 
-def drawn(sampler: Sampler, pictures: Sequence[Picture], texts: Tensor | None) -> Drawn:
+def drawn(
+    sampler: Sampler, pictures: Sequence[Picture], texts: Tensor | None
+) -> Iterator[Image.Image]:
     """Each picture of an image prompt and, unless None, of one of `texts (N, L, D)`."""
     size = sampler.params.batch_size
     for start in range(0, len(pictures), size):
         part = slice(start, start + size)
-        batch = list(pictures[part])
-        images = sampler.draw(batch, None if texts is None else texts[part])
-        yield from zip(batch, images, strict=True)
+        yield from sampler.draw(list(pictures[part]), None if texts is None else texts[part])
 
 
-def write(path: Path, pictures: Iterable[tuple[Picture, Image.Image]]) -> int:
+def write(path: Path, names: Sequence[Picture], images: Iterable[Image.Image]) -> int:
     """Write a tar of `<key>.<k>.png`, the same bytes for the same pictures; return their number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with wds.TarWriter(str(path), mtime=0, encoder=False) as tar:
-        count = 0
-        for picture, image in pictures:
+        for name, image in zip(names, images, strict=True):
             file = BytesIO()
             image.save(file, "PNG")
-            tar.write({"__key__": picture.key, f"{picture.k}.png": file.getvalue()})
-            count += 1
-    return count
+            tar.write({"__key__": name.key, f"{name.k}.png": file.getvalue()})
+    return len(names)

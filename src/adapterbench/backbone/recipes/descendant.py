@@ -52,6 +52,5 @@ def train(
 def save(unet: UNet2DConditionModel, folder: Path) -> None:
     """Write the LoRA alone as diffusers does: `pytorch_lora_weights.safetensors`, fp16."""
     weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    StableDiffusionPipeline.save_lora_weights(
-        folder, unet_lora_layers={name: weight.half() for name, weight in weights.items()}
-    )
+    layers = {name: weight.half().contiguous() for name, weight in weights.items()}
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
