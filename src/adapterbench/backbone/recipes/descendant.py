@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 
 from adapterbench.backbone.load import load_part
@@ -40,17 +39,22 @@ def train(
     )
     data = encode(pictures, vae, text, tokenizer)
     torch.manual_seed(params.seed)
-    unet.add_adapter(
-        LoraConfig(r=params.rank, lora_alpha=params.rank, target_modules=list(ADAPTED))
-    )
+    adapted(unet, params.rank)
     weights = [weight for weight in unet.parameters() if weight.requires_grad]
     unet.to(memory_format=torch.channels_last)
     loss = text_loss(unet, schedule, data, params)
     return unet, fit(weights, loss, params, resume, on_log, params.style)
 
 
+def adapted(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel:
+    """The frozen UNet with a fresh LoRA, which alone learns and at first changes nothing."""
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ADAPTED)))
+    return unet
+
+
 def save(unet: UNet2DConditionModel, folder: Path) -> None:
     """Write the LoRA alone as diffusers does: `pytorch_lora_weights.safetensors`, fp16."""
-    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    # in peft's own names: diffusers' old ones exist for attention alone
+    weights = get_peft_model_state_dict(unet)
     layers = {name: weight.half().contiguous() for name, weight in weights.items()}
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
