@@ -19,7 +19,7 @@ def fetch(params: BackboneParams, out: Path) -> None:
         raise UserError("backbone.revision must be null: a local folder is taken as it is")
     path = Path(params.path).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
-        out.mkdir()
+        out.mkdir(parents=True)
         link_or_copy(path, out / path.name)
     elif (path / "model_index.json").is_file():
         shutil.copytree(path, out, copy_function=link_or_copy)
