@@ -3,14 +3,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMG2DATASET := .venv-img2dataset
+DESCENDANTS := openmoji_color openmoji_black
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint style bench backbone controlnet publish publish-controlnet \
-	examples img2dataset clean
+.PHONY: help setup repro test test-slow lint style bench backbone controlnet descendants \
+	publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 setup: $(STAMP) ## Make the virtual environment from requirements.lock
 
@@ -82,5 +83,18 @@ publish: setup ## Publish the trained backbone in this repository
 	@echo "set backbone.revision in params.yaml and conf/backbone/emoji.yaml to:"
 	@sed -n 's/.*md5: *//p' backbone/emoji.dvc
 
+descendants: setup ## Fine-tune the backbone to other styles (minutes each); publish them likewise
+	dvc repro backbone/dvc.yaml:descendant
+
+publish-descendants: setup ## Publish the descendants in this repository
+	for name in $(DESCENDANTS); do \
+	    rm -rf backbone/$$name && cp -r backbone/models/$$name backbone/$$name && \
+	    dvc commit --quiet --force backbone/$$name.dvc && \
+	    dvc push --remote published backbone/$$name.dvc && \
+	    echo "set bases.$$name.revision in params.yaml and conf/backbone/emoji.yaml to:" && \
+	    sed -n 's/.*md5: *//p' backbone/$$name.dvc || exit 1; \
+	done
+
 clean: ## Delete results and caches that `make repro` makes again
-	rm -rf models samples results metrics data/encoded data/backbone data/shards examples/out .resume
+	rm -rf models samples illustrations results metrics data/encoded data/backbone data/bases data/shards \
+	    examples/out .resume

@@ -5,33 +5,35 @@ from typing import Annotated
 
 from typer import Option
 
+from adapterbench.config import IllustrateParams, load_params
 from adapterbench.files import MANIFEST, read_json
 from adapterbench.record import stage_record
-from adapterbench.report import page, table
-from adapterbench.report.measured import measured_on
-from adapterbench.report.plates import Sources, draw
-from adapterbench.report.provenance import provenance
+from adapterbench.report import measured, page, plates, provenance, table
 from adapterbench.stage import run
 
 
 def main(
     tables: Annotated[Path, Option(help="Folder of stage compare.")],
     samples: Annotated[Path, Option(help="Folder of <method>/<protocol>.tar.")],
+    illustrations: Annotated[Path, Option(help="Folder of <method>, of stage illustrate.")],
     shards: Annotated[Path, Option(help="Folder of the shards and manifest.json.")],
     curves: Annotated[Path, Option(help="Folder of <variant>.csv, the logged losses.")],
     out: Annotated[Path, Option(help="Folder for the figures.")],
     report: Annotated[Path, Option(help="File for the page.")],
 ) -> None:
     """Draw the figures and write the report."""
-    inputs = [tables, samples, shards, curves]
+    inputs = [tables, samples, illustrations, shards, curves]
+    sources = plates.Sources(
+        samples=samples, illustrations=illustrations, shards=shards, curves=curves
+    )
     with stage_record("figures", params={}, inputs=inputs) as record:
-        comparisons = table.read(tables)
-        plates = draw(comparisons, Sources(samples=samples, shards=shards, curves=curves), out)
-        row = comparisons["image"].row(comparisons["image"].original)
-        measured = measured_on(row["n"], row["k"])
-        origin = provenance([tables / name for name in (*table.FILES.values(), table.PAIRED_FILE)])
-        attribution = read_json(shards / MANIFEST)["attribution"]
-        page.write(report, page.render(comparisons, measured, plates, origin, attribution))
+        both = table.read(tables)
+        drawn = plates.draw(both, load_params(IllustrateParams, "illustrate"), sources, out)
+        row = both["image"].row(both["image"].original)
+        facts = measured.measured_on(row["n"], row["k"])
+        files = [tables / name for name in (*table.FILES.values(), table.PAIRED_FILE)]
+        maker = read_json(shards / MANIFEST)["attribution"]
+        page.write(report, page.render(both, facts, drawn, provenance.provenance(files), maker))
         record.artifact(report)
 
 

@@ -38,6 +38,8 @@ SHARED = {
 }
 PARTS = {"adapters", "backbone", "data"}
 STEPS = {"encode", "report", "sample", "score", "train"}
+BUILT_ON = {"illustrate": {"illustrate", "sample", "score"}}
+"""Steps that others are built on."""
 TOP = {"__main__", "cli", "library"}
 
 INERT = {
@@ -56,6 +58,9 @@ INERT = {
 LOADS = {
     "stages/fetch.py": ["adapterbench.data.sources.{data.source}"],
     "stages/backbone.py": ["adapterbench.backbone.sources.{backbone.source}"],
+    "adapterbench.backbone.bases": [
+        f"adapterbench.backbone.sources.{source}" for source in ("hub", "local", "published")
+    ],
     "adapterbench.data.prepare": ["adapterbench.data.sources.{data.source}"],
     "adapterbench.adapters.build": [
         "adapterbench.adapters.projections.{item.projection}",
@@ -119,7 +124,8 @@ def allowed(module: str) -> set[str]:
     own = layer(module)
     if own in TOP:
         return SHARED | PARTS | STEPS | TOP
-    return SHARED | {own} | (PARTS if own in STEPS else set())
+    steps = BUILT_ON.get(own, set())
+    return SHARED | {own} | steps | (PARTS if own in STEPS | BUILT_ON.keys() else set())
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
@@ -324,10 +330,12 @@ def test_every_option_of_a_group_is_a_valid_configuration(option: str, tmp_path:
         "encode": config.EncodeParams,
         "train": config.TrainParams,
         "sample": config.SampleParams,
+        "illustrate": config.IllustrateParams,
         "score": config.ScoreParams,
         "compare": config.CompareParams,
     }
-    assert yaml.safe_load(path.read_text()).keys() == sections.keys() | {"variants"}
+    assert yaml.safe_load(path.read_text()).keys() == sections.keys() | {"variants", "bases"}
+    config.load_bases(path)
     for name, section in sections.items():
         config.load_params(section, name, path)
     data = config.load_params(config.DataParams, "data", path)

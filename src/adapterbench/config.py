@@ -1,5 +1,6 @@
 """Typed sections of `params.yaml`: unknown names, wrong types and bad values are refused here."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -134,6 +135,26 @@ class SampleParams(Section):
     """Seed of the choice of items and of the noise."""
 
 
+class PromptParams(Section):
+    """An image prompt and a text prompt that go together."""
+
+    image: str
+    """Word that the caption of the image prompt has; where none has it, another item is taken."""
+    text: str
+    """Text prompt."""
+
+
+class IllustrateParams(Section):
+    """What the figures show beyond the scored pictures."""
+
+    prompts: Annotated[tuple[PromptParams, ...], Field(min_length=1)]
+    """Image prompts with text prompts; on other bases, the image prompts alone."""
+    scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
+    """Weights of the image prompt (lambda) of the sweep."""
+    sweep_items: Annotated[int, Field(ge=2)]
+    """Items of the sweep."""
+
+
 class ScoreParams(Section):
     """The network that judges, which is not the one that conditions."""
 
@@ -211,6 +232,20 @@ def load_params(section: type[S], name: str, path: Path = PARAMS) -> S:
     if name not in params:
         raise UserError(f"{path} has no section {name!r} (it has {', '.join(sorted(params))})")
     return parse(section, params[name], name)
+
+
+def load_bases(path: Path = PARAMS) -> dict[str, BackboneParams]:
+    """Load the other base models by name.
+
+    Raises:
+        UserError: there is no mapping `bases`, or a row or name of it is bad.
+    """
+    rows = read_params(path).get("bases")
+    if not isinstance(rows, dict):
+        raise UserError(f"{path} needs a mapping `bases` of other base models; {{}} for none")
+    if bad := [name for name in rows if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name))]:
+        raise UserError(f"{path}: base {bad[0]!r} names a folder: use letters, digits, _ and -")
+    return {name: parse(BackboneParams, row, f"bases.{name}") for name, row in rows.items()}
 
 
 def load_train(variant: str, path: Path = PARAMS) -> TrainParams:

@@ -47,7 +47,13 @@ VARIANTS: dict[str, Any] = {
 TRAIN = {"steps": 3, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "checkpoint_every": 2}
 SAMPLE = {"items": 3, "images_per_item": 2}
 
-VARIANT_STAGES = ("train", "sample", "score")
+ILLUSTRATE = {
+    "prompts": [{"image": "red", "text": "blue ring"}],
+    "scales": [0, 1],
+    "sweep_items": 2,
+}
+
+VARIANT_STAGES = ("train", "sample", "score", "illustrate")
 TABLE_STAGES = ("compare", "figures")
 FLOORS = ("no_prompt", "text_only", "reference")
 
@@ -116,10 +122,11 @@ def stages_of(variant: str) -> set[str]:
 
 def all_stages(variants: Iterable[str] = VARIANTS) -> set[str]:
     """Every stage of the pipeline."""
-    return {"fetch", "prepare", "backbone", "encode", *TABLE_STAGES}.union(
+    return {"fetch", "prepare", "backbone", "bases", "encode", *TABLE_STAGES}.union(
         *(stages_of(variant) for variant in variants),
         {f"sample_floor@{floor}" for floor in FLOORS[:2]},
         {f"score_floor@{floor}" for floor in FLOORS},
+        {"illustrate_floor@text_only"},
     )
 
 
@@ -165,6 +172,7 @@ def create(root: Path, sources: Path, env: dict[str, str]) -> Project:
 
 def configure(root: Path, sources: Path) -> None:
     """Toy options of every configuration group, a primary `toy.yaml` over the real one, params."""
+    backbone = {"source": "local", "path": str(sources / "backbone"), "revision": None}
     options = {
         "data": {
             "source": "emoji",
@@ -174,7 +182,7 @@ def configure(root: Path, sources: Path) -> None:
             "samples_per_shard": 8,
             "seed": 0,
         },
-        "backbone": {"source": "local", "path": str(sources / "backbone"), "revision": None},
+        "backbone": backbone,
         "variants": VARIANTS,
         "evaluation": SAMPLE,
     }
@@ -186,7 +194,9 @@ def configure(root: Path, sources: Path) -> None:
     toy = {
         "defaults": ["config", *({f"override {group}": "toy"} for group in options), "_self_"],
         "encode": {**real["encode"], "batch_size": 8},
+        "bases": {"twin": backbone},
         "train": TRAIN,
+        "illustrate": ILLUSTRATE,
         "sample": {"steps": 2, "batch_size": 8},
         "score": {**real["score"], "batch_size": 8},
         "compare": {"bootstrap_samples": 200},

@@ -6,6 +6,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,11 @@ from adapterbench.report.methods import PROTOCOLS
 
 N, K = 40, 3
 KEYS = [f"set-{n:04x}" for n in range(N)]
+ILLUSTRATE: dict[str, Any] = {
+    "prompts": [{"image": "cat", "text": f"text number {n} that costs $5"} for n in range(3)],
+    "scales": [0, 0.5, 1.5],
+    "sweep_items": 3,
+}
 PARAMS = CompareParams(bootstrap_samples=500, confidence=0.95, seed=0)
 
 # CLIP-I over the floor: as in the original table, IP-Adapter in front and the MLP LoRA last
@@ -111,6 +117,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for protocol in protocols:
             rng.shuffle(pictures)
             write_samples(folder / "samples" / method / f"{protocol}.tar", pictures)
+    write_illustrations(folder / "illustrations", pictures)
     (folder / "params.yaml").write_text(yaml.safe_dump(parameters()))
     return folder
 
@@ -167,22 +174,41 @@ def write_shards(folder: Path, pictures: list[bytes]) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def write_samples(path: Path, pictures: list[bytes]) -> None:
+def write_samples(
+    path: Path, pictures: list[bytes], keys: list[str] = KEYS, count: int = K
+) -> None:
     """Pictures `<key>.<k>.png` of one method."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
-        for place, key in enumerate(KEYS):
-            for k in range(K):
+        for place, key in enumerate(keys):
+            for k in range(count):
                 data = pictures[(place + k) % N]
                 member = tarfile.TarInfo(f"{key}.{k}.png")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
 
 
+def write_illustrations(folder: Path, pictures: list[bytes]) -> None:
+    """What stage `illustrate` leaves of every variant and of the text alone."""
+    for method in [*VARIANTS, "text_only"]:
+        tars = ["prompts.tar", "bases/line_art.tar"]
+        if method != "text_only":
+            tars += [f"sweep/{scale:g}.tar" for scale in ILLUSTRATE["scales"]]
+            frames = [
+                scores(0, f"{scale:g}", 0.8 - scale / 3, 0.8).assign(clip_i_shuffled=scale / 3)
+                for scale in ILLUSTRATE["scales"]
+            ]
+            (folder / method).mkdir(parents=True)
+            pd.concat(frames).to_parquet(folder / method / "sweep.parquet")
+        for name in tars:
+            write_samples(folder / method / name, pictures, keys=KEYS[:3], count=1)
+
+
 def parameters() -> dict[str, object]:
     """This repository's own parameters, with the variants and resamples of these tests."""
     own = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-    return {**own, "variants": {name: {} for name in VARIANTS}, "compare": PARAMS.model_dump()}
+    changed = {"compare": PARAMS.model_dump(), "illustrate": ILLUSTRATE}
+    return {**own, "variants": {name: {} for name in VARIANTS}, **changed}
 
 
 @pytest.fixture

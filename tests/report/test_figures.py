@@ -9,9 +9,13 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from adapterbench.config import CompareParams
+from adapterbench.config import CompareParams, IllustrateParams, load_params
 from adapterbench.errors import UserError
 from adapterbench.report import figures
+from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
+from adapterbench.report.methods import label
+from adapterbench.report.pictures import read_samples, sampled
+from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison, compare
 
 
@@ -104,3 +108,55 @@ def test_grid_keeps_pictures_and_wraps_texts(tmp_path: Path) -> None:
     assert tuple(pixels[middle[1] + 40, middle[0]]) == (255, 0, 0)
     assert tuple(pixels[-100, middle[0]]) == (0, 0, 255)
     assert tuple(pixels[-100, -100]) == (255, 0, 0)
+
+
+def test_text_prompts_stand_with_every_method(finished: Path, variants: list[str]) -> None:
+    columns = prompts_grid(params_of(finished), *illustrated(finished, variants))
+    assert list(columns) == ["Image prompt", "Text prompt", *map(label, variants), "Text only"]
+    assert columns["Text prompt"] == [f"text number {n} that costs $5" for n in range(3)]
+    assert {len(cells) for cells in columns.values()} == {3}
+
+
+def test_each_image_prompt_has_a_row_a_base(finished: Path, variants: list[str]) -> None:
+    folder, _, shards = illustrated(finished, variants)
+    columns = bases_grid(folder, finished / "samples", variants, shards)
+    assert columns["Base model"] == ["as trained on", "line art"] * 3
+    assert [bool(cell) for cell in columns["Image prompt"]] == [True, False] * 3
+    for method, protocol in ((variants[0], "image"), ("text_only", "image_text")):
+        own, other = (
+            read_samples(tar, list(figures_keys(folder, variants)))
+            for tar in (
+                finished / "samples" / method / f"{protocol}.tar",
+                folder / method / "bases/line_art.tar",
+            )
+        )
+        cells = columns[label(method)]
+        assert [list(cells[::2]), list(cells[1::2])] == [own, other]
+
+
+def figures_keys(folder: Path, variants: list[str]) -> list[str]:
+    """Keys of the image prompts."""
+    return [key for key, _ in sampled(folder / variants[0] / "prompts.tar")]
+
+
+def test_the_sweep_shows_pictures_and_means(
+    finished: Path, variants: list[str], tmp_path: Path
+) -> None:
+    sweep = read_sweep(params_of(finished), *illustrated(finished, variants))
+    means = sweep.scores[variants[0]]
+    assert list(means["scale"]) == [0, 0.5, 1.5]
+    assert means["clip_i"].tolist() == pytest.approx([0, 0.5 / 3, 0.5])
+    assert means["clip_t"].is_monotonic_decreasing
+    figure = sweep_figure(sweep)
+    check_text(figure, tmp_path / "a.png")
+    titles = [ax.get_title() for ax in figure.subfigs[0].axes if ax.get_title()]
+    assert titles == ["λ = 0", "λ = 0.5", "λ = 1.5"]
+    assert len(figure.subfigs[1].axes[0].lines) == len(variants)
+
+
+def params_of(project: Path) -> IllustrateParams:
+    return load_params(IllustrateParams, "illustrate", project / "params.yaml")
+
+
+def illustrated(project: Path, variants: list[str]) -> tuple[Path, list[str], Path]:
+    return project / "illustrations", variants, project / "data/shards"

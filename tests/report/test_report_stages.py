@@ -16,8 +16,18 @@ COMPARE = (
     "--metrics metrics/comparison.json"
 )
 FIGURES = (
-    "figures.py --tables results --samples samples --shards data/shards --curves metrics/train "
-    "--out results/figures --report results/report.html"
+    "figures.py --tables results --samples samples --illustrations illustrations "
+    "--shards data/shards --curves metrics/train --out results/figures --report results/report.html"
+)
+PLATES = (
+    "pareto",
+    "intervals",
+    "loss",
+    "image_prompts",
+    "multimodal_prompts",
+    "text_prompts",
+    "base_models",
+    "scale_sweep",
 )
 
 
@@ -52,15 +62,14 @@ def test_the_stages_make_tables_figures_and_a_self_contained_page(project: Path)
         "paired.csv",
         "report.html",
         "comparison.json",
-        *(f"{name}.png" for name in ("pareto", "intervals", "loss")),
-        *(f"{name}.png" for name in ("image_prompts", "multimodal_prompts")),
+        *(f"{name}.png" for name in PLATES),
     }
 
     numbers = json.loads(made["comparison.json"])
     table = pd.read_csv(project / "results/comparison.csv").set_index("method")
     assert numbers["ip_adapter"]["clip_i"] == table.loc["ip_adapter", "clip_i"]
 
-    for name in ("pareto", "intervals", "loss", "image_prompts", "multimodal_prompts"):
+    for name in PLATES:
         with Image.open(project / f"results/figures/{name}.png") as image:
             assert image.info["dpi"][0] >= 150 - 1
             assert set(image.info) == {"dpi"}
@@ -71,7 +80,7 @@ def test_the_stages_make_tables_figures_and_a_self_contained_page(project: Path)
 
     html = made["report.html"].decode()
     sources = re.findall(r'(?:src|href)\s*=\s*"([^"]{0,40})', html)
-    assert len(sources) == 5
+    assert len(sources) == len(PLATES)
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert "http" not in html
     assert "url(" not in html

@@ -31,8 +31,14 @@ def choose(keys: Collection[str], count: int) -> list[str]:
 
 def sampled_keys(tar: Path) -> set[str]:
     """Keys of the items in a tar of `<key>.<k>.png`."""
+    return {key for key, _ in sampled(tar)}
+
+
+def sampled(tar: Path) -> list[tuple[str, int]]:
+    """Key and `k` of each picture in a tar of `<key>.<k>.png`, in order."""
     with opened(tar) as members:
-        return {name.rsplit(".", 2)[0] for name in members.getnames() if name.endswith(".png")}
+        names = [name.rsplit(".", 2) for name in members.getnames() if name.endswith(".png")]
+    return [(key, int(k)) for key, k, _ in names]
 
 
 def read_samples(tar: Path, keys: Sequence[str], k: int = 0) -> list[Image.Image]:

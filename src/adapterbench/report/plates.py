@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapterbench.config import IllustrateParams
 from adapterbench.report import figures
+from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
 from adapterbench.report.methods import label
 from adapterbench.report.page import Plate
 from adapterbench.report.pictures import choose, read_references, read_samples, sampled_keys
+from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison
 
 ITEMS = 6
@@ -20,13 +23,17 @@ class Sources:
 
     samples: Path
     """`<method>/<protocol>.tar` of generated pictures."""
+    illustrations: Path
+    """`<method>/` of pictures beyond the scored ones."""
     shards: Path
     """The validation shards, for the references."""
     curves: Path
     """`<variant>.csv` of logged losses."""
 
 
-def draw(comparisons: Mapping[str, Comparison], sources: Sources, out: Path) -> list[Plate]:
+def draw(
+    comparisons: Mapping[str, Comparison], params: IllustrateParams, sources: Sources, out: Path
+) -> list[Plate]:
     """Draw all figures into the folder `out`; return them with captions, in the report's order.
 
     Raises:
@@ -36,6 +43,7 @@ def draw(comparisons: Mapping[str, Comparison], sources: Sources, out: Path) -> 
     curves = {v: figures.read_curve(sources.curves / f"{v}.csv") for v in image.variants}
     keys = choose(sampled_keys(tar(sources, image.variants[0], "image")), ITEMS)
     chosen = f"The items are {len(keys)} evenly spaced ones of the sorted list, not picked by hand"
+    illustrated = sources.illustrations, image.variants, sources.shards
     drawn = {
         "pareto": (
             figures.pareto(image),
@@ -57,6 +65,25 @@ def draw(comparisons: Mapping[str, Comparison], sources: Sources, out: Path) -> 
         "multimodal_prompts": (
             figures.grid(image_text_grid(image_text.variants, keys, sources)),
             f"Image prompt and caption: each method's first picture. {chosen}.",
+        ),
+        "text_prompts": (
+            figures.grid(prompts_grid(params, *illustrated)),
+            "Image prompt and a text prompt that changes it. The pairs were chosen by hand, one a "
+            "kind of thing, in words that the captions have; the pictures were not.",
+        ),
+        "base_models": (
+            figures.grid(
+                bases_grid(sources.illustrations, sources.samples, image.variants, sources.shards)
+            ),
+            "The same adapters, trained once, on other base models: image prompt alone. Text only: "
+            "what the base model alone makes of the image prompt's caption.",
+        ),
+        "scale_sweep": (
+            sweep_figure(read_sweep(params, *illustrated)),
+            "The caption of an item against the image prompt of the next, as the weight of the "
+            "image prompt (λ) grows. Pictures: the first item. Curves: means over the items, from "
+            "λ = 0 at the upper left, where adapters with an attention of their own are the base "
+            "model.",
         ),
     }
     plates = []

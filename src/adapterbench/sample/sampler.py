@@ -119,20 +119,26 @@ class Sampler:
             for k in range(self.params.images_per_item)
         ]
 
-    @torch.no_grad()
     def make(self, pictures: list[Picture], with_text: bool) -> list[Image.Image]:
-        """Sample some pictures together; each depends on its own noise alone.
+        """Sample some pictures together; each depends on its own noise alone."""
+        return self.draw(pictures, self.captions(pictures) if with_text else None)
+
+    def captions(self, pictures: list[Picture]) -> Tensor:
+        """Embedded captions of the pictures' items `(N, L, D)`."""
+        return torch.stack([self.data.row(picture.number)[2] for picture in pictures]).float()
+
+    @torch.no_grad()
+    def draw(self, pictures: list[Picture], text: Tensor | None) -> list[Image.Image]:
+        """Sample pictures of their items' image prompts and of texts `(N, L, D)`, or none.
 
         The noise is drawn on the CPU, so it is the same on every device.
         """
-        rows = [self.data.row(picture.number) for picture in pictures]
         empty = self.data.empty.expand(len(pictures), -1, -1)
-        text = torch.stack([row[2] for row in rows]).float() if with_text else empty
         latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
         prompts = self.image_prompts(pictures)
         with self.autocast():
             images: list[Image.Image] = self.pipeline(
-                prompt_embeds=text,
+                prompt_embeds=empty if text is None else text,
                 negative_prompt_embeds=empty,
                 ip_adapter_image_embeds=prompts,
                 latents=torch.stack(latents),

@@ -7,6 +7,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    SchedulerMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -18,11 +19,18 @@ from adapterbench.backbone.load import load_clip
 from adapterbench.backbone.recipes.clip import text_model, tokenize
 from adapterbench.backbone.recipes.pictures import Pictures, to_signed
 from adapterbench.config import FitParams
-from adapterbench.fit import Fitted, OnLog, batch_indices, fit
+from adapterbench.fit import Fitted, Loss, OnLog, batch_indices, fit
 from adapterbench.train.loss import denoising_loss, draw_noise
 
 
-class UnetParams(FitParams):
+class TextParams(FitParams):
+    """How text to image is learnt."""
+
+    drop_text: float
+    """Share of samples with the empty caption, for classifier-free guidance."""
+
+
+class UnetParams(TextParams):
     """How the UNet is built and trained."""
 
     block_out_channels: tuple[int, ...]
@@ -31,8 +39,6 @@ class UnetParams(FitParams):
     """Residual layers, each followed by cross-attention, a level."""
     head_width: int
     """Channels of an attention head."""
-    drop_text: float
-    """Share of samples with the empty caption, for classifier-free guidance."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,18 @@ def train(
     """Train text to image from scratch; the averaged weights are kept."""
     torch.manual_seed(params.seed)
     unet = build(params, data.latents, data.texts.shape[-1]).to(memory_format=torch.channels_last)
-    noise_schedule = schedule()
+    loss = text_loss(unet, schedule(), data, params)
+    fitted = fit(list(unet.parameters()), loss, params, resume, on_log, "unet")
+    return unet.eval(), fitted
+
+
+def text_loss(
+    unet: UNet2DConditionModel,
+    noise_schedule: SchedulerMixin,
+    data: TextToLatents,
+    params: TextParams,
+) -> Loss:
+    """The denoising loss of a step's batch: each sample with one of its phrasings, or none."""
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(data.latents), params.batch_size, params.seed, step)
@@ -119,8 +136,7 @@ def train(
         noise, t = draw_noise(noise_schedule, latents.shape, generator)
         return denoising_loss(unet, noise_schedule, latents, conditions, noise, t)
 
-    fitted = fit(list(unet.parameters()), loss, params, resume, on_log, "unet")
-    return unet.eval(), fitted
+    return loss
 
 
 def load_frozen(

@@ -1,4 +1,4 @@
-"""A model of the Hugging Face hub, at a pinned revision, safetensors only."""
+"""A model or a LoRA of the Hugging Face hub, at a pinned revision, safetensors only."""
 
 import shutil
 from pathlib import Path
@@ -18,6 +18,8 @@ from adapterbench.errors import UserError
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 FILES = ("*.json", "*.txt", "*model.safetensors")
 """Configuration, vocabulary and full-precision weights; never a pickle."""
+LORA = "pytorch_lora_weights.safetensors"
+"""All that the repository of a LoRA has of these."""
 
 
 def fetch(params: BackboneParams, out: Path) -> None:
@@ -30,7 +32,7 @@ def fetch(params: BackboneParams, out: Path) -> None:
     """
     if params.revision is None:
         raise UserError("backbone.revision is null: pin a commit of the hub repository")
-    wanted = ["model_index.json", *(f"{part}/{file}" for part in PARTS for file in FILES)]
+    wanted = ["model_index.json", LORA, *(f"{part}/{file}" for part in PARTS for file in FILES)]
     try:
         cached = Path(
             snapshot_download(params.path, revision=params.revision, allow_patterns=wanted)

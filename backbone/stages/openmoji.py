@@ -1,0 +1,19 @@
+"""Stage `openmoji`: bring the drawings that the descendants learn from."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.backbone.recipes.openmoji import OpenmojiParams, fetch
+from adapterbench.config import load_params
+from adapterbench.stage import run
+
+
+def main(out: Annotated[Path, Option(help="File of the package.")]) -> None:
+    """Bring the drawings that the descendants learn from, pinned by version and digest."""
+    fetch(load_params(OpenmojiParams, "openmoji").package, out)
+
+
+if __name__ == "__main__":
+    run(main)

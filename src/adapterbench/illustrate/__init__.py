@@ -1,0 +1,1 @@
+"""Pictures for the figures beyond those that are scored."""

@@ -1,0 +1,121 @@
+"""Pictures and scores of stage `illustrate`: other texts, other base models, other scales."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from adapterbench.config import IllustrateParams
+from adapterbench.errors import UserError
+from adapterbench.report.figures import Cell
+from adapterbench.report.methods import label
+from adapterbench.report.pictures import read_references, read_samples, sampled
+
+Columns = dict[str, Sequence[Cell]]
+
+OWN = "as trained on"
+"""Label of the base model that the adapters were trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """What the scale does to each variant's pictures of a text and an unlike image prompt."""
+
+    text: str
+    """Text prompt of the pictures shown."""
+    image: Image.Image
+    """Image prompt of the pictures shown."""
+    pictures: dict[str, list[Image.Image]]
+    """By variant, a picture a scale."""
+    scores: dict[str, pd.DataFrame]
+    """By variant, columns `scale, clip_t, clip_i`, a row a scale: means over the items."""
+    items: int
+    """Items that the means are over."""
+
+
+def prompts_grid(
+    params: IllustrateParams, folder: Path, variants: Sequence[str], shards: Path
+) -> Columns:
+    """Image prompt, text prompt, each variant, and what the text alone gives."""
+    pairs = sampled(folder / variants[0] / "prompts.tar")
+    references = read_references(shards, [key for key, _ in pairs])
+    return {
+        "Image prompt": [reference.image for reference in references],
+        "Text prompt": [prompt.text for prompt in params.prompts],
+        **{
+            label(method): [
+                read_samples(folder / method / "prompts.tar", [key], k)[0] for key, k in pairs
+            ]
+            for method in [*variants, "text_only"]
+        },
+    }
+
+
+def bases_grid(folder: Path, samples: Path, variants: Sequence[str], shards: Path) -> Columns:
+    """A group of rows an image prompt, a row a base model; a column a variant.
+
+    The last column is what the base model makes of the image prompt's caption, its own style.
+    """
+    pairs = sampled(folder / variants[0] / "prompts.tar")
+    keys = list(dict.fromkeys(key for key, _ in pairs))
+    bases = sorted(path.stem for path in (folder / variants[0] / "bases").glob("*.tar"))
+    protocols = {**dict.fromkeys(variants, "image"), "text_only": "image_text"}
+    made = {
+        label(method): [
+            read_samples(samples / method / f"{protocol}.tar", keys),
+            *(read_samples(folder / method / "bases" / f"{base}.tar", keys) for base in bases),
+        ]
+        for method, protocol in protocols.items()
+    }
+    names = [OWN, *(base.replace("_", " ") for base in bases)]
+    shown: list[Cell] = []
+    for reference in read_references(shards, keys):
+        shown += [reference.image, *[""] * len(bases)]
+    return {
+        "Image prompt": shown,
+        "Base model": names * len(keys),
+        **{
+            method: [images[row] for row in range(len(keys)) for images in by_base]
+            for method, by_base in made.items()
+        },
+    }
+
+
+def read_sweep(
+    params: IllustrateParams, folder: Path, variants: Sequence[str], shards: Path, place: int = 0
+) -> Sweep:
+    """The scores of the sweep, and the pictures of the item at `place` in it."""
+    tars = [f"sweep/{scale:g}.tar" for scale in params.scales]
+    keys = [key for key, _ in sampled(folder / variants[0] / tars[0])]
+    own, other = [*pairwise(keys), (keys[-1], keys[0])][place % len(keys)]
+    text, image = read_references(shards, [own, other])
+    return Sweep(
+        text=text.caption,
+        image=image.image,
+        pictures={
+            v: [read_samples(folder / v / name, [own])[0] for name in tars] for v in variants
+        },
+        scores={v: read_scores(folder / v / "sweep.parquet") for v in variants},
+        items=len(keys),
+    )
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Mean CLIP-T to the text prompt and mean CLIP-I to the image prompt by scale.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is missing or damaged: run `dvc repro illustrate@{path.parent.name}`"
+        ) from error
+    # the picture of an item was given the image prompt of the next
+    means = frame.groupby("protocol")[["clip_t", "clip_i_shuffled"]].mean().reset_index()
+    means = means.set_axis(["scale", "clip_t", "clip_i"], axis="columns")
+    return means.astype(float).sort_values("scale", ignore_index=True)

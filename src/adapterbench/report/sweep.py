@@ -1,0 +1,85 @@
+"""The figure of the scale: pictures beside the curves of their scores."""
+
+import textwrap
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from PIL import Image
+
+from adapterbench.report.figures import GREY, SIDE, looks, style
+from adapterbench.report.illustrations import Sweep
+from adapterbench.report.methods import label
+from adapterbench.report.metrics import CLIP_I, CLIP_T
+from adapterbench.report.pictures import thumbnail
+
+
+def sweep_figure(sweep: Sweep) -> Figure:
+    """A row of pictures a variant, a column a scale; beside it CLIP-T against CLIP-I."""
+    with style():
+        figure = Figure(
+            figsize=(11.6, 0.9 + 0.82 * (len(sweep.pictures) + 1)), layout="constrained"
+        )
+        halves = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.7, 1))
+        draw_pictures(halves[0, 0], sweep)
+        draw_curves(halves[0, 1].subplots(), sweep)
+    return figure
+
+
+def draw_pictures(figure: SubFigure, sweep: Sweep) -> None:
+    """Pictures by variant and scale, under the two prompts that pull at them."""
+    scales = next(iter(sweep.scores.values()))["scale"]
+    cells = figure.subplots(len(sweep.pictures) + 1, len(scales) + 1)
+    for ax in cells.flat:
+        ax.axis("off")
+    text = textwrap.fill(f"Text prompt: {sweep.text}", 44, max_lines=3, placeholder=" …")
+    write(cells[0, 1], text, -0.02, "left")
+    write(cells[0, -2], "Image\nprompt:", 1.0, "right")
+    show(cells[0, -1], sweep.image)
+    for ax, scale in zip(cells[1, 1:], scales, strict=True):
+        ax.set_title(f"λ = {scale:g}", fontsize=8.5)
+    for row, (variant, images) in zip(cells[1:], sweep.pictures.items(), strict=True):
+        write(row[0], textwrap.fill(label(variant), 12), 1.0, "right")
+        for ax, image in zip(row[1:], images, strict=True):
+            show(ax, image)
+
+
+def write(ax: Axes, text: str, x: float, side: str) -> None:
+    """Text in a cell, half-way up."""
+    ax.text(x, 0.5, text, ha=side, va="center", fontsize=8.5, transform=ax.transAxes)
+
+
+def show(ax: Axes, image: Image.Image) -> None:
+    """A picture in a cell."""
+    ax.imshow(thumbnail(image, SIDE))
+
+
+def draw_curves(ax: Axes, sweep: Sweep) -> None:
+    """CLIP-T to the text prompt against CLIP-I to the image prompt, a curve a variant."""
+    for variant, (colour, marker) in looks(list(sweep.scores)).items():
+        means = sweep.scores[variant]
+        ax.plot(
+            means["clip_i"],
+            means["clip_t"],
+            color=colour,
+            marker=marker,
+            markersize=5,
+            markeredgecolor="black",
+            markeredgewidth=0.4,
+            linewidth=1.2,
+            label=label(variant),
+        )
+        last = means.iloc[-1]
+        ax.annotate(
+            f"{last['scale']:g}",
+            (last["clip_i"], last["clip_t"]),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=GREY,
+        )
+    ax.margins(x=0.12)
+    ax.set_xlabel(f"{CLIP_I.label} to the image prompt")
+    ax.set_ylabel(f"{CLIP_T.label} to the text prompt")
+    ax.set_title(f"Means over {sweep.items} items; a point a λ")
+    ax.legend()

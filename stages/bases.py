@@ -1,0 +1,28 @@
+"""Stage `bases`: bring the other base models that the adapters are put on."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.backbone.bases import bring
+from adapterbench.config import load_bases
+from adapterbench.files import publish
+from adapterbench.record import stage_record
+from adapterbench.stage import run
+
+
+def main(
+    backbone: Annotated[Path, Option(help="Folder of stage backbone, which LoRAs go over.")],
+    out: Annotated[Path, Option(help="Folder of <base>, diffusers layout.")],
+) -> None:
+    """Bring the other base models, at their pinned revisions."""
+    bases = load_bases()
+    with stage_record("bases", params={"bases": bases}, inputs=[backbone]), publish(out) as folder:
+        folder.mkdir()
+        for name, params in bases.items():
+            bring(name, params, backbone, folder / name)
+
+
+if __name__ == "__main__":
+    run(main)

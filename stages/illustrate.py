@@ -1,0 +1,38 @@
+"""Stage `illustrate`: the pictures that the figures show beyond those that are scored."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.config import IllustrateParams, SampleParams, ScoreParams, load_params
+from adapterbench.files import publish
+from adapterbench.illustrate.pictures import SCORES, SWEEP, Inputs, draw
+from adapterbench.record import stage_record
+from adapterbench.score.clip import load_judge, score_samples
+from adapterbench.stage import run
+
+
+def main(
+    encoded: Annotated[Path, Option(help="Folder of stage encode.")],
+    shards: Annotated[Path, Option(help="Folder of stage prepare.")],
+    backbone: Annotated[Path, Option(help="Folder of stage backbone.")],
+    bases: Annotated[Path, Option(help="Folder of stage bases.")],
+    out: Annotated[Path, Option(help="Folder of the pictures, named after the method.")],
+    adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
+) -> None:
+    """Draw with other texts, on other base models and at other scales; score the latter."""
+    params = load_params(IllustrateParams, "illustrate")
+    sample = load_params(SampleParams, "sample")
+    inputs = Inputs(encoded=encoded, shards=shards, backbone=backbone, bases=bases, adapter=adapter)
+    facts = {"illustrate": params, "sample": sample}
+    record_run = stage_record("illustrate", variant=out.name, params=facts)
+    with record_run as record, publish(out) as folder:
+        record.set(images=draw(params, sample, inputs, folder))
+        if adapter:
+            judge = load_judge(load_params(ScoreParams, "score"), shards, folder / SWEEP)
+            score_samples(judge, folder / SWEEP, folder / SCORES)
+
+
+if __name__ == "__main__":
+    run(main)
