@@ -1,0 +1,46 @@
+"""Pieces of the page that Gradio has no component for; every text in them is escaped."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+ENVIRONMENT = Environment(
+    loader=PackageLoader("adapterbench.demo"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A picture with its title; None: nothing to see yet."""
+
+    title: str
+    image: Image.Image | None = None
+    finished: bool = False
+
+    @property
+    def uri(self) -> str | None:
+        """The picture as a `data:` address: previews leave no files."""
+        if self.image is None:
+            return None
+        png = BytesIO()
+        self.image.save(png, "PNG")
+        return "data:image/png;base64," + b64encode(png.getvalue()).decode()
+
+
+def strip(status: str, done: int, total: int, cards: Sequence[Card]) -> str:
+    """A progress bar above pictures side by side."""
+    return ENVIRONMENT.get_template("strip.html").render(
+        status=status, done=done, total=total, cards=cards
+    )
+
+
+def table(settings: Mapping[str, object]) -> str:
+    """Names and values, a row each."""
+    return ENVIRONMENT.get_template("settings.html").render(settings=settings)
