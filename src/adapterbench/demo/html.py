@@ -14,6 +14,8 @@ ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
 )
+SIDE = 256
+"""Most pixels of a card's picture: all cards travel with every step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,14 @@ class Card:
 
     @property
     def uri(self) -> str | None:
-        """The picture as a `data:` address: previews leave no files."""
+        """The picture, small, as a `data:` address: it leaves no file."""
         if self.image is None:
             return None
-        png = BytesIO()
-        self.image.save(png, "PNG")
-        return "data:image/png;base64," + b64encode(png.getvalue()).decode()
+        small = self.image.copy()
+        small.thumbnail((SIDE, SIDE))
+        data = BytesIO()
+        small.save(data, "WEBP", quality=90)
+        return "data:image/webp;base64," + b64encode(data.getvalue()).decode()
 
 
 def strip(status: str, done: int, total: int, cards: Sequence[Card]) -> str:
@@ -41,6 +45,6 @@ def strip(status: str, done: int, total: int, cards: Sequence[Card]) -> str:
     )
 
 
-def table(settings: Mapping[str, object]) -> str:
+def definitions(settings: Mapping[str, object]) -> str:
     """Names and values, a row each."""
     return ENVIRONMENT.get_template("settings.html").render(settings=settings)

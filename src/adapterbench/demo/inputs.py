@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
-from markupsafe import escape
+from markupsafe import Markup, escape
+from PIL import Image
 
-from adapterbench.demo.upload import LIMITS, read_upload
+from adapterbench.demo.upload import read_upload
 from adapterbench.errors import UserError
 from adapterbench.report.pictures import Reference
 
@@ -30,39 +31,42 @@ def picture_input(
         The session's `Reference`, checked; what the browser sends is never used unchecked.
     """
     chosen = gr.State(start)
-    shown = gr.Image(
-        start and start.image,
-        label=caption(title, start),
-        interactive=False,
-        format="png",
-        height=220,
-        buttons=[],
-    )
-    outputs = [chosen, shown]
+    with gr.Row():
+        shown = gr.Image(
+            start and start.image,
+            label=title,
+            interactive=False,
+            format="png",
+            height=170,
+            min_width=120,
+            buttons=[],
+        )
+        upload = gr.File(label="Upload a picture", file_types=["image"], height=170, min_width=120)
+    named = gr.HTML(name_of(start))
+    outputs = [chosen, shown, named]
 
-    def use(reference: Reference | None) -> tuple[Reference | None, gr.Image]:
-        return reference, gr.Image(reference and reference.image, label=caption(title, reference))
+    def use(reference: Reference | None) -> tuple[Reference | None, Image.Image | None, str]:
+        return reference, reference and reference.image, name_of(reference)
 
-    def accept(path: str) -> tuple[Reference | None, gr.Image]:
+    def accept(path: str) -> tuple[Reference | None, Image.Image | None, str]:
         with told_in_the_page():
             return use(read_upload(Path(path)))
 
-    upload = gr.File(label=f"Upload: {LIMITS}", file_types=["image"], height=110)
     upload.upload(accept, upload, outputs).then(lambda: None, outputs=upload)
     if gallery:
         pick = gr.Gallery(
             [reference.image for reference in gallery],
-            label="or pick one that no adapter was trained on",
+            label="or pick one: no adapter was trained on these",
             format="png",
-            columns=8,
-            height=190,
+            height=210,
+            elem_classes="picks",
             object_fit="contain",
             allow_preview=False,
             interactive=False,
             buttons=[],
         )
 
-        def picked(event: gr.SelectData) -> tuple[Reference | None, gr.Image]:
+        def picked(event: gr.SelectData) -> tuple[Reference | None, Image.Image | None, str]:
             return use(gallery[event.index])
 
         pick.select(picked, None, outputs)
@@ -71,6 +75,7 @@ def picture_input(
     return chosen
 
 
-def caption(title: str, reference: Reference | None) -> str:
-    """What stands over the picture."""
-    return f"{title}: {reference.caption}" if reference else title
+def name_of(reference: Reference | None) -> str:
+    """The line below the picture."""
+    text = reference.caption if reference else ""
+    return str(Markup('<p class="of-picture">{}</p>').format(text))

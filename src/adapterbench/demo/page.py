@@ -28,6 +28,8 @@ QUEUE = 16
 HISTORY = 24
 """Pictures that a session keeps."""
 HOUR = 3600
+START = 2
+"""The picture that is there at once; of the emoji, one of a kind that the model paints well."""
 SEEDS = 2**32
 
 Values = dict[Any, Any]
@@ -89,7 +91,7 @@ class Views:
         """Show the settings of a picture, and offer its file."""
         path, settings = history[number]
         return {
-            self.settings: html.table(readable(settings)),
+            self.settings: html.definitions(readable(settings)),
             self.download: gr.DownloadButton(value=path, interactive=True),
         }
 
@@ -104,7 +106,7 @@ def build(
     """The whole page.
 
     Args:
-        references: pictures to pick from; the first is there at once.
+        references: pictures to pick from.
         defaults: where the sliders stand first.
         results: of the pipeline.
         folder: where Gradio keeps its files; pictures go there, too.
@@ -135,7 +137,8 @@ def try_tab(
             settings = controls.settings(values)
             methods = [m for m in painter.methods if m in values[controls.methods]]
             reference, control = values[controls.reference], values[controls.control]
-            progress, made = Progress(methods, settings.steps), []
+            made: list[tuple[Path, Settings]] = []
+            progress = Progress(reference.image, methods, settings.steps)
             yield {views.strip: progress.html()}
             for event in painter.paint(
                 settings, methods, reference.image, control and control.image
@@ -156,7 +159,13 @@ def try_tab(
         return views.selected(history, event.index)
 
     asked = {*vars(controls).values(), views.history}
-    running = start.click(generate, asked, [*vars(views).values()], show_progress_on=views.strip)
+    running = start.click(
+        generate,
+        asked,
+        [*vars(views).values()],
+        show_progress_on=views.strip,
+        scroll_to_output=True,
+    )
     stop.click(None, cancels=running)
     views.gallery.select(select, views.history, [views.settings, views.download])
 
@@ -165,7 +174,7 @@ def ask(
     painter: Painter, references: Sequence[Reference], defaults: SampleParams
 ) -> tuple[Controls, gr.Button, gr.Button]:
     """The left side: the controls, and the buttons that start and stop."""
-    reference = picture_input("Image prompt", references, references[0])
+    reference = picture_input("Image prompt", references, references[START % len(references)])
     text = gr.Textbox(label="Text", placeholder="optional, such as: a red hat", max_length=300)
     methods = gr.CheckboxGroup(
         [(label(method), method) for method in painter.methods],
@@ -222,22 +231,22 @@ def ask(
 
 def show() -> Views:
     """The right side."""
-    strip = gr.HTML("Press *Generate*")
+    strip = gr.HTML("The pictures will appear here.")
     history = gr.State([])
     gallery = gr.Gallery(
         label="Pictures of this session",
         columns=5,
-        height=360,
+        height="auto",
+        elem_classes="session",
         object_fit="contain",
         allow_preview=False,
         interactive=False,
         buttons=[],
     )
-    with gr.Row():
-        settings = gr.HTML()
-        download = gr.DownloadButton(
-            "Download, settings inside (PNG)", size="sm", interactive=False
-        )
+    download = gr.DownloadButton(
+        "Download the chosen picture (PNG with its settings)", size="sm", interactive=False
+    )
+    settings = gr.HTML()
     return Views(
         strip=strip, history=history, gallery=gallery, settings=settings, download=download
     )
@@ -251,4 +260,7 @@ def described(settings: Settings) -> str:
 def readable(settings: Settings) -> dict[str, Any]:
     """Settings for people."""
     named = asdict(settings) | {"method": label(settings.method)}
-    return {name.replace("_", " ").capitalize(): value or "-" for name, value in named.items()}
+    return {
+        name.replace("_", " ").capitalize(): "-" if value in ("", None) else value
+        for name, value in named.items()
+    }

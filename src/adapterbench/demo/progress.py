@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from PIL import Image
+
 from adapterbench.demo.html import Card, strip
 from adapterbench.demo.painter import Event, Step
 from adapterbench.report.methods import label
@@ -10,8 +12,9 @@ from adapterbench.report.methods import label
 class Progress:
     """Counts steps and keeps the latest view of every picture."""
 
-    def __init__(self, methods: Sequence[str], steps: int) -> None:
+    def __init__(self, reference: Image.Image, methods: Sequence[str], steps: int) -> None:
         self.steps, self.done = steps, 0
+        self.prompt = Card("Image prompt", reference, finished=True)
         self.cards = {method: Card(label(method)) for method in methods}
         self.status = "Starting"
 
@@ -37,4 +40,4 @@ class Progress:
     def html(self) -> str:
         """Bar and cards."""
         total = self.steps * len(self.cards)
-        return strip(self.status, self.done, total, list(self.cards.values()))
+        return strip(self.status, self.done, total, [self.prompt, *self.cards.values()])

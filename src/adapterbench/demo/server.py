@@ -84,7 +84,9 @@ def serve(page: "Blocks", host: str, port: int, auth: tuple[str, str] | None) ->
             pwa=False,
             enable_monitoring=False,
             state_session_capacity=100,
-            theme=Default(),
+            theme=Default(font=("system-ui", "sans-serif")).set(
+                body_text_color_subdued="*neutral_600"
+            ),
             css_paths=STYLE,
             quiet=True,
             prevent_thread_lock=True,

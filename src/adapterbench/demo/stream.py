@@ -23,8 +23,8 @@ class End:
 def stream(work: Callable[[Callable[[T], None]], None]) -> Iterator[T]:
     """Yield what `work(emit)` emits, as it does so; raise what it raises.
 
-    `work` runs in a thread. When the iterator is closed early, its next `emit` raises `StoppedError`,
-    and closing waits for it to be over: two calls in a row never overlap.
+    `work` runs in a thread. When the iterator is closed early, the next `emit` raises
+    `StoppedError`, and closing waits until `work` is over: two calls in a row never overlap.
     """
     events: SimpleQueue[T | End] = SimpleQueue()
     closed = Event()
