@@ -6,7 +6,7 @@ IMG2DATASET := .venv-img2dataset
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint style bench backbone publish img2dataset clean
+.PHONY: help setup repro demo test test-slow lint style bench backbone publish img2dataset clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ $(IMG2DATASET)/.installed: requirements-img2dataset.lock
 
 repro: setup ## Reproduce everything: data, adapters, pictures, scores, table, figures
 	dvc repro
+
+demo: setup ## Try the adapters in the browser, on this machine alone
+	adapterbench demo
 
 test: setup ## Run the tests (minutes)
 	python -m pytest

@@ -36,7 +36,7 @@ SHARED = {
 }
 PARTS = {"adapters", "backbone", "data"}
 STEPS = {"encode", "report", "sample", "score", "train"}
-TOP = {"__main__", "cli", "library"}
+TOP = {"__main__", "cli", "demo", "library"}
 
 INERT = {
     "adapterbench.config": "parses sections that are params of the stage",

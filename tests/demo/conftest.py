@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(painter: "Painter", toy: "Toy", results: Path) -> Iterator[str]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the demo runs in."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def address(painter: "Painter", toy: "Toy", results: Path, place: Path) -> Iterator[str]:
     """Where the demo is served."""
-    with nothing_left_behind() as folder:
+    with chdir(place), nothing_left_behind() as folder:
         from adapterbench.demo.page import build
         from adapterbench.demo.references import references
 
@@ -70,7 +77,7 @@ def free_port() -> int:
 
 
 def chromium() -> str:
-    """Path of a Chromium; without one the tests fail where `CI` is set, and are skipped elsewhere."""
+    """Path of a Chromium; without one the tests are skipped, but where `CI` is set they fail."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if not found:
         stop = pytest.fail if os.environ.get("CI") else pytest.skip

@@ -2,21 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import pytest
 from PIL import Image
 from toy_backbone import picture
 
 from .visitor import Visitor, png
 
-if TYPE_CHECKING:
-    from adapterbench.demo.painter import Painter
-
 Visit = Callable[[], Visitor]
 
 
-def test_upload_generate_and_download(visit: Visit, painter: "Painter") -> None:
+def test_upload_generate_and_download(visit: Visit) -> None:
     visitor = visit()
     visitor.upload("mine.png", png(picture("ring", "red")))
     visitor.sees("mine.png")
@@ -78,7 +73,7 @@ def test_two_people_at_once_get_their_own_pictures(visit: Visit) -> None:
     assert made[0] != made[1]
 
 
-def test_results_and_nothing_from_elsewhere(visit: Visit) -> None:
+def test_results_and_nothing_from_or_to_elsewhere(visit: Visit, place: Path) -> None:
     visitor = visit()
     visitor.page.get_by_role("tab", name="Results").click()
     visitor.page.get_by_role("cell", name="IP Adapter").first.wait_for()
@@ -86,8 +81,4 @@ def test_results_and_nothing_from_elsewhere(visit: Visit) -> None:
     figure.wait_for()
     assert figure.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
     assert visitor.hosts <= {"127.0.0.1", None}
-
-
-@pytest.mark.usefixtures("address")
-def test_nothing_is_written_where_it_runs() -> None:
-    assert not Path(".gradio").exists()
+    assert list(place.iterdir()) == []

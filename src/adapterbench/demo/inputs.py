@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 
 import gradio as gr
-from markupsafe import Markup, escape
 from PIL import Image
 
 from adapterbench.demo.upload import read_upload
@@ -19,7 +19,7 @@ def told_in_the_page() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise gr.Error(str(escape(str(error))), print_exception=False) from error
+        raise gr.Error(escape(str(error)), print_exception=False) from error
 
 
 def picture_input(
@@ -78,4 +78,4 @@ def picture_input(
 def name_of(reference: Reference | None) -> str:
     """The line below the picture."""
     text = reference.caption if reference else ""
-    return str(Markup('<p class="of-picture">{}</p>').format(text))
+    return f'<p class="of-picture">{escape(text)}</p>'

@@ -1,0 +1,41 @@
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from adapterbench.demo.server import PASSWORD, credentials, nothing_left_behind, serve
+from adapterbench.errors import UserError
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_this_machine_needs_no_password(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PASSWORD, raising=False)
+    assert credentials(host) is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
+def test_others_do(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PASSWORD, "")
+    with pytest.raises(UserError, match=f"set a password in {PASSWORD}"):
+        credentials(host)
+    monkeypatch.setenv(PASSWORD, "secret")
+    assert credentials(host) == ("demo", "secret")
+
+
+def test_temporary_files_go_with_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "elsewhere")  # brought back at the end
+    with nothing_left_behind() as folder:
+        assert Path(tempfile.mkdtemp()).parent == folder
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
+    assert not folder.exists()
+    assert Path(tempfile.gettempdir()) != folder
+
+
+def test_a_taken_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, gr.Blocks() as page:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is taken"):
+            serve(page, "127.0.0.1", port, None)
