@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -98,15 +98,13 @@ def browser() -> Iterator["Browser"]:
         browser.close()
 
 
-@pytest.fixture
-def visit(address: str, browser: "Browser") -> Iterator[Callable[[], Visitor]]:
+@pytest.fixture(scope="module")
+def visit(address: str, browser: "Browser") -> Callable[[], Visitor]:
     """Open the demo as one more person."""
-    contexts: list[Any] = []
+    return lambda: Visitor(browser.new_context().new_page(), address)
 
-    def visit() -> Visitor:
-        contexts.append(browser.new_context())
-        return Visitor(contexts[-1].new_page(), address)
 
-    yield visit
-    for context in contexts:
-        context.close()
+@pytest.fixture(scope="module")
+def visitor(visit: Callable[[], Visitor]) -> Visitor:
+    """A person whose window the tests share: it takes seconds to open."""
+    return visit()

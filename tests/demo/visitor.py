@@ -23,7 +23,7 @@ class Visitor:
     """A browser window of its own session."""
 
     def __init__(self, page: "Page", address: str) -> None:
-        self.page, self.hosts = page, set[str | None]()
+        self.page, self.hosts, self.pictures = page, set[str | None](), 0
         page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
         page.goto(address)
         self.button("Generate").wait_for()
@@ -34,6 +34,11 @@ class Visitor:
     def upload(self, name: str, data: bytes) -> None:
         file = {"name": name, "mimeType": "image/png", "buffer": data}
         self.page.locator("input[type=file]").first.set_input_files(file)
+
+    def post(self, path: str, data: bytes) -> int:
+        """Send a file as a program would; return the status."""
+        file = {"name": "a.png", "mimeType": "image/png", "buffer": data}
+        return self.page.request.post(self.page.url + path, multipart={"files": file}).status
 
     def told(self, text: str) -> None:
         """Wait for a message."""
@@ -48,11 +53,17 @@ class Visitor:
         field.press("Tab")
 
     def generate(self) -> None:
+        """Ask for one picture more; `wait` until it is there."""
+        self.pictures += 1
         self.button("Generate").click()
 
-    def wait(self, pictures: int) -> None:
-        """Until the session has so many pictures."""
-        self.page.locator(".session .thumbnail-item").nth(pictures - 1).wait_for()
+    def wait(self) -> None:
+        """Until the session has the pictures asked for."""
+        self.thumbnail(self.pictures - 1).wait_for()
+
+    def thumbnail(self, number: int) -> Any:
+        """A picture of the session, the newest first."""
+        return self.page.locator(".session .thumbnail-item").nth(number)
 
     def download(self) -> tuple[bytes, dict[str, Any]]:
         """The chosen picture's pixels, and the settings in its file."""

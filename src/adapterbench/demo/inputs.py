@@ -41,8 +41,9 @@ def picture_input(
             min_width=120,
             buttons=[],
         )
-        upload = gr.File(label="Upload a picture", file_types=["image"], height=170, min_width=120)
-    named = gr.HTML(name_of(start))
+        with gr.Column(min_width=120):
+            upload = gr.UploadButton("Upload a picture", file_types=["image"])
+            named = gr.HTML(name_of(start))
     outputs = [chosen, shown, named]
 
     def use(reference: Reference | None) -> tuple[Reference | None, Image.Image | None, str]:
@@ -52,7 +53,7 @@ def picture_input(
         with told_in_the_page():
             return use(read_upload(Path(path)))
 
-    upload.upload(accept, upload, outputs).then(lambda: None, outputs=upload)
+    upload.upload(accept, upload, outputs)
     if gallery:
         pick = gr.Gallery(
             [reference.image for reference in gallery],
@@ -71,7 +72,7 @@ def picture_input(
 
         pick.select(picked, None, outputs)
     else:
-        gr.Button("Remove", size="sm").click(lambda: use(None), None, outputs)
+        gr.Button("Remove it", size="sm").click(lambda: use(None), None, outputs)
     return chosen
 
 
