@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from adapterbench.config import SampleParams
+from adapterbench.demo import upload
 from adapterbench.demo.server import nothing_left_behind, serve
 from adapterbench.report import table
 from adapterbench.report.methods import PROTOCOLS
@@ -58,8 +59,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(painter: "Painter", toy: "Toy", results: Path, place: Path) -> Iterator[str]:
-    """Where the demo is served."""
-    with chdir(place), nothing_left_behind() as folder:
+    """Where the demo is served; it takes small files only, as large ones take the browser long."""
+    small = pytest.MonkeyPatch.context()
+    with small as patch, chdir(place), nothing_left_behind() as folder:
+        patch.setattr(upload, "MAX_BYTES", 2**18)
         from adapterbench.demo.page import build
         from adapterbench.demo.references import references
 

@@ -47,9 +47,9 @@ def test_bad_uploads_are_explained(visitor: Visitor) -> None:
     visitor.told("cut.png: not a readable image")
     visitor.upload("wide.png", png(Image.new("1", (5000, 5000))))
     visitor.told("wide.png: too many pixels")
-    visitor.upload("heavy.png", bytes(11 * 2**20))
-    visitor.told("exceed the maximum allowed size of 10.0 Mb")
-    assert visitor.post("gradio_api/upload", bytes(11 * 2**20)) == 413  # past the page's own check
+    visitor.upload("heavy.png", bytes(2**19))
+    visitor.told("exceed the maximum allowed size")
+    assert visitor.post("gradio_api/upload", bytes(2**19)) == 413  # past the page's own check
     visitor.sees("whole.png")
 
 

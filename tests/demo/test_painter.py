@@ -97,7 +97,7 @@ def test_the_pictures(controlled: bool, toy: "Toy", controlnet: Path) -> None:
 def test_stopping_half_way_leaves_the_base_model(painter: Painter) -> None:
     events = painter.paint(SETTINGS, ["toy"], REFERENCE)
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert painter.load("toy").unet.encoder_hid_proj is None
     assert isinstance(list(painter.paint(SETTINGS, ["toy"], REFERENCE))[-1], Picture)
 

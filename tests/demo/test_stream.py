@@ -33,6 +33,6 @@ def test_closing_stops_the_work_and_waits_for_it() -> None:
 
     events = stream(work)
     assert next(events) == 0
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert seen == ["over"]
     assert active_count() == before

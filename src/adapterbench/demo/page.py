@@ -1,6 +1,7 @@
 """The page: what stands where, and what happens on a click."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import randrange
@@ -140,12 +141,12 @@ def try_tab(
             made: list[tuple[Path, Settings]] = []
             progress = Progress(reference.image, methods, settings.steps)
             yield {views.strip: progress.html()}
-            for event in painter.paint(
-                settings, methods, reference.image, control and control.image
-            ):
-                yield {views.strip: progress.after(event)}
-                if isinstance(event, Picture):
-                    made.append((event.save(folder), event.settings))
+            painting = painter.paint(settings, methods, reference.image, control and control.image)
+            with closing(painting) as events:  # *Stop* ends the painting, too
+                for event in events:
+                    yield {views.strip: progress.after(event)}
+                    if isinstance(event, Picture):
+                        made.append((event.save(folder), event.settings))
         history = [*made, *values[views.history]][:HISTORY]
         yield {
             views.history: history,

@@ -3,7 +3,7 @@
 Everything is diffusers' own pipelines with `load_adapter`, as anyone would use them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -116,7 +116,7 @@ class Painter:
         methods: Sequence[str],
         reference: Image.Image,
         control: Image.Image | None = None,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """A picture by each method from the same noise: every step, then the picture.
 
         Args:

@@ -1,6 +1,6 @@
 """A call that reports as it goes, turned into an iterator."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -20,7 +20,7 @@ class End:
     error: Exception | None = None
 
 
-def stream(work: Callable[[Callable[[T], None]], None]) -> Iterator[T]:
+def stream(work: Callable[[Callable[[T], None]], None]) -> Generator[T, None, None]:
     """Yield what `work(emit)` emits, as it does so; raise what it raises.
 
     `work` runs in a thread. When the iterator is closed early, the next `emit` raises
