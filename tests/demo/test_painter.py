@@ -17,10 +17,14 @@ from toy_backbone import picture
 
 from adapterbench import load_adapter
 from adapterbench.config import BackboneParams
+from adapterbench.demo.page import build
 from adapterbench.demo.painter import TEXT_ONLY, Painter, Step, adapters, bases
 from adapterbench.demo.picture import Picture, Settings
 from adapterbench.errors import UserError
+from adapterbench.report.pictures import Reference
 from adapterbench.sample.sampler import solver
+
+from .conftest import SAMPLE
 
 if TYPE_CHECKING:
     from toy_backbone import Toy
@@ -92,6 +96,17 @@ def test_the_pictures(controlled: bool, toy: "Toy", controlnet: Path) -> None:
         expected = with_diffusers(toy, folder, adapter)
         # the last bit of a pixel may round either way
         np.testing.assert_allclose(np.int16(each.image), np.int16(expected), atol=1)
+
+
+@pytest.mark.parametrize("controlled", [False, True])
+def test_the_page_asks_for_a_control_image_where_there_is_a_controlnet(
+    controlled: bool, toy: "Toy", controlnet: Path, tmp_path: Path
+) -> None:
+    folder = controlnet if controlled else None
+    painter = Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
+    page = build(painter, [Reference(REFERENCE, "ring")], SAMPLE, tmp_path, tmp_path)
+    labels = [getattr(component, "label", None) for component in page.blocks.values()]
+    assert ("Control image" in labels) == controlled
 
 
 def test_stopping_half_way_leaves_the_base_model(painter: Painter) -> None:

@@ -37,7 +37,8 @@ def picture_input(
             label=title,
             interactive=False,
             format="png",
-            height=170,
+            height=190,
+            elem_classes="asked",
             min_width=120,
             buttons=[],
         )
