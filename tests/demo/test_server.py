@@ -4,10 +4,13 @@ import tempfile
 from pathlib import Path
 
 import gradio as gr
+import httpx
 import pytest
 
 from adapterbench.demo.server import PASSWORD, credentials, nothing_left_behind, serve
 from adapterbench.errors import UserError
+
+from .conftest import free_port
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
@@ -39,3 +42,15 @@ def test_a_taken_port() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is taken"):
             serve(page, "127.0.0.1", port, None)
+
+
+def test_the_password_is_asked_for() -> None:
+    with gr.Blocks() as page:
+        gr.Markdown("for friends")
+    url = serve(page, "127.0.0.1", free_port(), ("demo", "secret"))
+    with httpx.Client(base_url=url) as client:
+        assert client.get("config").status_code == 401
+        assert client.post("login", data={"username": "demo", "password": "guess"}).is_error
+        assert client.post("login", data={"username": "demo", "password": "secret"}).is_success
+        assert "for friends" in client.get("config").text
+    page.close(verbose=False)

@@ -33,7 +33,7 @@ def picture_input(
     chosen = gr.State(start)
     with gr.Row():
         shown = gr.Image(
-            start and start.image,
+            start.image if start else None,
             label=title,
             interactive=False,
             format="png",
@@ -48,7 +48,7 @@ def picture_input(
     outputs = [chosen, shown, named]
 
     def use(reference: Reference | None) -> tuple[Reference | None, Image.Image | None, str]:
-        return reference, reference and reference.image, name_of(reference)
+        return reference, reference.image if reference else None, name_of(reference)
 
     def accept(path: str) -> tuple[Reference | None, Image.Image | None, str]:
         with told_in_the_page():
