@@ -20,6 +20,7 @@ from adapterbench.config import BackboneParams
 from adapterbench.demo.page import build
 from adapterbench.demo.painter import TEXT_ONLY, Painter, Step, adapters, bases
 from adapterbench.demo.picture import Picture, Settings
+from adapterbench.demo.server import nothing_left_behind
 from adapterbench.errors import UserError
 from adapterbench.report.pictures import Reference
 from adapterbench.sample.sampler import solver
@@ -104,7 +105,8 @@ def test_the_page_asks_for_a_control_image_where_there_is_a_controlnet(
 ) -> None:
     folder = controlnet if controlled else None
     painter = Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
-    page = build(painter, [Reference(REFERENCE, "ring")], SAMPLE, tmp_path, tmp_path)
+    with nothing_left_behind() as temporary:
+        page = build(painter, [Reference(REFERENCE, "ring")], SAMPLE, tmp_path, temporary)
     labels = [getattr(component, "label", None) for component in page.blocks.values()]
     assert ("Control image" in labels) == controlled
 
