@@ -4,10 +4,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMG2DATASET := .venv-img2dataset
 DESCENDANTS := openmoji_color openmoji_black
+BRING_CONTROLNET := dvc pull --quiet --remote published backbone/emoji_controlnet.dvc
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint style bench backbone controlnet descendants \
+.PHONY: help setup repro demo test test-slow lint style bench backbone controlnet descendants \
 	publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
@@ -31,6 +32,10 @@ $(IMG2DATASET)/.installed: requirements-img2dataset.lock
 
 repro: setup ## Reproduce everything: data, adapters, pictures, scores, table, figures
 	dvc repro
+
+demo: setup ## Try the adapters in the browser, on this machine alone
+	$(BRING_CONTROLNET)
+	adapterbench demo
 
 test: setup ## Run the tests (minutes)
 	python -m pytest
@@ -64,7 +69,7 @@ publish-controlnet: setup ## Publish the trained ControlNet in this repository
 	dvc push --remote published backbone/emoji_controlnet.dvc
 
 examples: setup ## Run examples/ on what `make repro` left: pictures in examples/out
-	dvc pull --quiet --remote published backbone/emoji_controlnet.dvc
+	$(BRING_CONTROLNET)
 	mkdir -p examples/out
 	rm -rf examples/out/exported
 	tar --extract --to-stdout --wildcards --occurrence --file data/shards/validation-00000.tar '*.png' \

@@ -40,7 +40,7 @@ PARTS = {"adapters", "backbone", "data"}
 STEPS = {"encode", "report", "sample", "score", "train"}
 BUILT_ON = {"illustrate": {"illustrate", "sample", "score"}}
 """Steps that others are built on."""
-TOP = {"__main__", "cli", "library"}
+TOP = {"__main__", "cli", "demo", "library"}
 
 INERT = {
     "adapterbench.config": "parses sections that are params of the stage",

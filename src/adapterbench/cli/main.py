@@ -1,15 +1,17 @@
 """The program: its commands, a file each."""
 
 from adapterbench.cli.adopt import adopt
+from adapterbench.cli.demo import demo
 from adapterbench.cli.export import export
 from adapterbench.cli.plan import plan
 from adapterbench.cli.variants import variants
 from adapterbench.stage import run
 
 HELP = (
-    "What a comparison of adapters holds and costs before it runs; adapters out of it and into it."
+    "What a comparison of adapters holds and costs before it runs; its adapters in the browser, "
+    "out of it and into it."
 )
-COMMANDS = (variants, plan, export, adopt)
+COMMANDS = (variants, plan, demo, export, adopt)
 
 
 def main() -> None:

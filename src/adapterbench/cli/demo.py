@@ -1,0 +1,55 @@
+"""`adapterbench demo`: the adapters in the browser."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from adapterbench.cli.architecture import FETCHED
+from adapterbench.config import BackboneParams, EncodeParams, SampleParams, load_params
+from adapterbench.demo.server import credentials, nothing_left_behind, serve
+
+MODELS = Path("models")
+BASES = Path("data/bases")
+CONTROLNET = Path("backbone/emoji_controlnet")
+SHARDS = Path("data/shards")
+RESULTS = Path("results")
+
+
+def demo(
+    host: Annotated[
+        str,
+        Option(help="Address to serve at; any but this machine's own wants a password."),
+    ] = "127.0.0.1",
+    port: Annotated[int, Option(help="Port to serve at.", min=1, max=65535)] = 7860,
+) -> None:
+    """Try the trained adapters in the browser, side by side.
+
+    Upload a picture, or pick one that no adapter was trained on; set text, scale, guidance, steps
+    and seed. Every picture keeps its settings, in the page and inside the PNG that you download.
+    A second tab shows the table and the figures of the last `make repro`. It needs models/,
+    data/ and params.yaml of this project, and a minute at most to start.
+
+    Nothing is sent anywhere, and nothing is written but in a temporary folder that goes with the
+    demo. To let others in, set a password in the environment, which they give with the user name
+    `demo`: `ADAPTERBENCH_PASSWORD=... adapterbench demo --host 0.0.0.0`. It travels unencrypted:
+    beyond a network that you trust, put a TLS proxy in front.
+    """
+    auth = credentials(host)
+    with nothing_left_behind() as folder:
+        # seconds to import, so not for `--help` or a slip; Gradio reads where to write
+        from adapterbench.demo.page import build
+        from adapterbench.demo.painter import Painter, bases
+        from adapterbench.demo.references import references
+
+        painter = Painter(
+            MODELS,
+            bases(load_params(BackboneParams, "backbone"), FETCHED, BASES),
+            load_params(EncodeParams, "encode"),
+            CONTROLNET if CONTROLNET.is_dir() else None,
+        )
+        defaults = load_params(SampleParams, "sample")
+        page = build(painter, references(SHARDS), defaults, RESULTS, folder)
+        typer.echo(f"{serve(page, host, port, auth)} (Ctrl-C stops it)")
+        page.block_thread()

@@ -1,0 +1,232 @@
+"""What the page is for: pictures by several adapters, step by step, over a choice of base models.
+
+Everything is diffusers' own pipelines with `load_adapter`, as anyone would use them.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from PIL import Image
+from torch import Tensor
+
+from adapterbench.adapters.storage import CONFIG
+from adapterbench.backbone.load import load_clip, load_part
+from adapterbench.config import BackboneParams, EncodeParams
+from adapterbench.data.edges import edge_map
+from adapterbench.demo.picture import Picture, Settings
+from adapterbench.demo.stream import stream
+from adapterbench.errors import UserError
+from adapterbench.library import load_adapter
+from adapterbench.report.methods import in_order
+from adapterbench.sample.sampler import solver
+
+TEXT_ONLY = "text_only"
+"""The method without an adapter."""
+PREVIEW_SHARE = 0.3
+"""Of the time, that previews may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a picture is done."""
+
+    method: str
+    preview: Image.Image | None
+    """The finished picture as the model now expects it; None: not decoded, to save time."""
+
+
+Event = Step | Picture
+Emit = Callable[[Event], None]
+
+
+def adapters(models: Path) -> list[str]:
+    """The trained adapters in `models`, in the order of the table.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(path.parent.name for path in models.glob(f"*/{CONFIG}"))
+    if not found:
+        raise UserError(
+            f"{models} has no trained adapter: run `make repro`, or `dvc pull` where a remote "
+            "has them"
+        )
+    return in_order(found)
+
+
+def bases(params: BackboneParams, folder: Path, others: Path) -> dict[str, Path]:
+    """The base models that can be chosen, by name; the first is the one of the training.
+
+    Args:
+        folder: of stage `backbone`.
+        others: of stage `bases`; may be missing.
+    """
+    found = {path.parent.name: path.parent for path in sorted(others.glob("*/model_index.json"))}
+    return {Path(params.path).name: folder, **found}
+
+
+class Painter:
+    """Paints one picture at a time, whoever asks."""
+
+    def __init__(
+        self,
+        models: Path,
+        bases: Mapping[str, Path],
+        encode: EncodeParams,
+        controlnet: Path | None = None,
+    ) -> None:
+        """Load the first base model, the image encoder and the ControlNet.
+
+        Args:
+            models: folder of the adapters' folders.
+            bases: base models in diffusers layout, by name; the adapters fit them all.
+            encode: names the image encoder that the adapters were trained with.
+            controlnet: a ControlNet for edge maps in diffusers layout that fits them all, too.
+
+        Raises:
+            UserError: something is missing or damaged.
+        """
+        self.models, self.bases = models, bases
+        self.methods = [*adapters(models), TEXT_ONLY]
+        self.load = lru_cache(maxsize=1)(self.load_base)  # they are large
+        self.load(next(iter(bases)))
+        self.clip = load_clip(encode.image_encoder, encode.pretrained)
+        self.controlnet = load_controlnet(controlnet) if controlnet else None
+        self.lock = Lock()
+
+    def load_base(self, name: str) -> StableDiffusionPipeline:
+        """A base model as diffusers' pipeline, in fp32."""
+        folder = self.bases[name]
+        parts = ("vae", "text_encoder", "tokenizer", "unet")
+        pipe = StableDiffusionPipeline(
+            **{part: load_part(folder, part) for part in parts},
+            scheduler=solver(folder),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def paint(
+        self,
+        settings: Settings,
+        methods: Sequence[str],
+        reference: Image.Image,
+        control: Image.Image | None = None,
+    ) -> Generator[Event, None, None]:
+        """A picture by each method from the same noise: every step, then the picture.
+
+        Args:
+            settings: of all pictures; each gets its `method` filled in.
+            methods: of `self.methods`.
+            reference: the image prompt, RGB.
+            control: picture whose outlines the ControlNet keeps, RGB.
+        """
+        embedding = self.clip.image_embeds([reference])[0]
+
+        def work(emit: Emit) -> None:
+            with self.lock:
+                pipe, inputs = self.load(settings.base), {}
+                if control:
+                    pipe, inputs = self.controlled(pipe), {"image": edge_map(control, side(pipe))}
+                for method in methods:
+                    self.paint_one(pipe, replace(settings, method=method), embedding, inputs, emit)
+
+        return stream(work)
+
+    def controlled(self, pipe: StableDiffusionPipeline) -> StableDiffusionControlNetPipeline:
+        """The same model under the ControlNet."""
+        both = StableDiffusionControlNetPipeline(
+            **pipe.components, controlnet=self.controlnet, requires_safety_checker=False
+        )
+        both.set_progress_bar_config(disable=True)
+        return both
+
+    def paint_one(
+        self,
+        pipe: Any,
+        settings: Settings,
+        embedding: Tensor,
+        inputs: Mapping[str, Any],
+        emit: Emit,
+    ) -> None:
+        """One picture; `inputs` are the pipeline's own."""
+        preview = Preview()
+
+        def after_step(pipe: Any, _step: int, _t: Tensor, kept: dict[str, Any]) -> dict[str, Any]:
+            emit(Step(settings.method, preview(pipe)))
+            return kept
+
+        with self.image_prompt(pipe, settings, embedding) as guided:
+            images = pipe(
+                settings.text,
+                negative_prompt=settings.negative_text,
+                num_inference_steps=settings.steps,
+                generator=torch.Generator().manual_seed(settings.seed),
+                callback_on_step_end=after_step,
+                **inputs,
+                **guided,
+            ).images
+        emit(Picture(images[0], settings))
+
+    @contextmanager
+    def image_prompt(
+        self, pipe: Any, settings: Settings, embedding: Tensor
+    ) -> Iterator[dict[str, Any]]:
+        """Attach the method's adapter; yield what the pipeline is called with."""
+        if settings.method == TEXT_ONLY:
+            yield {"guidance_scale": settings.guidance_scale}
+            return
+        prompt = load_adapter(pipe, self.models / settings.method)
+        try:
+            yield prompt(embedding, settings.scale, settings.guidance_scale)
+        finally:
+            prompt.detach()
+
+
+class Preview:
+    """Decodes what is being painted, as often as `PREVIEW_SHARE` allows on this machine."""
+
+    def __init__(self) -> None:
+        self.start, self.spent = perf_counter(), 0.0
+
+    def __call__(self, pipe: Any) -> Image.Image | None:
+        """The picture that the solver's estimate of the clean latents decodes to."""
+        begin = perf_counter()
+        if self.spent > PREVIEW_SHARE * (begin - self.start):
+            return None
+        clean = pipe.scheduler.model_outputs[-1]  # x_0, as DPM-Solver++ predicts it
+        pixels = pipe.vae.decode(clean / pipe.vae.config.scaling_factor).sample
+        image: Image.Image = pipe.image_processor.postprocess(pixels)[0]
+        self.spent += perf_counter() - begin
+        return image
+
+
+def side(pipe: Any) -> int:
+    """Side of the model's pictures, pixels."""
+    return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+
+
+def load_controlnet(folder: Path) -> ControlNetModel:
+    """A ControlNet, frozen, in fp32.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        loaded = ControlNetModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise UserError(f"cannot load the ControlNet {folder} ({cause}): train it again") from error
+    return loaded.requires_grad_(False).eval().float()

@@ -1,0 +1,43 @@
+"""What the page shows while it paints: a bar, and the pictures side by side as they come."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from adapterbench.demo.html import Card, strip
+from adapterbench.demo.painter import Event, Step
+from adapterbench.report.methods import label
+
+
+class Progress:
+    """Counts steps and keeps the latest view of every picture."""
+
+    def __init__(self, reference: Image.Image, methods: Sequence[str], steps: int) -> None:
+        self.steps, self.done = steps, 0
+        self.prompt = Card("Image prompt", reference, finished=True)
+        self.cards = {method: Card(label(method)) for method in methods}
+        self.status = "Starting"
+
+    def after(self, event: Event) -> str:
+        """Take an event in; the page's piece of HTML after it."""
+        self.take(event)
+        return self.html()
+
+    def take(self, event: Event) -> None:
+        """Count a step, or put a finished picture in its place."""
+        if isinstance(event, Step):
+            title = label(event.method)
+            self.done += 1
+            self.status = f"{title}: step {self.done % self.steps or self.steps} of {self.steps}"
+            if event.preview:
+                self.cards[event.method] = Card(title, event.preview)
+        else:
+            title = label(event.settings.method)
+            self.cards[event.settings.method] = Card(title, event.image, finished=True)
+            if all(card.finished for card in self.cards.values()):
+                self.status = "Done"
+
+    def html(self) -> str:
+        """Bar and cards."""
+        total = self.steps * len(self.cards)
+        return strip(self.status, self.done, total, [self.prompt, *self.cards.values()])

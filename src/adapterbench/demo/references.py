@@ -1,0 +1,22 @@
+"""The pictures that the page offers to pick from."""
+
+from itertools import islice
+from pathlib import Path
+
+from more_itertools import unique_everseen
+
+from adapterbench.data.shards import read_split
+from adapterbench.report.pictures import Reference
+
+COUNT = 32
+
+
+def references(shards: Path) -> list[Reference]:
+    """The first validation pictures of different concepts: no adapter has seen any of those.
+
+    Raises:
+        UserError: a shard is missing or damaged.
+    """
+    samples = read_split(shards, "validation")
+    different = unique_everseen(samples, key=lambda s: s.meta.get("concept", s.key))
+    return [Reference(s.image, s.captions[0]) for s in islice(different, COUNT)]

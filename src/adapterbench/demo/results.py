@@ -1,0 +1,30 @@
+"""The second tab: what the pipeline measured, from the files in `results/`."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from adapterbench.report import sheets, table
+from adapterbench.report.markdown import HOW_TO_READ, ROWS
+from adapterbench.report.methods import PROTOCOLS
+
+FIRST = "pareto"
+"""The figure that stands first."""
+REPORT = "report.html"
+
+
+def results_tab(results: Path) -> None:
+    """Fill the tab that is being built: the tables, then the figures, the Pareto plot first."""
+    if not (results / table.FILES["image"]).is_file():
+        gr.Markdown(f"Nothing is measured yet in `{results}`: `make repro` fills it.")
+        return
+    for protocol, comparison in table.read(results).items():
+        gr.Markdown(f"## {PROTOCOLS[protocol].capitalize()}")
+        gr.Markdown(sheets.headline(comparison).markdown(), elem_classes="comparison")
+    gr.Markdown(f"{HOW_TO_READ}\n\n{ROWS}")
+    if (results / REPORT).is_file():
+        gr.DownloadButton("The whole report (HTML)", results / REPORT, size="sm")
+    figures = (results / "figures").glob("*.png")
+    for path in sorted(figures, key=lambda path: (path.stem != FIRST, path.stem)):
+        gr.Markdown(f"## {path.stem.replace('_', ' ').capitalize()}")
+        gr.Image(path, show_label=False, interactive=False, buttons=["fullscreen"])

@@ -1,0 +1,136 @@
+"""The demo paints what `load_adapter` on a pipeline of diffusers paints."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from toy_backbone import SIDE, picture
+
+from adapterbench import load_adapter
+from adapterbench.config import BackboneParams
+from adapterbench.data.edges import edge_map
+from adapterbench.demo.page import build
+from adapterbench.demo.painter import TEXT_ONLY, Painter, Step, adapters, bases
+from adapterbench.demo.picture import Picture, Settings
+from adapterbench.demo.server import nothing_left_behind
+from adapterbench.errors import UserError
+from adapterbench.report.pictures import Reference
+from adapterbench.sample.sampler import solver
+
+from .conftest import SAMPLE
+
+if TYPE_CHECKING:
+    from toy_backbone import Toy
+
+REFERENCE = picture("ring", "red")
+CONTROL = picture("frame", "blue")
+SETTINGS = Settings(
+    method="",
+    base="toy",
+    image_prompt="ring",
+    text="a red ring",
+    negative_text="blue",
+    control=None,
+    scale=0.7,
+    guidance_scale=3.0,
+    steps=3,
+    seed=5,
+)
+
+
+@pytest.fixture(scope="module")
+def controlnet(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ControlNet that has moved away from where it started, which is no influence at all."""
+    folder = tmp_path_factory.mktemp("controlnet")
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_pretrained(toy.backbone, subfolder="unet").float()
+    model = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    model.save_pretrained(folder)
+    return folder
+
+
+def with_diffusers(toy: "Toy", controlnet: Path | None, adapter: bool) -> Any:
+    """The picture of `SETTINGS` by diffusers and the library alone."""
+    kind, parts, more = StableDiffusionPipeline, {}, {}
+    if controlnet:
+        kind, more = StableDiffusionControlNetPipeline, {"image": edge_map(CONTROL, SIDE)}
+        parts = {"controlnet": ControlNetModel.from_pretrained(controlnet)}
+    pipe = kind.from_pretrained(toy.backbone, safety_checker=None, **parts).to(torch.float32)
+    pipe.scheduler = solver(toy.backbone)
+    more |= (
+        load_adapter(pipe, toy.adapter)(REFERENCE, 0.7, 3.0) if adapter else {"guidance_scale": 3}
+    )
+    return pipe(
+        "a red ring",
+        negative_prompt="blue",
+        num_inference_steps=3,
+        generator=torch.Generator().manual_seed(5),
+        **more,
+    ).images[0]
+
+
+@pytest.mark.parametrize("controlled", [False, True])
+def test_the_pictures(controlled: bool, toy: "Toy", controlnet: Path) -> None:
+    folder = controlnet if controlled else None
+    painter = Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
+    control = CONTROL if controlled else None
+    events = list(painter.paint(SETTINGS, ["toy", TEXT_ONLY], REFERENCE, control))
+    kinds = [type(event) for event in events]
+    assert kinds == [Step, Step, Step, Picture] * 2
+    assert events[0].preview is not None
+    pictures = [event for event in events if isinstance(event, Picture)]
+    assert [each.settings for each in pictures] == [
+        replace(SETTINGS, method=method) for method in ("toy", TEXT_ONLY)
+    ]
+    for each, adapter in zip(pictures, (True, False), strict=True):
+        expected = with_diffusers(toy, folder, adapter)
+        # the last bit of a pixel may round either way
+        np.testing.assert_allclose(np.int16(each.image), np.int16(expected), atol=1)
+
+
+@pytest.mark.parametrize("controlled", [False, True])
+def test_the_page_asks_for_a_control_image_where_there_is_a_controlnet(
+    controlled: bool, toy: "Toy", controlnet: Path, tmp_path: Path
+) -> None:
+    folder = controlnet if controlled else None
+    painter = Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
+    with nothing_left_behind() as temporary:
+        page = build(painter, [Reference(REFERENCE, "ring")], SAMPLE, tmp_path, temporary)
+    labels = [getattr(component, "label", None) for component in page.blocks.values()]
+    assert ("Control image: its outlines are kept" in labels) == controlled
+
+
+def test_stopping_half_way_leaves_the_base_model(painter: Painter) -> None:
+    events = painter.paint(SETTINGS, ["toy"], REFERENCE)
+    next(events)
+    events.close()
+    assert painter.load("toy").unet.encoder_hid_proj is None
+    assert isinstance(list(painter.paint(SETTINGS, ["toy"], REFERENCE))[-1], Picture)
+
+
+def test_what_is_missing(tmp_path: Path, toy: "Toy") -> None:
+    with pytest.raises(UserError, match="no trained adapter: run `make repro`, or `dvc pull`"):
+        adapters(tmp_path)
+    with pytest.raises(UserError, match="cannot load the ControlNet"):
+        Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, tmp_path)
+
+
+def test_a_base_has_the_name_of_its_last_part(tmp_path: Path) -> None:
+    params = BackboneParams(source="hub", path="maker/model", revision=None)
+    others = tmp_path / "bases"
+    assert bases(params, tmp_path, others) == {"model": tmp_path}
+    (others / "drawn").mkdir(parents=True)
+    (others / "drawn" / "model_index.json").touch()
+    assert list(bases(params, tmp_path, others).items())[1] == ("drawn", others / "drawn")

@@ -1,0 +1,73 @@
+"""What a person does on the demo's page."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture's file."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+class Visitor:
+    """A browser window of its own session."""
+
+    def __init__(self, page: "Page", address: str) -> None:
+        self.page, self.hosts, self.pictures = page, set[str | None](), 0
+        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
+        page.goto(address)
+        self.button("Generate").wait_for()
+
+    def button(self, name: str) -> Any:
+        return self.page.get_by_role("button", name=name)
+
+    def upload(self, name: str, data: bytes) -> None:
+        file = {"name": name, "mimeType": "image/png", "buffer": data}
+        self.page.locator("input[type=file]").first.set_input_files(file)
+
+    def post(self, path: str, data: bytes) -> int:
+        """Send a file as a program would; return the status."""
+        file = {"name": "a.png", "mimeType": "image/png", "buffer": data}
+        return self.page.request.post(self.page.url + path, multipart={"files": file}).status
+
+    def told(self, text: str) -> None:
+        """Wait for a message."""
+        self.page.get_by_test_id("toast-body").filter(has_text=text).first.wait_for()
+
+    def sees(self, text: str) -> None:
+        self.page.get_by_text(text, exact=True).first.wait_for()
+
+    def set_scale(self, value: float) -> None:
+        field = self.page.get_by_label("number input for Scale")
+        field.fill(str(value))
+        field.press("Tab")
+
+    def generate(self) -> None:
+        """Ask for one picture more; `wait` until it is there."""
+        self.pictures += 1
+        self.button("Generate").click()
+
+    def wait(self) -> None:
+        """Until the session has the pictures asked for."""
+        self.thumbnail(self.pictures - 1).wait_for()
+
+    def thumbnail(self, number: int) -> Any:
+        """A picture of the session, the newest first."""
+        return self.page.locator(".session .thumbnail-item").nth(number)
+
+    def download(self) -> tuple[bytes, dict[str, Any]]:
+        """The chosen picture's pixels, and the settings in its file."""
+        with self.page.expect_download() as download:
+            self.page.get_by_text("Download the chosen picture").click()
+        with Image.open(Path(download.value.path())) as image:
+            return image.tobytes(), json.loads(image.text["adapterbench"])  # type: ignore[attr-defined]
