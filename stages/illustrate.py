@@ -22,20 +22,15 @@ def main(
     adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
 ) -> None:
     """Draw with other texts, on other base models and at other scales; score the latter."""
-    params, sample = (
-        load_params(IllustrateParams, "illustrate"),
-        load_params(SampleParams, "sample"),
-    )
+    params = load_params(IllustrateParams, "illustrate")
+    sample = load_params(SampleParams, "sample")
     inputs = Inputs(encoded=encoded, backbone=backbone, bases=bases, adapter=adapter)
     facts = {"illustrate": params, "sample": sample}
-    with (
-        stage_record("illustrate", variant=out.name, params=facts) as record,
-        publish(out) as folder,
-    ):
-        record.set(images=draw(params, sample, inputs, folder))
+    with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
+        record.set(images=draw(params, sample, inputs, to))
         if adapter:
             judge = load_judge(load_params(ScoreParams, "score"), shards)
-            score_samples(judge, folder / SWEEP, folder / SCORES)
+            score_samples(judge, to / SWEEP, to / SCORES)
 
 
 if __name__ == "__main__":
