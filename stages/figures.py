@@ -23,12 +23,10 @@ def main(
 ) -> None:
     """Draw the figures and write the report."""
     inputs = [tables, samples, illustrations, shards, curves]
-    dirs = plates.Sources(
-        samples=samples, illustrations=illustrations, shards=shards, curves=curves
-    )
+    src = plates.Sources(samples=samples, illustrations=illustrations, shards=shards, curves=curves)
     with stage_record("figures", params={}, inputs=inputs) as record:
         both = table.read(tables)
-        drawn = plates.draw(both, load_params(IllustrateParams, "illustrate"), dirs, out)
+        drawn = plates.draw(both, load_params(IllustrateParams, "illustrate"), src, out)
         row = both["image"].row(both["image"].original)
         facts = measured.measured_on(row["n"], row["k"])
         files = [tables / name for name in (*table.FILES.values(), table.PAIRED_FILE)]
