@@ -44,9 +44,9 @@ def draw_pictures(figure: SubFigure, sweep: Sweep) -> None:
 
 
 def write(ax: Axes, text: str, x: float, side: str) -> None:
-    """Text half-way up a cell; what stands out of it widens no column."""
-    place = {"ha": side, "va": "center", "fontsize": 8.5, "transform": ax.transAxes}
-    ax.text(x, 0.5, text, **place).set_in_layout(ax.get_subplotspec().colspan.start == 0)
+    """Text half-way up a cell; what stands out to the right widens no column."""
+    written = ax.text(x, 0.5, text, ha=side, va="center", fontsize=8.5, transform=ax.transAxes)
+    written.set_in_layout(side == "right")
 
 
 def show(ax: Axes, image: Image.Image) -> None:
