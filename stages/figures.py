@@ -23,17 +23,15 @@ def main(
 ) -> None:
     """Draw the figures and write the report."""
     inputs = [tables, samples, illustrations, shards, curves]
-    sources = plates.Sources(
-        samples=samples, illustrations=illustrations, shards=shards, curves=curves
-    )
+    src = plates.Sources(samples=samples, illustrations=illustrations, shards=shards, curves=curves)
     with stage_record("figures", params={}, inputs=inputs) as record:
         both = table.read(tables)
-        drawn = plates.draw(both, load_params(IllustrateParams, "illustrate"), sources, out)
+        drawn = plates.draw(both, load_params(IllustrateParams, "illustrate"), src, out)
         row = both["image"].row(both["image"].original)
         facts = measured.measured_on(row["n"], row["k"])
         files = [tables / name for name in (*table.FILES.values(), table.PAIRED_FILE)]
-        maker = read_json(shards / MANIFEST)["attribution"]
-        page.write(report, page.render(both, facts, drawn, provenance.provenance(files), maker))
+        origin, makers = provenance.provenance(files), read_json(shards / MANIFEST)["attribution"]
+        page.write(report, page.render(both, facts, drawn, origin, makers))
         record.artifact(report)
 
 

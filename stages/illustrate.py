@@ -26,12 +26,11 @@ def main(
     sample = load_params(SampleParams, "sample")
     inputs = Inputs(encoded=encoded, shards=shards, backbone=backbone, bases=bases, adapter=adapter)
     facts = {"illustrate": params, "sample": sample}
-    record_run = stage_record("illustrate", variant=out.name, params=facts)
-    with record_run as record, publish(out) as folder:
-        record.set(images=draw(params, sample, inputs, folder))
+    with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
+        record.set(images=draw(params, sample, inputs, to))
         if adapter:
-            judge = load_judge(load_params(ScoreParams, "score"), shards, folder / SWEEP)
-            score_samples(judge, folder / SWEEP, folder / SCORES)
+            judge = load_judge(load_params(ScoreParams, "score"), shards, to / SWEEP)
+            score_samples(judge, to / SWEEP, to / SCORES)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A picture's noise is that of its item in stage `sample`: the same whatever the m
 model and the scale.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -18,6 +19,8 @@ from tqdm import tqdm
 from adapterbench.config import IllustrateParams, SampleParams
 from adapterbench.processes import processes
 from adapterbench.sample.sampler import Picture, Sampler
+
+log = logging.getLogger(__name__)
 
 PROMPTS, BASES, SWEEP = "prompts.tar", "bases", "sweep"
 """What `draw` writes: a tar, a folder with a tar a base, a folder with a tar a scale."""
@@ -78,6 +81,8 @@ def mentioning(words: Sequence[str], sampler: Sampler) -> list[Picture]:
     pictures = items(sampler)
     captions = [sampler.data.samples[p.number]["caption"] for p in pictures]
     said = [set(caption.replace(",", " ").split()) for caption in captions]
+    if unheard := sorted(set(words).difference(*said)):
+        log.warning("no item's caption has %s: other items take the place", ", ".join(unheard))
     return [
         next((p for p, caption in zip(pictures, said, strict=True) if word in caption), some)
         for word, some in zip(words, cycle(pictures), strict=False)

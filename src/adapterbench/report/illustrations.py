@@ -16,6 +16,9 @@ from adapterbench.report.pictures import read_references, read_samples, sampled
 
 Columns = dict[str, Sequence[Cell]]
 
+SHOWN = 3
+"""Image prompts that are shown on every base model."""
+
 OWN = "as trained on"
 """Label of the base model that the adapters were trained on."""
 
@@ -60,7 +63,7 @@ def bases_grid(folder: Path, samples: Path, variants: Sequence[str], shards: Pat
     The last column is what the base model makes of the image prompt's caption, its own style.
     """
     pairs = sampled(folder / variants[0] / "prompts.tar")
-    keys = list(dict.fromkeys(key for key, _ in pairs))
+    keys = list(dict.fromkeys(key for key, _ in pairs))[:SHOWN]
     bases = sorted(path.stem for path in (folder / variants[0] / "bases").glob("*.tar"))
     protocols = {**dict.fromkeys(variants, "image"), "text_only": "image_text"}
     made = {

@@ -38,14 +38,15 @@ def draw_pictures(figure: SubFigure, sweep: Sweep) -> None:
     for ax, scale in zip(cells[1, 1:], scales, strict=True):
         ax.set_title(f"λ = {scale:g}", fontsize=8.5)
     for row, (variant, images) in zip(cells[1:], sweep.pictures.items(), strict=True):
-        write(row[0], textwrap.fill(label(variant), 12), 1.0, "right")
+        write(row[0], textwrap.fill(label(variant), 14), 1.0, "right")
         for ax, image in zip(row[1:], images, strict=True):
             show(ax, image)
 
 
 def write(ax: Axes, text: str, x: float, side: str) -> None:
-    """Text in a cell, half-way up."""
-    ax.text(x, 0.5, text, ha=side, va="center", fontsize=8.5, transform=ax.transAxes)
+    """Text half-way up a cell; what stands out to the right widens no column."""
+    written = ax.text(x, 0.5, text, ha=side, va="center", fontsize=8.5, transform=ax.transAxes)
+    written.set_in_layout(side == "right")
 
 
 def show(ax: Axes, image: Image.Image) -> None:
@@ -70,15 +71,16 @@ def draw_curves(ax: Axes, sweep: Sweep) -> None:
         )
         last = means.iloc[-1]
         ax.annotate(
-            f"{last['scale']:g}",
+            f"λ = {last['scale']:g}",
             (last["clip_i"], last["clip_t"]),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
             fontsize=8,
             color=GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
-    ax.margins(x=0.12)
+    ax.margins(x=0.16)
     ax.set_xlabel(f"{CLIP_I.label} to the image prompt")
     ax.set_ylabel(f"{CLIP_T.label} to the text prompt")
     ax.set_title(f"Means over {sweep.items} items; a point a λ")
