@@ -68,8 +68,8 @@ def draw(
         ),
         "text_prompts": (
             figures.grid(prompts_grid(params, *illustrated)),
-            "Image prompt and a text prompt that changes it. The pairs were chosen by hand, in words "
-            "that the captions have and after a look at what they give; the seed was not.",
+            "Image prompt and a text prompt that changes it. The pairs were chosen by hand, in "
+            "words that the captions have and after a look at what they give; the seed was not.",
         ),
         "base_models": (
             figures.grid(
