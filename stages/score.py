@@ -12,22 +12,24 @@ from adapterbench.stage import run
 
 
 def main(
-    samples: Annotated[Path, Option(help="Folder of stage sample.")],
+    samples: Annotated[list[Path], Option(help="Folder of stage sample; may be given again.")],
     shards: Annotated[Path, Option(help="Folder of stage prepare.")],
     evaluator: Annotated[Path, Option(help="Folder of stage backbone.")],
-    out: Annotated[Path, Option(help="Parquet file, named after the method.")],
-    real: Annotated[bool, Option(help="Score the real pictures of the same items.")] = False,
+    out: Annotated[Path, Option(help="Folder for <method>.parquet.")],
+    reference: Annotated[bool, Option(help="Score the items' real pictures, too.")] = False,
 ) -> None:
-    """Score every picture of one method: CLIP-T and CLIP-I, one row a picture."""
+    """Score every picture of methods that painted the same items: one row a picture."""
     params = load_params(ScoreParams, "score")
-    inputs = [samples, shards, evaluator]
+    judge = load_judge(params, shards, samples[0])
+    tasks = [(path.name, score_samples, path) for path in samples]
+    tasks += [("reference", score_references, samples[0])] if reference else []
     facts = {"score": params}
-    with stage_record("score", variant=out.stem, params=facts, inputs=inputs) as record:
-        score = score_references if real else score_samples
-        frame = score(load_judge(params, shards, samples), samples, out)
-        means = frame.groupby("protocol")[["clip_t", "clip_i"]].mean()
-        record.set(**{f"{c}_{p}": v for p, row in means.iterrows() for c, v in row.items()})
-        record.artifact(out)
+    for method, score, path in tasks:
+        inputs, file = [path, shards, evaluator], out / f"{method}.parquet"
+        with stage_record("score", variant=method, params=facts, inputs=inputs) as record:
+            means = score(judge, path, file).groupby("protocol")[["clip_t", "clip_i"]].mean()
+            record.set(**{f"{c}_{p}": v for p, row in means.iterrows() for c, v in row.items()})
+            record.artifact(file)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def all_stages(variants: Iterable[str] = VARIANTS) -> set[str]:
     return {"fetch", "prepare", "backbone", "bases", "encode", *TABLE_STAGES}.union(
         *(stages_of(variant) for variant in variants),
         {f"sample_floor@{floor}" for floor in FLOORS[:2]},
-        {f"score_floor@{floor}" for floor in FLOORS},
+        {"score_floors"},
         {"illustrate_floor@text_only"},
     )
 
