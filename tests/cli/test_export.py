@@ -110,7 +110,14 @@ def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) ->
     assert yaml.safe_load(result.stdout) == {"theirs": PLUS}
 
     params = SampleParams(
-        steps=2, guidance_scale=3, scale=1, batch_size=4, seed=0, items=2, images_per_item=1
+        steps=2,
+        guidance_scale=3,
+        scale=1,
+        batch_size=4,
+        mixed_precision="no",
+        seed=0,
+        items=2,
+        images_per_item=1,
     )
     inputs = (params, toy.encoded, toy.backbone, Path("models/theirs"), ["image"])
     assert sample(*inputs, Path("samples/theirs"), toy.shards) == 2
