@@ -59,7 +59,7 @@ bench: setup ## Measure speed and memory against other ways of doing the same wo
 backbone: setup ## Train the small backbone from scratch (hours); publish it with `make publish`
 	dvc repro backbone/dvc.yaml:report
 
-controlnet: setup ## Train the ControlNet for edge maps (20 minutes); publish it with `make publish-controlnet`
+controlnet: setup ## Train the ControlNet for edge maps (35 minutes); publish it with `make publish-controlnet`
 	dvc repro backbone/dvc.yaml:edges
 
 publish-controlnet: setup ## Publish the trained ControlNet in this repository
