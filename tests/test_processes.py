@@ -11,21 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+import toy_backbone
 from accelerate import debug_launcher
 from accelerate.state import AcceleratorState
 from toy_backbone import Toy
 
 import adapterbench.encode.shards as module
-from adapterbench.config import SampleParams, ScoreParams
+from adapterbench.config import ScoreParams
 from adapterbench.encode.shards import encode
 from adapterbench.processes import processes, share
 from adapterbench.sample.sampler import sample
 from adapterbench.score.clip import load_judge, score_samples
 
-SAMPLE = SampleParams(
-    items=5, images_per_item=1, steps=2, guidance_scale=3, scale=1, batch_size=2,
-    mixed_precision="no", seed=0,
-)  # fmt: skip
+SAMPLE = toy_backbone.SAMPLE.model_copy(update={"items": 5, "batch_size": 2})
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from adapterbench.adapters.build import build_adapter
 from adapterbench.adapters.storage import save_adapter
 from adapterbench.backbone.load import load_part
 from adapterbench.backbone.recipes import clip, tokenizer, unet, vae
-from adapterbench.config import EncodeParams
+from adapterbench.config import EncodeParams, SampleParams
 from adapterbench.data.shards import Sample, write_shard
 from adapterbench.encode.shards import encode
 from adapterbench.files import MANIFEST, write_json
@@ -67,6 +67,16 @@ VAE_PARAMS = vae.VaeParams(
 )
 UNET_PARAMS = unet.UnetParams(
     **FIT, block_out_channels=(32, 64), layers_per_block=1, head_width=16, drop_text=0.1
+)
+SAMPLE = SampleParams(
+    items=2,
+    images_per_item=1,
+    steps=2,
+    guidance_scale=3,
+    scale=1,
+    batch_size=1,
+    mixed_precision="no",
+    seed=0,
 )
 VARIANT = {"projection": "linear", "attention": "decoupled", "tokens": 4}
 

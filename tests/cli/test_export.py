@@ -9,7 +9,7 @@ import torch
 import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from toy_backbone import CLIP_PARAMS, SIDE, picture
+from toy_backbone import CLIP_PARAMS, SAMPLE, SIDE, picture
 from transformers import CLIPImageProcessor
 
 from adapterbench import load_adapter
@@ -17,7 +17,6 @@ from adapterbench.adapters.build import build_adapter
 from adapterbench.adapters.exchange import save_ip_adapter, to_ip_adapter
 from adapterbench.adapters.storage import load_config, save_adapter
 from adapterbench.backbone.load import load_part
-from adapterbench.config import SampleParams
 from adapterbench.files import read_json
 from adapterbench.sample.sampler import sample
 
@@ -109,16 +108,7 @@ def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) ->
     assert result.exit_code == 0, result.output
     assert yaml.safe_load(result.stdout) == {"theirs": PLUS}
 
-    params = SampleParams(
-        steps=2,
-        guidance_scale=3,
-        scale=1,
-        batch_size=4,
-        mixed_precision="no",
-        seed=0,
-        items=2,
-        images_per_item=1,
-    )
+    params = SAMPLE.model_copy(update={"batch_size": 4})
     inputs = (params, toy.encoded, toy.backbone, Path("models/theirs"), ["image"])
     assert sample(*inputs, Path("samples/theirs"), toy.shards) == 2
 

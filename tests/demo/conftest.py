@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 from PIL import Image
+from toy_backbone import SAMPLE
 
-from adapterbench.config import SampleParams
 from adapterbench.demo import upload
 from adapterbench.demo.server import nothing_left_behind, serve
 from adapterbench.report import table
@@ -25,17 +25,6 @@ if TYPE_CHECKING:
     from toy_backbone import Toy
 
     from adapterbench.demo.painter import Painter
-
-SAMPLE = SampleParams(
-    items=2,
-    images_per_item=1,
-    steps=2,
-    guidance_scale=3,
-    scale=1,
-    batch_size=1,
-    mixed_precision="no",
-    seed=0,
-)
 
 
 @pytest.fixture(scope="session")

@@ -8,26 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import toy_backbone
 from PIL import Image
 from toy_backbone import Toy
 
 from adapterbench.backbone.bases import bring
 from adapterbench.backbone.load import load_part
 from adapterbench.backbone.recipes import descendant
-from adapterbench.config import BackboneParams, IllustrateParams, SampleParams
+from adapterbench.config import BackboneParams, IllustrateParams
 from adapterbench.illustrate.pictures import Inputs, draw, items, mentioning
 from adapterbench.sample.sampler import Sampler
 
-SAMPLE = SampleParams(
-    items=4,
-    images_per_item=2,
-    steps=2,
-    guidance_scale=3.0,
-    scale=1.0,
-    batch_size=4,
-    mixed_precision="no",
-    seed=0,
-)
+SAMPLE = toy_backbone.SAMPLE.model_copy(update={"items": 4, "images_per_item": 2, "batch_size": 4})
 PARAMS = IllustrateParams.model_validate(
     {
         "prompts": [{"image": "frame", "text": "blue"}, {"image": "frame", "text": "red"}],
