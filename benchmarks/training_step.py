@@ -30,7 +30,7 @@ from adapterbench.backbone.load import load_part
 from adapterbench.config import EncodeParams, TrainParams, load_params, load_train, load_variant
 from adapterbench.data.encoded import EncodedSplit
 from adapterbench.data.shards import Sample, read_split
-from adapterbench.encode.shards import Encoders, load_encoders
+from adapterbench.encode.encoders import Encoders, load_encoders
 from adapterbench.fit import batch_indices, seeded
 from adapterbench.memory import keep_freed_memory
 from adapterbench.record import peak_memory_mb

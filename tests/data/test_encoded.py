@@ -16,8 +16,13 @@ SIZES = [3, 1, 4]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three shards; sample n has latents n, embedding 10 n and the phrasings of `phrasings`."""
-    save_file({"empty": torch.full((2, 5), -1.0).half()}, tmp_path / COMMON)
+    """Three shards; sample n has latents n, embedding 10 n and texts 2 n, 2 n + 1, in two files."""
+    common = {"empty": torch.full((2, 5), -1.0).half(), "train": torch.arange(16).view(8, 2)}
+    save_file(common, tmp_path / COMMON)
+    texts = torch.arange(16).half()[:, None, None].expand(-1, 2, 5)
+    files = {"texts-00000.safetensors": texts[:11], "texts-00001.safetensors": texts[11:]}
+    for file, part in files.items():
+        save_file({"texts": part.contiguous()}, tmp_path / file)
     shards: list[dict[str, Any]] = []
     number = 0
     for size in SIZES:
@@ -26,18 +31,15 @@ def folder(tmp_path: Path) -> Path:
         tensors = {
             "latents": numbers[:, None, None, None].expand(size, 4, 2, 2).contiguous(),
             "image_embeds": (10 * numbers)[:, None].expand(size, 3).contiguous(),
-            # row t of the texts holds t everywhere; a sample's phrasings are rows 2 n, 2 n + 1
-            "texts": torch.arange(2 * size).half()[:, None, None].expand(-1, 2, 5).contiguous(),
-            "phrasings": torch.arange(2 * size).view(size, 2),
         }
         save_file(tensors, tmp_path / name)
-        rows = [
-            {"key": f"k{n}", "concept": "c", "caption": "a"} for n in range(number, number + size)
-        ]
+        row = {"concept": "c", "captions": ["a"]}
+        rows = [row | {"key": f"k{n}"} for n in range(number, number + size)]
         write_json(tmp_path / f"{name}.json", {"samples": rows})
         shards.append({"name": name, "index": f"{name}.json", "samples": size})
         number += size
-    write_json(tmp_path / MANIFEST, {"embed_dim": 3, "splits": {"train": shards}})
+    facts = {"embed_dim": 3, "splits": {"train": shards}, "texts": [{"name": n} for n in files]}
+    write_json(tmp_path / MANIFEST, facts)
     return tmp_path
 
 
@@ -69,10 +71,19 @@ def test_the_draw_picks_the_phrasing(folder: Path) -> None:
     draw = torch.tensor([0.0, 0.49, 0.5, almost_one])
     batch = split.gather(torch.tensor([5, 5, 5, 5]), draw)  # the second sample of its shard
     assert batch.texts.shape == (4, 2, 5)
-    assert batch.texts[:, 0, 0].tolist() == [2, 2, 3, 3]
+    assert batch.texts[:, 0, 0].tolist() == [10, 10, 11, 11]
 
 
-@pytest.mark.parametrize("name", ["train-00001.safetensors", COMMON])
+def test_a_batch_is_gathered_under_bf16(folder: Path) -> None:
+    """Torch stacks no fp16 there on a CPU."""
+    index = torch.tensor([7, 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        batch = EncodedSplit(folder, "train").gather(index, torch.zeros(2))
+    assert batch.latents[:, 0, 0, 0].tolist() == [7, 0]
+    assert batch.latents.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["train-00001.safetensors", "texts-00001.safetensors", COMMON])
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty", "garbage"])
 def test_a_damaged_file_is_one_line(folder: Path, name: str, damage: str) -> None:
     path = folder / name

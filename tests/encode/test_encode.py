@@ -17,11 +17,14 @@ from safetensors.torch import load_file, save_file
 from toy_backbone import Toy
 
 import adapterbench.encode.shards as module
-from adapterbench.data.encoded import COMMON, EncodedSplit
+from adapterbench.data import encoded as storage
+from adapterbench.data.encoded import EncodedSplit
 from adapterbench.data.shards import Sample, read_split
-from adapterbench.encode.shards import encode, load_encoders
+from adapterbench.encode import captions
+from adapterbench.encode.encoders import Encoders, load_encoders
+from adapterbench.encode.shards import encode
 from adapterbench.errors import UserError
-from adapterbench.files import MANIFEST, read_json, sha256
+from adapterbench.files import MANIFEST, read_json, sha256, write_json
 
 HALF = {"atol": 2e-3, "rtol": 2e-3}
 """Rounding of fp16."""
@@ -62,7 +65,7 @@ def replace_pictures(path: Path, bad: Callable[[str], bool]) -> None:
 def test_samples_keep_their_order(split: tuple[EncodedSplit, list[Sample]]) -> None:
     encoded, samples = split
     assert encoded.samples == [
-        {"key": s.key, "concept": s.meta["concept"], "caption": s.captions[0]} for s in samples
+        {"key": s.key, "concept": s.meta["concept"], "captions": [*s.captions]} for s in samples
     ]
 
 
@@ -121,25 +124,63 @@ def test_the_manifest_names_each_file_with_its_digest(toy: Toy) -> None:
     rows = [row for rows in manifest["splits"].values() for row in rows]
     files = {row["name"]: row["sha256"] for row in rows}
     files |= {row["index"]: row["index_sha256"] for row in rows}
-    assert files.keys() | {COMMON, MANIFEST} == contents(toy.encoded).keys()
+    files |= {row["name"]: row["sha256"] for row in (*manifest["texts"], manifest["common"])}
+    assert files.keys() | {MANIFEST} == contents(toy.encoded).keys()
     assert files == {name: sha256(toy.encoded / name) for name in files}
     assert [row["samples"] for row in manifest["splits"]["train"]] == [7, 7, 4]
     assert all(row["skipped"] == [] for row in rows)
 
 
-def test_a_caption_is_embedded_once_a_shard(toy: Toy) -> None:
-    shard = load_file(toy.encoded / "validation-00000.safetensors")
-    captions = {text for s in read_split(toy.shards, "validation") for text in s.captions}
-    assert len(shard["texts"]) == len(captions)
-    assert shard["phrasings"].unique().tolist() == list(range(len(captions)))
+@pytest.mark.usefixtures("workplace")
+def test_a_caption_is_embedded_once_whatever_splits_and_shards_say_it(
+    own: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    texts = Encoders.texts
+
+    def counted(self: Encoders, captions: list[str]) -> torch.Tensor:
+        embedded.extend(captions)
+        return texts(self, captions)
+
+    monkeypatch.setattr(Encoders, "texts", counted)
+    # a second split that says what the first one says
+    manifest = read_json(own.shards / MANIFEST)
+    shutil.copy(own.shards / "train-00000.tar", own.shards / "again-00000.tar")
+    again = {**manifest["splits"]["train"]["shards"][0], "name": "again-00000.tar"}
+    manifest["splits"]["again"] = {"shards": [again]}
+    write_json(own.shards / MANIFEST, manifest)
+    run(own)
+    said = [s.captions for split in manifest["splits"] for s in read_split(own.shards, split)]
+    distinct = list(dict.fromkeys(text for texts in said for text in texts))
+    assert embedded == [*distinct, ""]
+    one, two = (EncodedSplit(own.encoded, split) for split in ("train", "again"))
+    assert torch.equal(one.row(3)[2], two.row(3)[2])
 
 
 @pytest.mark.usefixtures("workplace")
-@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 5, 7, 1000])
+def test_captions_are_found_in_whichever_file(
+    own: Toy, toy: Toy, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(captions, "CAPTIONS_PER_FILE", size)
+    run(own)
+    files = sorted(own.encoded.glob("texts-*.safetensors"))
+    rows = [len(load_file(path)["texts"]) for path in files]
+    assert set(rows[:-1]) <= {size}
+    for split in ("train", "validation"):
+        ours, expected = EncodedSplit(own.encoded, split), EncodedSplit(toy.encoded, split)
+        for number in range(len(ours)):
+            for draw in (0.0, 0.5, 0.99):
+                text = ours.row(number, draw)[2].float()
+                torch.testing.assert_close(text, expected.row(number, draw)[2].float(), **HALF)
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("stop", [1, 2, 3, 5])
 def test_a_killed_run_keeps_its_finished_shards(
     own: Toy, toy: Toy, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    """It is killed with the file of shard `stop` half-written; the next run makes the rest."""
+    """It is killed with file `stop` half-written (5: captions); the next run makes the rest."""
     saved: list[Path] = []
 
     def dies(tensors: Any, path: Path) -> None:
@@ -150,7 +191,7 @@ def test_a_killed_run_keeps_its_finished_shards(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_file", dies)
+        patch.setattr(storage, "save_file", dies)
         with pytest.raises(KeyboardInterrupt):
             run(own)
     assert not own.encoded.exists()

@@ -121,7 +121,7 @@ def test_an_image_prompt_is_the_first_item_that_is_called_so(
     toy: Toy, drawn: dict[str, Path]
 ) -> None:
     sampler = Sampler(SAMPLE, toy.encoded, toy.backbone, None)
-    captions = {s["key"]: s["caption"] for s in sampler.data.samples}
+    captions = {s["key"]: s["captions"][0] for s in sampler.data.samples}
     frames = [p for p in items(sampler) if "frame" in captions[p.key]]
     assert mentioning(["frame", "unheard-of"], sampler) == [frames[0], items(sampler)[1]]
     names = [f"{frames[0].key}.{k}.png" for k in range(2)]

@@ -109,7 +109,7 @@ def test_without_an_adapter_it_is_the_plain_pipeline(
     for _, item in chosen(toy):
         for k in range(K):
             image = plain(
-                item["caption"] if protocol == "image_text" else "",
+                item["captions"][0] if protocol == "image_text" else "",
                 latents=noise(item["key"], k, 0, (4, 4, 4))[None],
                 num_inference_steps=STEPS,
                 guidance_scale=guidance,

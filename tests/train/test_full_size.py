@@ -173,16 +173,17 @@ def write_encoded(folder: Path, text: CLIPTextModel, tokenizer: CLIPTokenizer) -
         tensors = {
             "latents": torch.randn(1, 4, 64, 64).half(),
             "image_embeds": torch.randn(1, 512).half(),
-            "texts": caption[None].clone(),
-            "phrasings": torch.zeros(1, 1, dtype=torch.long),
         }
         save_file(tensors, folder / name)
-        sample = {"key": "teapot", "concept": "teapot", "caption": captions[1]}
+        sample = {"key": "teapot", "concept": "teapot", "captions": captions[1:]}
         index = f"{split}-00000.json"
         write_json(folder / index, {"samples": [sample]})
         splits[split] = [{"name": name, "index": index, "samples": 1}]
-    save_file({"empty": empty.clone()}, folder / COMMON)
-    write_json(folder / MANIFEST, {"embed_dim": 512, "splits": splits})
+    phrasings = {split: torch.zeros(1, 1, dtype=torch.long) for split in splits}
+    save_file({"empty": empty.clone(), **phrasings}, folder / COMMON)
+    save_file({"texts": caption[None].clone()}, folder / "texts-00000.safetensors")
+    texts = [{"name": "texts-00000.safetensors"}]
+    write_json(folder / MANIFEST, {"embed_dim": 512, "splits": splits, "texts": texts})
 
 
 def digest(unet: nn.Module) -> str:

@@ -24,16 +24,9 @@ class Corpus:
     samples: int
     """Pictures of all splits."""
     captions: int
-    """Distinct captions, shard by shard."""
+    """Distinct captions of all splits."""
     phrasings: int
     """Entries of the tables of phrasings."""
-
-    def __add__(self, other: "Corpus") -> "Corpus":
-        return Corpus(
-            self.samples + other.samples,
-            self.captions + other.captions,
-            self.phrasings + other.phrasings,
-        )
 
 
 def plain(samples: int) -> Corpus:
@@ -45,15 +38,20 @@ def count_shards(folder: Path) -> Corpus:
     """Count what stage `prepare` left; no picture is decoded.
 
     Raises:
-        UserError: a shard that the manifest names is missing.
+        UserError: a shard that the manifest names is missing or damaged.
     """
-    splits = read_json(folder / MANIFEST)["splits"]
-    paths = [path for split in splits for path in shard_paths(folder, split)]
-    return sum(map(count_shard, paths), start=Corpus(0, 0, 0))
+    distinct: set[str] = set()
+    samples = phrasings = 0
+    for split in read_json(folder / MANIFEST)["splits"]:
+        spoken = [texts for path in shard_paths(folder, split) for texts in read_captions(path)]
+        distinct.update(*spoken)
+        samples += len(spoken)
+        phrasings += len(spoken) * max(map(len, spoken), default=0)
+    return Corpus(samples, len(distinct), phrasings)
 
 
-def count_shard(path: Path) -> Corpus:
-    """Count one shard.
+def read_captions(path: Path) -> list[list[str]]:
+    """The phrasings of each sample of a shard.
 
     Raises:
         UserError: it is damaged.
@@ -62,11 +60,9 @@ def count_shard(path: Path) -> Corpus:
         str(path), shardshuffle=False, select_files=lambda name: not name.endswith(IMAGES)
     )
     try:
-        captions = [json.loads(record["json"])["captions"] for record in records]
+        return [json.loads(record["json"])["captions"] for record in records]
     except (OSError, ValueError, KeyError, tarfile.TarError) as error:
         raise UserError(f"shard {path} is damaged: run `dvc repro prepare`") from error
-    distinct = {text for texts in captions for text in texts}
-    return Corpus(len(captions), len(distinct), len(captions) * max(map(len, captions), default=0))
 
 
 def encoded_bytes(corpus: Corpus, shapes: Shapes) -> dict[str, int]:

@@ -79,7 +79,7 @@ def items(sampler: Sampler) -> list[Picture]:
 def mentioning(words: Sequence[str], sampler: Sampler) -> list[Picture]:
     """For each word the first item whose caption has it, or else some item."""
     pictures = items(sampler)
-    captions = [sampler.data.samples[p.number]["caption"] for p in pictures]
+    captions = [sampler.data.samples[p.number]["captions"][0] for p in pictures]
     said = [set(caption.replace(",", " ").split()) for caption in captions]
     if unheard := sorted(set(words).difference(*said)):
         log.warning("no item's caption has %s: other items take the place", ", ".join(unheard))
