@@ -18,9 +18,10 @@ from train.test_adapter import VARIANT, train_params
 ROOT = Path(__file__).parents[2]
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 """`accelerate launch` for GPUs goes the same way; for a CPU it wants MPI."""
-TOLERANCE = 5e-5
-"""Absolute: 1 % of the 5e-3 that five steps of 1e-3 move a weight. Sums run in another order, and
-Adam magnifies rounding where a gradient is near zero; measured: 3e-6 for two, 1.3e-5 for cut."""
+MOST, MEAN = 5e-4, 5e-6
+"""Tolerated difference of a weight and root mean square of all: five steps of 1e-3 move a weight by
+up to 5e-3. Sums run in another order, and Adam magnifies rounding in the few weights whose gradient
+is near zero; measured on two machines: at most 3e-6 and 1.4e-4, on the mean 9e-7."""
 
 
 def stage(toy: Toy, out: str, launcher: list[str], **changes: Any) -> subprocess.CompletedProcess:
@@ -50,5 +51,6 @@ def test_two_processes_learn_what_one_does(toy: Toy) -> None:
         losses = (pd.read_csv(f"{name}.csv")["loss"].tolist() for name in ("one", out))
         assert next(losses) == pytest.approx(next(losses), rel=1e-5)
         weights = load_file(f"{out}/adapter.safetensors")
-        for name in one:
-            torch.testing.assert_close(weights[name], one[name], rtol=0, atol=TOLERANCE)
+        differences = torch.cat([(weights[name] - one[name]).flatten() for name in one])
+        assert differences.abs().max() < MOST
+        assert differences.square().mean().sqrt() < MEAN
