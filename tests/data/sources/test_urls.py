@@ -1,9 +1,15 @@
 """img2dataset against a real web server that misbehaves; what it left out is counted by cause."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
@@ -22,6 +29,8 @@ from adapterbench.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 GOOD = 12
+SLOW = 10
+"""Seconds before the first answer to `/slow/<number>.jpg`."""
 BAD = {
     "gone": "HTTP 404",
     "error": "HTTP 500",
@@ -80,6 +89,10 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "moved":
             self.answer(301, b"", Location=f"/good/{number}.jpg")
         elif kind == "good":
+            self.answer(200, whole)
+        elif kind == "slow":
+            if self.server.asked[self.path] == 1:
+                self.server.closing.wait(SLOW)
             self.answer(200, whole)
         elif kind == "small":
             self.answer(200, jpeg(number, (90, 60)))
@@ -156,6 +169,19 @@ def write_lists(folder: Path, train: list[str], validation: list[str]) -> dict[s
     }
 
 
+def data_params(fetch: dict[str, Any]) -> DataParams:
+    """The `data` of params.yaml around the fields of `data.fetch`."""
+    values = {
+        "source": "urls",
+        "fetch": fetch,
+        "resolution": 32,
+        "validation_concepts": None,
+        "samples_per_shard": 5,
+        "seed": 0,
+    }
+    return parse(DataParams, values, "data")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("img2dataset")
 def test_good_ones_arrive_and_bad_ones_are_counted(web: Web, workplace: Path) -> None:
@@ -163,15 +189,7 @@ def test_good_ones_arrive_and_bad_ones_are_counted(web: Web, workplace: Path) ->
     good += [web.url("moved/10.jpg"), web.url("small/11.jpg")]
     bad = [web.url(f"{kind}/1.jpg") for kind in BAD]
     absent = ["http://no-such-host.invalid/1.jpg", "http://127.0.0.1:9/1.jpg"]
-    values = {
-        "source": "urls",
-        "fetch": write_lists(workplace, [*good[:8], *bad, *absent], good[8:]),
-        "resolution": 32,
-        "validation_concepts": None,
-        "samples_per_shard": 5,
-        "seed": 0,
-    }
-    data = parse(DataParams, values, "data")
+    data = data_params(write_lists(workplace, [*good[:8], *bad, *absent], good[8:]))
     params = parse(urls.Params, data.fetch, "data.fetch")
     began = time.monotonic()
     urls.fetch(params, workplace / "raw")
@@ -194,30 +212,157 @@ def test_good_ones_arrive_and_bad_ones_are_counted(web: Web, workplace: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("img2dataset")
-def test_a_killed_download_goes_on(
-    web: Web, workplace: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("end", "number", "code", "survived"),
+    [
+        (os.killpg, signal.SIGKILL, -signal.SIGKILL, False),
+        (os.kill, signal.SIGKILL, -signal.SIGKILL, True),  # what it started writes on
+        (os.kill, signal.SIGTERM, 130, False),
+        (os.killpg, signal.SIGINT, 130, False),  # Ctrl-C
+    ],
+)
+def test_an_ended_download_goes_on(
+    web: Web,
+    workplace: Path,
+    end: Callable[[int, int], None],
+    number: int,
+    code: int,
+    survived: bool,
 ) -> None:
-    monkeypatch.setattr(urls, "PER_TAR", 3)
-    addresses = [web.url(f"good/{n}.jpg") for n in range(9)]
-    params = parse(urls.Params, write_lists(workplace, addresses, addresses[:1]), "data.fetch")
-    published = urls.publish
+    """It is ended in the second of the validation's tars, when the training's are whole."""
+    train = ["good/0.jpg", "gone/1.jpg", "good/2.jpg"]
+    validation = ["good/3.jpg", "html/4.jpg", "good/5.jpg"]
+    unfinished = ["good/6.jpg", "slow/7.jpg", "gone/8.jpg", "good/9.jpg", "error/1.jpg"]
+    lists = [[web.url(path) for path in paths] for paths in (train, validation + unfinished)]
+    values = write_lists(workplace, *lists) | {"threads": 1, "timeout": 60}
+    (workplace / "params.json").write_text(json.dumps(values))
+    (workplace / "stage.py").write_text(STAGE)
 
-    def killed(path: Path) -> Any:
-        if not (workplace / "killed").exists():
-            (workplace / "killed").touch()
-            for stats in sorted(workplace.glob(".resume/*/tars/*_stats.json"))[1:]:
-                stats.unlink()  # as if it had died in the second tar
-            raise KeyboardInterrupt
-        return published(path)
+    running = start("raw")
+    assert eventually(lambda: web.asked["/slow/7.jpg"])
+    end(running.pid, number)
+    assert running.wait() == code
+    asked = dict(web.asked)
+    assert eventually(lambda: not living(running.pid), seconds=3) != survived
+    assert start("raw").wait() == 0
+    again = {path for path, times in web.asked.items() if times > asked.get(path, 0)}
+    assert again == {f"/{path}" for path in unfinished}
+    assert eventually(lambda: not living(running.pid))
+    assert not list((workplace / ".resume").iterdir())
 
-    monkeypatch.setattr(urls, "publish", killed)
-    with pytest.raises(KeyboardInterrupt):
-        urls.fetch(params, workplace / "raw")
-    first = dict(web.asked)
-    urls.fetch(params, workplace / "raw")
-    again = {path for path, times in web.asked.items() if times > first.get(path, 0)}
-    assert again == {f"/good/{n}.jpg" for n in range(3, 9)} | {"/good/0.jpg"}  # 0: validation
-    assert sum(s.split == "train" for s in urls.read(workplace / "raw", params)) == 9
+    assert start("unbroken").wait() == 0
+    manifests = [prepared(values, workplace / name) for name in ("raw", "unbroken")]
+    assert manifests[0] == manifests[1]
+    assert manifests[0]["dropped"] == {"HTTP 404": 2, "HTTP 500": 1, "not a readable image": 1}
+    assert [manifests[0]["splits"][name]["samples"] for name in ("train", "validation")] == [2, 5]
+
+
+STAGE = """
+import json
+import sys
+from pathlib import Path
+
+from adapterbench.data.sources import urls
+from adapterbench.stage import run
+
+
+def main(out: Path) -> None:
+    urls.PER_TAR = 3
+    urls.fetch(urls.Params(**json.loads(Path("params.json").read_text())), out)
+
+
+run(main)
+"""
+"""The stage `fetch` with small tars."""
+
+
+def start(out: str) -> subprocess.Popen[bytes]:
+    """Run `STAGE` in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, "stage.py", out],
+        process_group=0,
+        # a background job inherits an ignored SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def living(group: int) -> list[psutil.Process]:
+    """The processes of a group that still run."""
+    return [
+        process
+        for process in psutil.process_iter(["status"])
+        if process.info["status"] != psutil.STATUS_ZOMBIE and group_of(process) == group
+    ]
+
+
+def group_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> bool:
+    """Whether it comes true in that time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def prepared(fetch: dict[str, Any], raw: Path) -> dict[str, Any]:
+    """The manifest of what was downloaded; it has the digests of the kept pictures' shards."""
+    return prepare(data_params(fetch), raw, raw.with_suffix(".shards"))
+
+
+def leave_tar(tars: Path, name: str, count: int = 2) -> None:
+    """The files of a tar of two addresses, one of them without picture."""
+    tars.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(tars / f"{name}.tar", "w") as tar:
+        picture = tarfile.TarInfo("0.jpg")
+        picture.size = 20_000
+        tar.addfile(picture, BytesIO(b"x" * picture.size))
+    pd.DataFrame({"key": ["0", "1"]}).to_parquet(tars / f"{name}.parquet")
+    (tars / f"{name}_stats.json").write_text(json.dumps({"count": count}))
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("file", ["00001.tar", "00001.parquet", "00001_stats.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, cut, empty])
+def test_what_is_not_whole_is_made_again(
+    tmp_path: Path, file: str, damage: Callable[[Path], None]
+) -> None:
+    for name in ("00000", "00001"):
+        leave_tar(tmp_path / "tars-old", name)
+    damage(tmp_path / "tars-old" / file)
+    tars = urls.take_over(tmp_path)
+    left = {"00000.tar", "00000.parquet", "00000_stats.json"}
+    assert {path.name for path in tars.iterdir()} == left
+
+
+def test_a_tar_that_lost_pictures_is_made_again(tmp_path: Path) -> None:
+    leave_tar(tmp_path / "tars-old", "00000", count=3)
+    assert not list(urls.take_over(tmp_path).iterdir())
+
+
+def test_what_lives_on_writes_nowhere(tmp_path: Path) -> None:
+    leave_tar(tmp_path / "tars-old", "00000")
+    with (tmp_path / "tars-old/00001.tar").open("wb") as held:
+        tars = urls.take_over(tmp_path)
+        held.write(b"late")
+    with pytest.raises(FileNotFoundError):
+        (tmp_path / "tars-old/00001_stats.json").write_text("{}")
+    assert urls.whole_tars(tars) == {"00000"}
+    assert len(list(tars.iterdir())) == 3
 
 
 def test_the_limit_of_pixels_is_that_of_the_pipeline() -> None:

@@ -7,19 +7,22 @@ import csv
 import logging
 import os
 import re
-import shutil
+import signal
 import subprocess
+import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import pandas as pd
 
 from adapterbench.config import Count, Section
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
 from adapterbench.errors import UserError
-from adapterbench.files import link_or_copy, publish
+from adapterbench.files import check_tar_end, link_or_copy, publish, read_json, remove
 from adapterbench.resume import resume_path
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ PER_TAR = 10_000
 """Addresses of a tar; a killed download goes on at the tars that it was in."""
 MAX_PIXELS = 16_000_000
 """Larger pictures are refused before they are decoded, as `data.image` does."""
+PATIENCE = 5
+"""Seconds between two interrupts of img2dataset."""
 SETTINGS = {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS), "NO_ALBUMENTATIONS_UPDATE": "1"}
 
 CAUSES = {
@@ -76,7 +81,7 @@ class Params(Section):
 def fetch(params: Params, out: Path) -> None:
     """Download both lists to `out/<split>/*.tar`, with a `.parquet` of what failed and why.
 
-    A killed download goes on.
+    A killed download goes on at the tars that are not whole, of whichever list.
 
     Raises:
         UserError: img2dataset or a list is missing, or it left part of the work undone.
@@ -87,34 +92,102 @@ def fetch(params: Params, out: Path) -> None:
     for split, path in lists.items():
         if not path.is_file():
             raise UserError(f"{path} is missing: download it, or set data.fetch.{split} to it")
-    for split, path in lists.items():
-        facts = params.model_dump(include={"limit", "image_size"}) | {"split": split}
-        done = resume_path("urls", facts, path)
-        download(path, params, done)
+    facts = params.model_dump(include={"limit", "image_size"})
+    places = {
+        split: resume_path("urls", facts | {"split": split}, path) for split, path in lists.items()
+    }
+    tars = {split: download(path, params, places[split]) for split, path in lists.items()}
+    for split, done in tars.items():
         with publish(out / split) as folder:
             folder.mkdir()
-            for file in sorted(done.glob("tars/*")):
+            for file in sorted(done.iterdir()):
                 if file.suffix in (".tar", ".parquet"):
                     link_or_copy(file, folder / file.name)
-        shutil.rmtree(done)
+    for place in places.values():  # not before: DVC deletes `out` when an unfinished stage starts
+        remove(place)
 
 
-def download(path: Path, params: Params, done: Path) -> None:
-    """Run img2dataset over one list; it writes `done/tars` and skips the tars that are whole.
+def download(path: Path, params: Params, place: Path) -> Path:
+    """The folder below `place` that has all tars of one list, once img2dataset made the missing.
 
     Raises:
         UserError: the list is damaged, or some tars are not whole in the end.
     """
     table = read_list(path, params.limit)
-    done.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(done / "urls.parquet")
+    tars = take_over(place)
+    all_, before = ceil(len(table) / PER_TAR), len(whole_tars(tars))
+    if before == all_:
+        return tars
+    log.info(
+        "downloading %s pictures of %s; %d of %d tars are here",
+        f"{len(table):,}", path.name, before, all_,
+    )  # fmt: skip
+    table.to_parquet(place / "urls.parquet")
+    code = run_img2dataset(place / "urls.parquet", tars, params)
+    # its exit code is 0 whatever happens to a tar
+    if (whole := len(whole_tars(tars))) < all_:
+        raise UserError(
+            f"img2dataset made {whole} of {all_} tars of {path.name} (exit code {code}): see its "
+            f"output above, check that {ENVIRONMENT} has {params.distributor}, and run again to "
+            "go on"
+        )
+    return tars
+
+
+def take_over(place: Path) -> Path:
+    """The folder of tars below `place` under a name of this run alone, with the whole ones in it.
+
+    A process that a killed run left behind cannot write there: it knows the old name only, and
+    what it holds open is deleted.
+    """
+    tars = place / f"tars-{uuid4().hex}"
+    for before in place.glob("tars-*"):  # one at most
+        before.rename(tars)
+    tars.mkdir(parents=True, exist_ok=True)
+    whole = whole_tars(tars)
+    for file in tars.iterdir():
+        if number(file) not in whole:
+            remove(file)
+    return tars
+
+
+def whole_tars(tars: Path) -> set[str]:
+    """Numbers of the tars that are finished."""
+    return {number(stats) for stats in tars.glob("*_stats.json") if is_whole(stats)}
+
+
+def number(file: Path) -> str:
+    """The number of the tar that a file belongs to."""
+    return file.stem.removesuffix("_stats")
+
+
+def is_whole(stats: Path) -> bool:
+    """Whether img2dataset finished the tar of these statistics, which it writes last.
+
+    And whether nothing is lost: what it cannot write, as on a full disk, it leaves out.
+    """
+    tar = stats.with_name(f"{number(stats)}.tar")
+    try:
+        check_tar_end(tar)
+        rows = len(pd.read_parquet(tar.with_suffix(".parquet"), columns=["key"]))
+        return bool(rows == read_json(stats)["count"])
+    except (UserError, OSError, ValueError, tarfile.TarError):
+        return False
+
+
+def run_img2dataset(table: Path, tars: Path, params: Params) -> int:
+    """Its exit code; it skips the tars that `tars` has statistics of.
+
+    It stays in our process group, so that what kills the group kills it and its processes.
+    """
     options = {
-        "url_list": done / "urls.parquet",
+        "url_list": table,
         "input_format": "parquet",
         "url_col": "url",
         "caption_col": "caption",
-        "output_folder": done / "tars",
+        "output_folder": tars,
         "output_format": "webdataset",
+        "incremental_mode": "incremental",
         "number_sample_per_shard": PER_TAR,
         "image_size": params.image_size,
         "resize_mode": "keep_ratio",
@@ -128,16 +201,23 @@ def download(path: Path, params: Params, done: Path) -> None:
         "retries": params.retries,
     }
     command = [str(ENVIRONMENT / "bin/img2dataset"), *(f"--{k}={v}" for k, v in options.items())]
-    log.info("downloading %s pictures of %s", f"{len(table):,}", path.name)
-    code = subprocess.run(command, env=os.environ | SETTINGS, check=False).returncode
-    # its exit code is 0 whatever happens to a shard; a shard's statistics are written last
-    whole, all_ = len(list(done.glob("tars/*_stats.json"))), ceil(len(table) / PER_TAR)
-    if whole < all_:
-        raise UserError(
-            f"img2dataset made {whole} of {all_} tars of {path.name} (exit code {code}): see its "
-            f"output above, check that {ENVIRONMENT} has {params.distributor}, and run again to "
-            "go on"
-        )
+    with subprocess.Popen(command, env=os.environ | SETTINGS) as running:
+        try:
+            return running.wait()
+        except KeyboardInterrupt:
+            interrupt(running)
+            raise
+
+
+def interrupt(running: subprocess.Popen[bytes]) -> None:
+    """End img2dataset by SIGINT, on which it ends its processes; killed, it would leave them.
+
+    Until it is gone: as it starts, a background job ignores SIGINT.
+    """
+    while running.poll() is None:
+        running.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(PATIENCE)
 
 
 def read_list(path: Path, limit: int | None) -> pd.DataFrame:
