@@ -70,8 +70,9 @@ class EncodedSplit:
     def gather(self, index: Tensor, draw: Tensor) -> Batch:
         """Samples `index (B,)`, each with the phrasing that `draw (B,)` in [0, 1) picks."""
         rows = [self.row(i, u) for i, u in zip(index.tolist(), draw.tolist(), strict=True)]
+        # floats first: under bf16, torch stacks no fp16 on a CPU
         latents, image_embeds, texts = (
-            torch.stack(part).float() for part in zip(*rows, strict=True)
+            torch.stack([tensor.float() for tensor in part]) for part in zip(*rows, strict=True)
         )
         return Batch(latents, image_embeds, texts)
 
