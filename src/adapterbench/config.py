@@ -17,9 +17,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A frozen section; a field that is not declared is an error, never ignored."""
+    """A frozen section; a field that is not declared is an error, never ignored.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    YAML has words for infinity and for what is no number; no parameter may be either.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataParams(Section):
@@ -173,7 +176,7 @@ class CompareParams(Section):
     """Resamples of the items."""
     confidence: Annotated[float, Field(gt=0, lt=1)]
     """Coverage of the intervals, such as 0.95."""
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     """Seed of the resampling."""
 
 
