@@ -101,7 +101,7 @@ class TrainParams(FitParams):
     gradient_checkpointing: bool
     """Whether the UNet's activations are computed again on the way back: less memory, more time."""
     mixed_precision: Precision
-    """What the forward pass computes in; weights and optimiser stay fp32."""
+    """What the forward pass computes in and the frozen UNet is held in; the adapter stays fp32."""
     accumulate: Count
     """Parts that a process cuts its share of the batch into, to hold one in memory at a time."""
     compile: bool
