@@ -1,5 +1,6 @@
 """Parameters that are wrong are refused in one line that says what to mend."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def test_a_section_is_frozen(tmp_path: Path) -> None:
         ({"sede": 1}, ["compare.sede", "is not a parameter", "seed"]),
         ({"seed": "zero"}, ["compare.seed = 'zero'", "integer"]),
         ({"confidence": 1.5}, ["compare.confidence = 1.5", "less than 1"]),
+        ({"confidence": math.nan}, ["compare.confidence = nan", "finite"]),
+        ({"seed": -1}, ["compare.seed = -1", "greater than or equal to 0"]),
         ({"bootstrap_samples": 0}, ["compare.bootstrap_samples = 0", "greater than or equal to 1"]),
         ({"sede": 1, "seed": "zero"}, ["compare.sede", "compare.seed"]),
     ],
@@ -113,6 +116,7 @@ def test_a_variant_overrides_single_fields_of_train(tmp_path: Path) -> None:
     [
         ({"step": 20}, "variants.a.train.step is not a parameter"),
         ({"steps": -1}, "variants.a.train.steps = -1"),
+        ({"learning_rate": math.inf}, "variants.a.train.learning_rate = inf"),
         (20, "variants.a.train must be a mapping"),
         (None, "variants.a.train must be a mapping"),
     ],

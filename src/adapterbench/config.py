@@ -17,9 +17,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A frozen section; a field that is not declared is an error, never ignored."""
+    """A frozen section; a field that is not declared is an error, never ignored.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    YAML has words for infinity and for what is no number; no parameter may be either.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataParams(Section):
@@ -98,7 +101,7 @@ class TrainParams(FitParams):
     gradient_checkpointing: bool
     """Whether the UNet's activations are computed again on the way back: less memory, more time."""
     mixed_precision: Precision
-    """What the forward pass computes in; weights and optimiser stay fp32."""
+    """What the forward pass computes in and the frozen UNet is held in; the adapter stays fp32."""
     accumulate: Count
     """Parts that a process cuts its share of the batch into, to hold one in memory at a time."""
     compile: bool
@@ -173,7 +176,7 @@ class CompareParams(Section):
     """Resamples of the items."""
     confidence: Annotated[float, Field(gt=0, lt=1)]
     """Coverage of the intervals, such as 0.95."""
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     """Seed of the resampling."""
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from adapterbench.errors import UserError
 
+PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Team:
     """The processes that train together; alone without `accelerate launch`."""
@@ -43,6 +45,11 @@ class Team:
     def device(self) -> torch.device:
         """The device of this process."""
         return self.accelerator.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the forward pass computes in."""
+        return PRECISIONS[self.accelerator.mixed_precision]
 
     @property
     def leads(self) -> bool:

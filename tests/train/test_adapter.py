@@ -3,18 +3,21 @@
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import nn
 from toy_backbone import CLIP_PARAMS, FIT, VARIANT, Toy
 
 import adapterbench.train.adapter as module
+from adapterbench.adapters.base import cross_attention_layers
 from adapterbench.adapters.build import build_adapter
 from adapterbench.adapters.storage import load_adapter
 from adapterbench.backbone.load import load_part
@@ -27,6 +30,14 @@ LORA = {"projection": "mlp", "attention": "lora", "tokens": 2, "hidden_layers": 
 GLOBAL = {"projection": "feedforward", "attention": "append", "tokens": 4, "expansion": 2}
 
 pytestmark = pytest.mark.usefixtures("workplace")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """A process has one precision for life; a test has its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def train_params(**changes: Any) -> TrainParams:
@@ -81,19 +92,25 @@ def weights(out: str) -> bytes:
     return Path(out, "adapter.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("variant", [VARIANT, LORA, GLOBAL], ids=["decoupled", "lora", "append"])
-def test_only_the_adapter_learns(
-    toy: Toy, monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any]
-) -> None:
-    loaded: list[nn.Module] = []
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The UNets that are trained over, as they come."""
+    unets: list[nn.Module] = []
 
     def remembered(backbone: Path, part: str) -> Any:
+        network = load_part(backbone, part)
         if part == "unet":
-            loaded.append(load_part(backbone, part))
-            return loaded[0]
-        return load_part(backbone, part)
+            unets.append(network)
+        return network
 
     monkeypatch.setattr(module, "load_part", remembered)
+    return unets
+
+
+@pytest.mark.parametrize("variant", [VARIANT, LORA, GLOBAL], ids=["decoupled", "lora", "append"])
+def test_only_the_adapter_learns(
+    toy: Toy, loaded: list[nn.Module], variant: dict[str, Any]
+) -> None:
     train(toy, "out", variant)
     base = load_part(toy.backbone, "unet").state_dict()
     after = loaded[0].state_dict()
@@ -149,6 +166,18 @@ def test_gradient_checkpointing_runs_blocks_twice_and_changes_no_bit(
         train(toy, where, variant, gradient_checkpointing=where == "checkpointed")
     assert weights("plain") == weights("checkpointed")
     assert calls.count("checkpointed") > 1.5 * calls.count("plain")  # some blocks are left out
+
+
+def test_bf16_is_the_frozen_weights_alone(toy: Toy, loaded: list[nn.Module]) -> None:
+    """The adapter starts from the weights as they were, and is saved so: here it hardly moves."""
+    train(toy, "out", mixed_precision="bf16", steps=1, learning_rate=1e-9)
+    assert {weight.dtype for weight in loaded[0].parameters()} == {torch.bfloat16}
+    base = load_part(toy.backbone, "unet")
+    start = cross_attention_layers(base)
+    for path, branch in load_adapter(Path("out"), base).layers.items():
+        torch.testing.assert_close(branch.to_k.weight, start[path].to_k.weight, rtol=0, atol=1e-8)
+    train(toy, "longer", mixed_precision="bf16")
+    assert weights("longer") != weights("out")
 
 
 def test_another_parameter_starts_afresh(toy: Toy) -> None:

@@ -83,6 +83,8 @@ def train_adapter(
             f"{name} reads patches, which {encoded} does not hold: such an adapter is not trained "
             "here, bring one with `adapterbench adopt` and tell DVC as it says"
         )
+    # autocast would cast frozen weights anew at each call; the adapter has its copies in fp32
+    unet.type(team.dtype)
     adapter.attach(unet)
     empty, shape = data.empty.to(team.device), data.row(0)[0].shape
 
