@@ -1,10 +1,13 @@
 """Behaviour of `adapterbench.memory`."""
 
+import gc
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from adapterbench.memory import fast_imports
 
 FAULTS = """
 import resource
@@ -25,3 +28,17 @@ def test_freed_tensors_leave_their_pages_to_the_next_ones() -> None:
     # without the setting, 130,000 faults in about every second process
     command = [sys.executable, "-c", FAULTS]
     assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) < 1000
+
+
+def test_imports_are_not_searched_for_garbage_and_the_rest_is() -> None:
+    try:
+        with fast_imports():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+        knot: list[object] = []
+        knot.append(knot)
+        del knot
+        assert gc.collect() > 0
+    finally:
+        gc.unfreeze()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from adapterbench.errors import UserError
-from adapterbench.memory import keep_freed_memory
+from adapterbench.memory import keep_freed_memory, spare_imports
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -29,6 +29,7 @@ def run(*mains: Callable[..., None], help: str | None = None) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep_freed_memory()
+    spare_imports()
     console = Console(stderr=True)
     handler = RichHandler(console=console, show_path=False)
     logging.basicConfig(format="%(message)s", handlers=[handler])

@@ -28,6 +28,7 @@ from typing import Any
 
 from adapterbench.errors import UserError
 from adapterbench.files import read_json, write_json
+from adapterbench.memory import fast_imports
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,9 @@ def connect(uri: str) -> Any:
         os.environ.setdefault(name, value)
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
-    import mlflow.store.db.utils
-    from mlflow import MlflowClient
+    with fast_imports():
+        import mlflow.store.db.utils
+        from mlflow import MlflowClient
 
     mlflow.store.db.utils.MAX_RETRY_COUNT = DATABASE_ATTEMPTS
     return MlflowClient(tracking_uri=uri)

@@ -11,6 +11,7 @@ from adapterbench.cli.architecture import find
 from adapterbench.cli.options import Backbone, Json, Params
 from adapterbench.cli.settings import settings
 from adapterbench.errors import UserError
+from adapterbench.memory import fast_imports
 
 
 def plan(
@@ -42,10 +43,10 @@ def plan(
     """
     check(tflops, utilisation)
     architecture = find(backbone)
-    # seconds to import, so not for `--help` or a slip
-    from adapterbench.cli.costs import Device
-    from adapterbench.cli.estimate import estimate
-    from adapterbench.cli.plan_table import show
+    with fast_imports():  # seconds to import, so not for `--help` or a slip
+        from adapterbench.cli.costs import Device
+        from adapterbench.cli.estimate import estimate
+        from adapterbench.cli.plan_table import show
 
     device = Device(tflops, utilisation) if tflops else None
     with settings(params, backbone) as path:
