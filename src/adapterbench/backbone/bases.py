@@ -26,7 +26,9 @@ def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
     try:
         registry.load(SOURCES, params.source).fetch(params, out)
     except UserError as error:
-        raise UserError(f"bases.{name}: {error}") from error
+        # a source speaks of the section that it mostly fills
+        cause = str(error).replace("backbone.", f"bases.{name}.")
+        raise UserError(f"bases.{name}: {cause}") from error
     if (out / "model_index.json").is_file():
         return
     loras = sorted(out.glob("*.safetensors"))
