@@ -40,8 +40,8 @@ demo: setup ## Try the adapters in the browser, on this machine alone
 test: setup ## Run the tests (minutes)
 	python -m pytest
 
-test-slow: setup img2dataset ## Run the long tests too
-	python -m pytest -m "slow or not slow"
+test-slow: setup img2dataset ## Run the long tests: full size, downloads, two whole runs (ten minutes)
+	python -m pytest -m slow
 
 lint: setup ## Check style and types
 	ruff check .
