@@ -14,7 +14,7 @@ from adapterbench.backbone.load import fingerprint
 from adapterbench.config import EncodeParams
 from adapterbench.data.encoded import COMMON, save_half
 from adapterbench.data.shards import read_shard, shard_paths
-from adapterbench.encode.captions import collect, embed
+from adapterbench.encode.captions import CAPTIONS_PER_FILE, collect, embed
 from adapterbench.encode.encoders import Encoders, load_encoders
 from adapterbench.errors import UserError
 from adapterbench.files import MANIFEST, link_or_copy, publish, read_json, sha256, write_json
@@ -36,7 +36,8 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
         UserError: a shard is missing or truncated, or a model cannot be loaded.
     """
     state = processes()
-    facts = {"encode": params, "backbone": fingerprint(backbone)}
+    layout = {"captions_per_file": CAPTIONS_PER_FILE}
+    facts = {"encode": params, "backbone": fingerprint(backbone), "layout": layout}
     done = resume_path("encode", facts, shards / MANIFEST)
     done.mkdir(parents=True, exist_ok=True)
     encoders = load_encoders(params, backbone, state.device)
