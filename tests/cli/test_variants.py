@@ -59,3 +59,17 @@ def test_what_is_missing_is_one_line(cli: Cli, arguments: list[str], message: st
     assert result.exit_code == 1
     assert message in " ".join(result.stderr.split())
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("in_project")
+@pytest.mark.parametrize("command", ["variants", "plan"])
+def test_a_narrow_screen_cuts_no_name_and_no_number(
+    cli: Cli, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = cli(command, "--backbone", "sd15").stdout
+    for name, count in DECK.items():
+        assert f"{name} " in shown
+        assert f"{count:,}" in shown
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -3,11 +3,22 @@
 from typing import Any
 
 from matplotlib.ticker import EngFormatter
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 OPERATIONS = EngFormatter("FLOP", places=2)
 BYTES = EngFormatter("B", places=2)
+COLUMNS = {
+    "Trainable\nparameters": False,
+    "AdamW\nmemory": True,
+    "Steps": False,
+    "Samples\nseen": False,
+    "A step": True,
+    "All steps": True,
+    "Hours": False,
+}
+"""Heading -> whether its numbers have a unit."""
 
 
 def show(facts: dict[str, Any]) -> None:
@@ -30,10 +41,11 @@ def by(size: tuple[int, ...]) -> str:
 
 def by_variant(facts: dict[str, Any]) -> Table:
     """The trainings, a row each."""
-    table = Table("Variant")
-    headings = "Trainable\nparameters", "Optimiser\nmemory", "Steps", "Samples\nseen"
-    for heading in (*headings, "A step", "All steps", "Hours"):
-        table.add_column(heading, justify="right")
+    table = Table(box=SIMPLE, padding=0, pad_edge=False)
+    table.add_column("Variant", no_wrap=True)
+    for heading, has_unit in COLUMNS.items():
+        # where the screen is narrow, a unit goes below its number and nothing is cut
+        table.add_column(heading, justify="right", no_wrap=not has_unit)
     for name, each in facts["training"].items():
         table.add_row(
             str(name),

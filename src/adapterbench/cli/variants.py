@@ -34,7 +34,7 @@ def variants(params: Params = None, backbone: Backbone = None, as_json: Json = F
         return
     shown = Table(title=f"Adapters on {architecture.name}, image embedding {width} wide")
     for heading in ("Variant", "Projection", "Attention"):
-        shown.add_column(heading)
+        shown.add_column(heading, no_wrap=True)
     for heading in ("Trainable parameters", "Millions"):
         shown.add_column(heading, justify="right")
     for name, count in counts.items():
