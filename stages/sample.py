@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
+from adapterbench.adapters.core.storage import WEIGHTS
 from adapterbench.core.config import SampleParams, load_params
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
@@ -21,10 +22,13 @@ def main(
 ) -> None:
     """Make the pictures that are scored, with an adapter or without; a killed run resumes."""
     params = load_params(SampleParams, "sample")
-    inputs = [encoded, backbone, *([adapter] if adapter else [])]
-    facts = {"sample": params}
+    facts, inputs = {"sample": params}, [encoded, backbone]
     with stage_record("sample", variant=out.name, params=facts, inputs=inputs) as record:
         record.set(images=sample(params, encoded, backbone, adapter, protocol, out, shards))
+        if adapter:
+            record.adapter(adapter / WEIGHTS, made=False)
+        for name in protocol:
+            record.image(f"generated/{name}", out / f"{name}.tar")
 
 
 if __name__ == "__main__":

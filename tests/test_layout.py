@@ -37,11 +37,16 @@ INERT = {
     "adapterbench.core.errors": "words for people",
     "adapterbench.core.files": "writes whole files; what is in them is the caller's",
     "adapterbench.runs.processes": "says who does what, not what is done",
+    "adapterbench.runs.identity": "says which process is which",
+    "adapterbench.runs.provenance": "notes what a run came from",
     "adapterbench.runs.record": "notes what ran; no stage reads it",
     "adapterbench.core.registry": "finds a module that is a dependency itself",
     "adapterbench.runs.resume": "says where the state of a killed run lies",
     "adapterbench.runs.program": "logging and exit codes",
-    "adapterbench.runs.follow": "copies the record to MLflow",
+    "adapterbench.runs.follow": "starts the follower",
+    "adapterbench.runs.follower": "sends records to MLflow, in a process of its own",
+    "adapterbench.runs.mlflow_runs": "what the follower sends",
+    "adapterbench.runs.mlflow_store": "where the follower sends it",
 }
 """Modules that change no output, so an edit to them re-runs nothing; and why."""
 

@@ -36,7 +36,7 @@ from adapterbench.core.config import SampleParams, TrainParams
 from adapterbench.core.files import MANIFEST, read_json, write_json
 from adapterbench.formats.encoded import COMMON
 from adapterbench.frozen.load import load_part
-from adapterbench.runs.record import peak_memory_mb
+from adapterbench.runs.provenance import peak_memory_mb
 from adapterbench.sampling.sampler import Picture, Sampler
 
 pytestmark = [

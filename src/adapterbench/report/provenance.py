@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapterbench.core.files import sha256
-from adapterbench.runs.record import installed, revision
+from adapterbench.runs.provenance import installed, revision
 
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "peft")
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from adapterbench.core.errors import UserError
+from adapterbench.runs.identity import end_with_dvc
 from adapterbench.runs.memory import keep_freed_memory, spare_imports
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -28,6 +29,7 @@ def run(*mains: Callable[..., None], help: str | None = None) -> None:
     or SIGTERM, so that a scheduler's stop cleans up as a person's does).
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_with_dvc()
     keep_freed_memory()
     spare_imports()
     console = Console(stderr=True)
