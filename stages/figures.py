@@ -33,8 +33,7 @@ def main(
         origin, makers = provenance.provenance(files), read_json(shards / MANIFEST)["attribution"]
         page.write(report, page.render(both, facts, drawn, origin, makers))
         record.artifact(report)
-        for plate in drawn:
-            record.image(f"figures/{plate.path.stem}", plate.path)
+        record.images("figures", [plate.path for plate in drawn])
 
 
 if __name__ == "__main__":

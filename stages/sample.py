@@ -27,8 +27,7 @@ def main(
         record.set(images=sample(params, encoded, backbone, adapter, protocol, out, shards))
         if adapter:
             record.adapter(adapter / WEIGHTS, made=False)
-        for name in protocol:
-            record.image(f"generated/{name}", out / f"{name}.tar")
+        record.images("generated", [out / f"{name}.tar" for name in protocol])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ A stage starts it, never imports mlflow and never waits. It belongs to no termin
 nobody is at work, and what it could not send waits for the next one or for `flush`.
 """
 
-import logging
 import os
 import re
 import subprocess
@@ -25,9 +24,6 @@ SWITCH = "ADAPTERBENCH_FOLLOW"
 
 FAILED = "cannot send: "
 """What stands in the log before the cause of a failure."""
-
-IDLE = 10.0
-"""Seconds without work after which the follower leaves."""
 
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
@@ -66,7 +62,7 @@ def start(root: Path) -> None:
     with (root / RECORDS / LOG).open("ab") as log:  # a pipe of the stage's would never end
         # the shell ends at once and init takes its child over: the stage keeps no zombie
         subprocess.run(
-            ["/bin/sh", "-c", '"$0" -m adapterbench.runs.follow &', sys.executable],
+            ["/bin/sh", "-c", '"$0" -m adapterbench.runs &', sys.executable],
             check=False,
             cwd=root,
             env={**SETTINGS, **os.environ, "PYTHONPATH": path, "DVC_ROOT": str(root)},
@@ -77,20 +73,6 @@ def start(root: Path) -> None:
         )
 
 
-def main(root: Path, idle: float = IDLE) -> None:
-    """Be the follower of a project until nothing has happened for `idle` seconds."""
-    left = None
-    while unsent(root) != left:  # again for a stage that came as the lock was given up
-        try:
-            with FileLock(root / RECORDS / LOCK, timeout=1):
-                os.truncate(root / RECORDS / LOG, 0)
-                from adapterbench.runs.follower import Follower
-
-                left = Follower(root).follow(idle)
-        except Timeout:  # another one is
-            return
-
-
 def masked(text: str) -> str:
     """`text` without the credentials and the query of any address in it."""
     text = re.sub(
@@ -99,8 +81,3 @@ def masked(text: str) -> str:
         text,
     )
     return re.sub(r"\?\S*=\S*", "?***", text)
-
-
-if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    main(project_root())

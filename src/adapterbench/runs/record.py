@@ -167,9 +167,9 @@ class Record:
             raise FileNotFoundError(f"artifact {path} was not written")
         self.facts.artifacts.append(path.as_posix())
 
-    def image(self, title: str, path: Path) -> None:
-        """Name an image, or a tar of images, to be shown on the run above."""
-        self.facts.images[title] = path.as_posix()
+    def images(self, group: str, paths: Iterable[Path]) -> None:
+        """Name images, or tars of images, to be shown on the run above as `GROUP/NAME`."""
+        self.facts.images |= {f"{group}/{path.stem}": path.as_posix() for path in paths}
 
     def adapter(self, weights: Path, *, made: bool) -> None:
         """Name the weights of the adapter that this run made or used."""
