@@ -6,13 +6,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from adapterbench.runs.follow import LOCK, LOG, RECORDS, project_root, unsent
-
-IDLE = 10.0
-"""Seconds without work after which the follower leaves."""
+from adapterbench.runs.follow import LOCK, LOG, RECORDS, STAY, project_root, unsent
 
 
-def main(root: Path, idle: float = IDLE) -> None:
+def main(root: Path, idle: float) -> None:
     """Follow the project at `root` until nothing has happened for `idle` seconds."""
     left = None
     while unsent(root) != left:  # again for a stage that came as the lock was given up
@@ -28,4 +25,4 @@ def main(root: Path, idle: float = IDLE) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    main(project_root())
+    main(project_root(), float(os.environ.get(STAY) or 10))

@@ -20,15 +20,15 @@ def flush(root: Path, seconds: float = SECONDS) -> None:
     """
     until, next_start = time.monotonic() + seconds, 0.0
     while left := [path.stem for path in follow.unsent(root) if not at_work(path)]:
-        if time.monotonic() > until:
-            raise UserError(
-                f"MLflow lacks {len(left)} records ({', '.join(left[:3])}"
-                f"{', ...' if len(left) > 3 else ''}): {cause(root)}."
-                " `python -m adapterbench.runs.flush` sends them later"
-            )
         if time.monotonic() > next_start:
             follow.start(root)
             next_start = time.monotonic() + RESTART
+        if time.monotonic() > until:
+            names = ", ".join([*left[:3], "..."][: len(left)])
+            raise UserError(
+                f"MLflow lacks {len(left)} records ({names}): {cause(root)};"
+                " `python -m adapterbench.runs.flush` sends them later"
+            )
         time.sleep(0.2)
 
 
@@ -44,7 +44,8 @@ def at_work(path: Path) -> bool:
 def cause(root: Path) -> str:
     """Why the last follower failed, from its log."""
     text = (root / follow.RECORDS / follow.LOG).read_text(encoding="utf-8")
-    return text.rpartition(follow.FAILED)[2].partition("\n")[0] or "no answer"
+    _, found, line = text.rpartition(follow.FAILED)
+    return found + line.partition("\n")[0] if found else "they are still being sent"
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ RECORDS, SENT = "records", "sent"
 LOCK, LOG = "follow.lock", "follow.log"
 """Files among the records: held by the follower; its output, with the cause of a failure last."""
 
-SWITCH = "ADAPTERBENCH_FOLLOW"
-"""Environment variable: with `0` stages start no follower, and `flush` sends their records."""
+STAY = "ADAPTERBENCH_FOLLOW"
+"""Environment variable: seconds for which the follower stays when nobody is at work. With 0 stages
+start none, and `flush` sends their records."""
 
-FAILED = "cannot send: "
+FAILED = "cannot send to "
 """What stands in the log before the cause of a failure."""
 
 SETTINGS = {
@@ -30,6 +31,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # servers close idle connections: none is not enough
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
 }
@@ -76,7 +78,7 @@ def start(root: Path) -> None:
 def masked(text: str) -> str:
     """`text` without the credentials and the query of any address in it."""
     text = re.sub(
-        r"([\w+.-]+://)\S*@|([\w+.-]+:)?[^\s:/]+:\S*@",
+        r"([\w+.-]+://)\S*@|([\w+.-]+:)?[^\s:/'\"(]+:\S*@",
         lambda found: f"{found[1] or found[2] or ''}***@",
         text,
     )

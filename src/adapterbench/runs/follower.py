@@ -1,6 +1,7 @@
 """The follower at work: it reads the records that have changed and sends them to MLflow."""
 
 import logging
+import os
 import textwrap
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class Follower:
         self.times: dict[Path, int] = {}
         self.records: dict[Path, Facts] = {}
         self.due: list[Path] = []
-        self.workers: set[Process] = set()
+        self.dvc: set[Process] = set()
         self.busy = self.next_try = self.next_load = time.monotonic()
         self.cause: str | None = None
 
@@ -42,7 +43,7 @@ class Follower:
             self.look()
             if time.monotonic() >= self.next_try:
                 self.send()
-            if any(worker.alive for worker in self.workers):
+            if self.running() or any(process.alive for process in self.dvc):
                 self.busy = time.monotonic()
             elif self.due or time.monotonic() > self.busy + idle:
                 return self.times
@@ -50,21 +51,25 @@ class Follower:
 
     def look(self) -> None:
         """Read the records that have changed; one that runs in a dead process has been killed."""
-        for path, facts in self.records.items():
-            if facts.status == "running" and not facts.process.alive and path.exists():
-                facts = Facts.read(path)  # it may have ended just before
-                if facts.status == "running":
-                    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-                    facts.model_copy(update={"status": "killed", "ended": written}).write(path)
+        dead = [path for path in self.running() if not self.records[path].process.alive]
         before, self.times = self.times, unsent(self.root)
-        for path in [path for path, stamp in self.times.items() if before.get(path) != stamp]:
-            try:
-                self.records[path] = facts = Facts.read(path)
-            except UserError as error:
-                log.warning("%s%s", FAILED, error)
+        self.records = {path: self.records[path] for path in self.records.keys() & self.times}
+        self.due = [path for path in self.due if path in self.times]
+        for path, written in self.times.items():
+            if path not in dead and before.get(path) == written:
                 continue
+            try:
+                facts = Facts.read(path)  # of the dead too: it may have ended just before
+            except (UserError, OSError) as error:
+                log.warning("%sMLflow: %s", FAILED, error)
+                continue
+            if path in dead and facts.status == "running":
+                facts.status = "killed"
+                facts.ended = datetime.fromtimestamp(written / 1e9, UTC)
+                facts.write(path)
+            self.records[path] = facts
             self.due = [*(each for each in self.due if each != path), path]
-            self.workers |= {facts.process, facts.dvc}
+            self.dvc |= {facts.dvc} - {facts.process}
             self.busy = time.monotonic()
 
     def send(self) -> None:
@@ -82,8 +87,9 @@ class Follower:
             step(*args)
             return True
         except (Exception, TooLong) as error:  # drivers, schemas, networks: there is no list
-            text = masked(f"{type(error).__name__}: {error}")
-            cause = textwrap.shorten(text, 200, placeholder=" ...")
+            place = os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db"
+            text = masked(f"{place}: {type(error).__name__}: {error}")
+            cause = textwrap.shorten(text, 400, placeholder=" ...")
             if cause != self.cause:
                 log.warning("%s%s", FAILED, cause)
             self.cause = cause
@@ -111,8 +117,11 @@ class Follower:
         """Sample the machine's load for the runs that are under way."""
         if self.runs and time.monotonic() >= self.next_load:
             self.next_load = time.monotonic() + LOAD
-            running = [path for path, facts in self.records.items() if facts.status == "running"]
-            self.runs.send_load(key(path) for path in running)
+            self.runs.send_load(key(path) for path in self.running())
+
+    def running(self) -> list[Path]:
+        """The records of stages at work."""
+        return [path for path, facts in self.records.items() if facts.status == "running"]
 
 
 def key(path: Path) -> str:

@@ -185,7 +185,7 @@ class Record:
             self.facts.peak_memory_mb = peak_memory_mb()
             self.facts.device = device()
             self.facts.write(self.path)
-            if os.environ.get(follow.SWITCH) != "0":
+            if os.environ.get(follow.STAY) != "0":
                 follow.start(follow.project_root())
 
     def close(self, status: Status, error: BaseException | None = None) -> None:
