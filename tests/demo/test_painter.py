@@ -16,15 +16,15 @@ from diffusers import (
 from toy_backbone import SIDE, picture
 
 from adapterbench import load_adapter
-from adapterbench.config import BackboneParams
-from adapterbench.data.edges import edge_map
+from adapterbench.core.config import BackboneParams
+from adapterbench.core.errors import UserError
 from adapterbench.demo.page import build
 from adapterbench.demo.painter import TEXT_ONLY, Painter, Step, adapters, bases
 from adapterbench.demo.picture import Picture, Settings
 from adapterbench.demo.server import nothing_left_behind
-from adapterbench.errors import UserError
+from adapterbench.formats.edges import edge_map
 from adapterbench.report.pictures import Reference
-from adapterbench.sample.sampler import solver
+from adapterbench.sampling.sampler import solver
 
 from .conftest import SAMPLE
 

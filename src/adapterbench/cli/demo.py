@@ -7,7 +7,7 @@ import typer
 from typer import Option
 
 from adapterbench.cli.architecture import FETCHED
-from adapterbench.config import BackboneParams, EncodeParams, SampleParams, load_params
+from adapterbench.core.config import BackboneParams, EncodeParams, SampleParams, load_params
 from adapterbench.demo.server import credentials, nothing_left_behind, serve
 
 MODELS = Path("models")

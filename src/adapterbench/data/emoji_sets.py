@@ -12,7 +12,7 @@ from typing import Any
 
 import resvg_py
 
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 
 DAMAGED = (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error)
 """What a tarball that is missing, cut short or overwritten may raise."""

@@ -7,11 +7,11 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from adapterbench.config import DataParams, Section, parse
+from adapterbench.core.config import DataParams, Section, parse
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import read_json
 from adapterbench.data.sample import RawSample
-from adapterbench.data.shards import Sample
-from adapterbench.errors import UserError
-from adapterbench.files import read_json
+from adapterbench.formats.shards import Sample
 
 Clean = Callable[[Iterable[RawSample]], Iterator[Sample]]
 Splits = Iterator[tuple[str, Iterable[Sample]]]

@@ -8,8 +8,8 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
+from adapterbench.core.errors import UserError
 from adapterbench.demo.upload import read_upload
-from adapterbench.errors import UserError
 from adapterbench.report.pictures import Reference
 
 

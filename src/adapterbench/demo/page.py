@@ -9,14 +9,14 @@ from typing import Any
 
 import gradio as gr
 
-from adapterbench.config import SampleParams
+from adapterbench.core.config import SampleParams
+from adapterbench.core.errors import UserError
 from adapterbench.demo import html
 from adapterbench.demo.inputs import picture_input, told_in_the_page
 from adapterbench.demo.painter import TEXT_ONLY, Painter
 from adapterbench.demo.picture import Picture, Settings
 from adapterbench.demo.progress import Progress
 from adapterbench.demo.results import results_tab
-from adapterbench.errors import UserError
 from adapterbench.report.methods import label
 from adapterbench.report.pictures import Reference
 

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 
 if TYPE_CHECKING:
     from gradio import Blocks

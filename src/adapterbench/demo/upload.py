@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from adapterbench.data.image import MAX_PIXELS, BadImageError, decode
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
+from adapterbench.formats.image import MAX_PIXELS, BadImageError, decode
 from adapterbench.report.pictures import Reference
 
 MAX_BYTES = 10 * 2**20

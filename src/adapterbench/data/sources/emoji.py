@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adapterbench.config import Section
+from adapterbench.core.config import Section
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import publish
 from adapterbench.data.emoji_sets import SETS, code_points, read_images, read_json_member, squash
 from adapterbench.data.sample import RawSample
-from adapterbench.errors import UserError
-from adapterbench.files import publish
 
 log = logging.getLogger(__name__)
 
