@@ -96,8 +96,8 @@ def read_images(name: str, tarball: Path, codes: dict[str, str]) -> Iterator[tup
         tarball: the package as the registry serves it.
         codes: code points by squashed name, for sets whose images are named.
 
-    The stem is the code points in lower case, `1f9c4`; a named SVG that `codes` does not know
-    keeps its name as a stem, and a second drawing of an emoji gets `.2`.
+    The stem is the code points in lower case, `1f9c4`, and of a second drawing `1f9c4.2`. An SVG
+    whose name `codes` does not know has its name as stem, and no bytes.
 
     Raises:
         UserError: the tarball is missing or damaged.
@@ -129,11 +129,13 @@ def read_iconify(tarball: Path, codes: dict[str, str]) -> Iterator[tuple[str, by
     named = {name: code for code, name in read_json_member(tarball, "package/chars.json").items()}
     seen: dict[str, int] = {}
     for name, icon in icons["icons"].items():
-        stem = named.get(name) or codes.get(squash(VERSION_SUFFIX.sub("", name)), name)
+        stem = named.get(name) or codes.get(squash(VERSION_SUFFIX.sub("", name)))
+        if stem is None:
+            yield name, b""
+            continue
         seen[stem] = seen.get(stem, 0) + 1
-        if seen[stem] > 1:
-            stem = f"{stem}.{seen[stem]}"
-        yield stem, render(svg(icon, icons))
+        drawing = f".{seen[stem]}" if seen[stem] > 1 else ""
+        yield stem + drawing, render(svg(icon, icons))
 
 
 def svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:

@@ -106,7 +106,7 @@ def words_of(text: str) -> set[str]:
 
 
 def nearest(held_out: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and number of the nearest training image: unit features `(N, D)`, `(M, D)` -> `(N,)`."""
+    """Cosine `(N,)` and number `(N,)` of the nearest training image, of unit features `(N, D)`."""
     parts = [(part @ train.T).max(dim=1) for part in held_out.split(256)]
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
