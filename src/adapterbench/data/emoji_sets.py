@@ -6,7 +6,6 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +132,7 @@ def read_iconify(tarball: Path, codes: dict[str, str]) -> Iterator[tuple[str, by
         if stem is None:
             yield name, b""
             continue
+        stem = code_points(stem).lower()  # two names of one emoji may differ in the selector alone
         seen[stem] = seen.get(stem, 0) + 1
         drawing = f".{seen[stem]}" if seen[stem] > 1 else ""
         yield stem + drawing, render(svg(icon, icons))
@@ -176,7 +176,6 @@ def code_points(unified: str) -> str:
     return unified.upper().replace("-FE0F", "")
 
 
-@cache
 def read_json_member(tarball: Path, member: str) -> Any:
     """A JSON file inside a package.
 
