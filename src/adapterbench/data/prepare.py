@@ -18,6 +18,7 @@ from adapterbench.core.config import DataParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, write_json
 from adapterbench.core.registry import load
+from adapterbench.core.seeds import rank
 from adapterbench.data.sample import SPLITS, RawSample
 from adapterbench.formats.image import BadImageError, decode, is_blank, square
 from adapterbench.formats.shards import Sample, write_shard
@@ -156,11 +157,6 @@ def clean(raw: Iterable[RawSample], params: DataParams, drops: Drops) -> Iterato
             continue
         meta = {**sample.meta, "concept": sample.concept}
         yield Sample(key=sample.key, image=image, captions=sample.captions, meta=meta)
-
-
-def rank(name: str, seed: int) -> bytes:
-    """A pseudo-random order of names that does not depend on which others there are."""
-    return sha256(f"{seed}:{name}".encode()).digest()
 
 
 def pack(folder: Path, name: str, samples: Iterable[Sample], params: DataParams) -> dict[str, Any]:
