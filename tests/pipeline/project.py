@@ -24,9 +24,13 @@ CODE = (
     ".dvc/config",
     ".dvcignore",
     ".gitignore",
-    "backbone/dvc.lock",
+    "backbone/.dvc/.gitignore",
+    "backbone/.dvc/config",
+    "backbone/.dvcignore",
+    "backbone/.gitignore",
     "backbone/dvc.yaml",
     "backbone/params.yaml",
+    "backbone/src",
     "backbone/stages",
     "conf",
     "dvc.yaml",
@@ -153,7 +157,9 @@ def create(root: Path, sources: Path, env: dict[str, str]) -> Project:
     for name in CODE:
         source, target = ROOT / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        elif source.is_dir():
             shutil.copytree(
                 source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
             )
