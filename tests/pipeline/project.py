@@ -24,9 +24,13 @@ CODE = (
     ".dvc/config",
     ".dvcignore",
     ".gitignore",
-    "backbone/dvc.lock",
+    "backbone/.dvc/.gitignore",
+    "backbone/.dvc/config",
+    "backbone/.dvcignore",
+    "backbone/.gitignore",
     "backbone/dvc.yaml",
     "backbone/params.yaml",
+    "backbone/src",
     "backbone/stages",
     "conf",
     "dvc.yaml",
@@ -53,6 +57,9 @@ ILLUSTRATE = {
     "sweep_items": 2,
 }
 
+ALIEN = ("ADAPTERBENCH", "DVC", "GIT", "MLFLOW")
+"""How variables begin that no command of the tests inherits."""
+
 VARIANT_STAGES = ("train", "sample", "score", "illustrate")
 TABLE_STAGES = ("compare", "figures")
 FLOORS = ("no_prompt", "text_only", "reference")
@@ -67,15 +74,9 @@ class Project:
 
     def run(self, *command: str, fails: bool = False) -> "subprocess.CompletedProcess[str]":
         """Run a command in the project; it must succeed, or must fail where `fails`."""
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment(), capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=self.root, env=self.env, capture_output=True, text=True)
         assert bool(done.returncode) == fails, f"{command}:\n{done.stdout}\n{done.stderr}"
         return done
-
-    def environment(self) -> dict[str, str]:
-        """The project's own copy of the package comes first."""
-        return {**self.env, "PYTHONPATH": str(self.root / "src")}
 
     def dvc(self, *arguments: str, fails: bool = False) -> "subprocess.CompletedProcess[str]":
         """Run DVC."""
@@ -146,7 +147,7 @@ def environment(home: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
     }
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "GIT", "MLFLOW"))}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(ALIEN)}
     return inherited | settings
 
 
@@ -156,7 +157,9 @@ def create(root: Path, sources: Path, env: dict[str, str]) -> Project:
     for name in CODE:
         source, target = ROOT / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        elif source.is_dir():
             shutil.copytree(
                 source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
             )

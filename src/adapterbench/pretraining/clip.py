@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from adapterbench.core.config import FitParams, Fraction
-from adapterbench.exchange.vision import layer_weights
+from adapterbench.frozen.towers import layer_weights
 from adapterbench.pretraining.pictures import Pictures
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
 
