@@ -1,0 +1,24 @@
+"""Stage `neutral_evaluator`: bring the network that scores beside the CLIP, at its pinned digest."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from adapterbench.backbone.fetch import fetch
+from adapterbench.core.config import BackboneParams, load_params
+from adapterbench.core.files import publish
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
+
+
+def main(out: Annotated[Path, Option(help="Folder of the network, timm's layout.")]) -> None:
+    """Bring the network that scores beside the CLIP, at its pinned digest."""
+    section = "neutral_evaluator"
+    params = load_params(BackboneParams, section)
+    with stage_record(section, params={section: params}), publish(out) as folder:
+        fetch(section, params, folder)
+
+
+if __name__ == "__main__":
+    run(main)
