@@ -1,4 +1,4 @@
-"""Stage `neutral_evaluator`: bring the network that scores beside the CLIP, at its pinned digest."""
+"""Stage `neutral_evaluator`: bring the network that scores beside the CLIP, as it is pinned."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from adapterbench.runs.record import stage_record
 
 
 def main(out: Annotated[Path, Option(help="Folder of the network, timm's layout.")]) -> None:
-    """Bring the network that scores beside the CLIP, at its pinned digest."""
+    """Bring the network that scores beside the CLIP, as it is pinned."""
     section = "neutral_evaluator"
     params = load_params(BackboneParams, section)
     with stage_record(section, params={section: params}), publish(out) as folder:

@@ -32,7 +32,11 @@ def main(
         images = real_images(scorer.references, load_part(real, "vae").to(processes().device))
         tasks += [(row, partial(score_real, scorer, made), real) for row, made in images.items()]
     for method, score, path in tasks:
-        facts, inputs, file = {"score": params}, [path, shards, *evaluator], out / f"{method}.parquet"
+        facts, inputs, file = (
+            {"score": params},
+            [path, shards, *evaluator],
+            out / f"{method}.parquet",
+        )
         with stage_record("score", variant=method, params=facts, inputs=inputs) as record:
             means = score(file).groupby("protocol")[list(MEANS)].mean()
             record.set(**{f"{c}_{p}": v for p, row in means.iterrows() for c, v in row.items()})

@@ -42,7 +42,11 @@ def comparison(scores: Means, floors: Means, protocol: str) -> Comparison:
 
 
 ENDS = {"": 0, "_lo": -HALF, "_hi": HALF}
-FLOORS: Means = {"no_prompt": (0.1, 0.5), "text_only": (0.2, 0.57), "shuffled_reference": (0.1, 0.5)}
+FLOORS: Means = {
+    "no_prompt": (0.1, 0.5),
+    "text_only": (0.2, 0.57),
+    "shuffled_reference": (0.1, 0.5),
+}
 
 
 def texts(scores: Means, protocol: str = "image") -> list[str]:
@@ -50,7 +54,7 @@ def texts(scores: Means, protocol: str = "image") -> list[str]:
 
 
 def test_a_variant_on_the_floor_did_not_learn() -> None:
-    scores = {"ip_adapter": (0.19, 0.7), "still": (0.1, 0.505, 0.6)}
+    scores = {"ip_adapter": (0.19, 0.7), "still": (0.1, 0.505, 0.52)}
     found = findings(comparison(scores, FLOORS, "image"))
     assert [f.text for f in found if f.alarm] == [
         'DID NOT LEARN: still: its CLIP-I does not exceed "no prompt" (+0.005 [-0.005, +0.015]) '

@@ -63,7 +63,9 @@ def test_kid_is_the_distance_of_the_sets_with_the_cubic_kernel() -> None:
     def kernel(a: Tensor, b: Tensor) -> np.ndarray:
         return ((a.double() @ b.double().T + 1) ** 3).numpy()
 
-    within = [(k.sum() - np.trace(k)) / (30 * 29) for k in (kernel(x, x) for x in (images, references))]
+    within = [
+        (k.sum() - np.trace(k)) / (30 * 29) for k in (kernel(x, x) for x in (images, references))
+    ]
     assert found["kid"] == pytest.approx(sum(within) - 2 * kernel(images, references).mean())
     assert found["kid"] > 0.1
 
@@ -88,5 +90,7 @@ def test_small_sets_have_no_distribution() -> None:
 
 
 def test_a_subset_larger_than_the_set_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"kid_subset_size = 50, but there are 60 images and 40 ref"):
+    with pytest.raises(
+        UserError, match=r"kid_subset_size = 50, but there are 60 images and 40 ref"
+    ):
         distribution(cloud(60, 0), cloud(40, 1), subset=50)

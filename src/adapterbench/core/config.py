@@ -174,7 +174,7 @@ class Evaluators(Section):
     clip: EvaluatorParams
     """Gives CLIP-T and CLIP-I, so it reads texts."""
     neutral: EvaluatorParams
-    """Gives Neutral-I, R@1 and diversity: a network that no part of the project was trained with."""
+    """Gives the other scores: a network that no part of the project was trained with."""
 
 
 class ScoreParams(Section):

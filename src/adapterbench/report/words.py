@@ -97,9 +97,7 @@ def learning(comparison: Comparison) -> list[Finding]:
     return [*alarms, Finding(text)]
 
 
-def gains(
-    comparison: Comparison, variants: Iterable[str], floor: str, metric: Metric
-) -> str:
+def gains(comparison: Comparison, variants: Iterable[str], floor: str, metric: Metric) -> str:
     """The smallest and the largest lead over a floor, such as `+0.12 to +0.21`."""
     leads = [comparison.difference(v, floor, metric.key)[0] for v in variants]
     ends = dict.fromkeys(map(metric.signed, (min(leads), max(leads))))
@@ -110,7 +108,9 @@ def agreement(comparison: Comparison) -> list[Finding]:
     """What the two evaluators say of each pair of adapters, and of each adapter and its caption."""
     pairs = [*combinations(comparison.variants, 2)]
     pairs += [(variant, "text_only") for variant in comparison.variants]
-    sides = {pair: [significance_sign(comparison, *pair, m) for m in SIMILARITIES] for pair in pairs}
+    sides = {
+        pair: [significance_sign(comparison, *pair, m) for m in SIMILARITIES] for pair in pairs
+    }
     names = [metric.label for metric in SIMILARITIES]
     found = [
         Finding(

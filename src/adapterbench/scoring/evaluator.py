@@ -1,6 +1,6 @@
 """What scores: a frozen network that turns images, and texts where it reads them, into vectors."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 

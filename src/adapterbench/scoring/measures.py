@@ -77,10 +77,6 @@ def distribution(images: Tensor, references: Tensor, subset: int | None) -> dict
             f"{len(references)} references: lower it, raise sample.items or set it to null"
         )
     pair, quiet = (images.double(), references.double()), {"verbose": False}
-    kid = kid_features_to_metric(
-        *pair, kid_subset_size=subset, kid_kernel_poly_gamma=1.0, **quiet
-    )
+    kid = kid_features_to_metric(*pair, kid_subset_size=subset, kid_kernel_poly_gamma=1.0, **quiet)
     prc = prc_features_to_metric(*pair, **quiet)
-    return {
-        "kid": kid[KEY_METRIC_KID_MEAN], "precision": prc["precision"], "recall": prc["recall"]
-    }
+    return {"kid": kid[KEY_METRIC_KID_MEAN], "precision": prc["precision"], "recall": prc["recall"]}

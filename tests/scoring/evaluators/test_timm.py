@@ -91,9 +91,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
-def test_a_folder_without_the_network_is_one_line(
-    damage: Any, message: str, folder: Path
-) -> None:
+def test_a_folder_without_the_network_is_one_line(damage: Any, message: str, folder: Path) -> None:
     damage(folder)
     with pytest.raises(UserError, match=message) as caught:
         load(path=str(folder))

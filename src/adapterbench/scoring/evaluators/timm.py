@@ -64,7 +64,7 @@ def load(params: Params) -> Evaluator:
 def embedder(
     model: Any, side: int, mean: Tensor, std: Tensor
 ) -> Callable[[list[Image.Image]], Tensor]:
-    """The function from images to pooled features `(B, D)`; `mean` and `std` are `(3,)` of [0, 1]."""
+    """Images -> pooled features `(B, D)`; `mean` and `std` `(3,)` are of levels in [0, 1]."""
     scale, shift = std[:, None, None], mean[:, None, None]
 
     @torch.no_grad()
