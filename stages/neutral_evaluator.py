@@ -8,6 +8,7 @@ from typer import Option
 from adapterbench.backbone.fetch import fetch
 from adapterbench.core.config import BackboneParams, load_params
 from adapterbench.core.files import publish
+from adapterbench.core.registry import load
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 
@@ -17,7 +18,7 @@ def main(out: Annotated[Path, Option(help="Folder of the network, timm's layout.
     section = "neutral_evaluator"
     params = load_params(BackboneParams, section)
     with stage_record(section, params={section: params}), publish(out) as folder:
-        fetch(section, params, folder)
+        fetch(load("adapterbench.backbone.sources", params.source), params, section, folder)
 
 
 if __name__ == "__main__":

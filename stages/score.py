@@ -1,24 +1,20 @@
 """Stage `score`: scores of every image of one method, by a CLIP and by a neutral network."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
 from adapterbench.core.config import ScoreParams, load_params
-from adapterbench.frozen.load import load_part
-from adapterbench.runs.processes import processes
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
-from adapterbench.scoring.real import real_images
-from adapterbench.scoring.scores import MEANS, load_scorer, score_real, score_samples
+from adapterbench.scoring.scores import MEANS, load_scorer, tasks
 
 
 def main(
     samples: Annotated[list[Path], Option(help="Folder of stage sample; may be given again.")],
     shards: Annotated[Path, Option(help="Folder of stage prepare.")],
-    evaluator: Annotated[list[Path], Option(help="Folder that one was loaded from; likewise.")],
+    evaluator: Annotated[list[Path], Option(help="Folder that one is loaded from; likewise.")],
     out: Annotated[Path, Option(help="Folder for <method>.parquet.")],
     real: Annotated[
         Path | None, Option(help="Score the items' real images, too, through this model's VAE.")
@@ -27,16 +23,9 @@ def main(
     """Score every image of methods that have the same items: one row an image."""
     params = load_params(ScoreParams, "score")
     scorer = load_scorer(params, shards, samples[0])
-    tasks = [(path.name, partial(score_samples, scorer, path), path) for path in samples]
-    if real:
-        images = real_images(scorer.references, load_part(real, "vae").to(processes().device))
-        tasks += [(row, partial(score_real, scorer, made), real) for row, made in images.items()]
-    for method, score, path in tasks:
-        facts, inputs, file = (
-            {"score": params},
-            [path, shards, *evaluator],
-            out / f"{method}.parquet",
-        )
+    facts, inputs = {"score": params}, [*samples, shards, *evaluator]
+    for method, score in tasks(scorer, samples, real).items():
+        file = out / f"{method}.parquet"
         with stage_record("score", variant=method, params=facts, inputs=inputs) as record:
             means = score(file).groupby("protocol")[list(MEANS)].mean()
             record.set(**{f"{c}_{p}": v for p, row in means.iterrows() for c, v in row.items()})

@@ -124,6 +124,8 @@ def test_evaluators_that_see_no_difference_agree_on_none() -> None:
     said = texts({"ip_adapter": (0.2, 0.575), "same": (0.2, 0.571)})
     assert "CLIP-I and Neutral-I agree, intervals apart, on 0 of 3 pairs." in said
     assert not any(s.startswith(("Only", "EVALUATORS")) for s in said)
+    said = texts({"ip_adapter": (0.2, 0.575), "same": (0.2, 0.571), "too": (0.2, 0.573)})
+    assert "On CLIP-I, no two adapters are apart." in said
 
 
 def test_one_variant_alone_has_nothing_to_be_compared_with() -> None:

@@ -7,9 +7,12 @@ from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
 from adapterbench.backbone.fetch import fetch
+from adapterbench.core import registry
 from adapterbench.core.config import BackboneParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import remove
+
+SOURCES = f"{__package__}.sources"
 
 
 def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
@@ -22,7 +25,7 @@ def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
         UserError: the source does not have it, or it is neither a model nor a LoRA that fits.
     """
     try:
-        fetch(f"bases.{name}", params, out)
+        fetch(registry.load(SOURCES, params.source), params, f"bases.{name}", out)
     except UserError as error:
         raise UserError(f"bases.{name}: {error}") from error
     if (out / "model_index.json").is_file():

@@ -216,6 +216,9 @@ def inseparable(comparison: Comparison) -> list[Finding]:
         ties = [pair for pair in pairs if significance_sign(comparison, *pair, metric) == 0]
         if not pairs:
             continue
+        if len(ties) == len(pairs) > 1:
+            found.append(Finding(f"On {metric.label}, no two adapters are apart."))
+            continue
         names = "; ".join(f"{label(a)} and {label(b)}" for a, b in ties)
         text = f"the interval of the difference includes zero for {names}" if ties else ""
         text = text or "all pairs of adapters are apart"

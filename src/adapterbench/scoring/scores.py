@@ -23,9 +23,11 @@ from adapterbench.core.config import ScoreParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
 from adapterbench.formats.shards import Sample, read_split
+from adapterbench.frozen.load import load_part
 from adapterbench.runs.processes import processes
 from adapterbench.scoring.evaluator import Evaluator, load_evaluator
 from adapterbench.scoring.measures import cosine, distribution, diversity, finds
+from adapterbench.scoring.real import real_images
 from adapterbench.scoring.samples import embed_images, read_images, tars
 
 Rows = list[dict[str, Any]]
@@ -106,6 +108,23 @@ def check_items(keys: Any, known: Any) -> None:
     """
     if strange := [key for key in keys if key not in known]:
         raise UserError(f"{strange[0]} is not a validation item: run `dvc repro` to sample again")
+
+
+def tasks(
+    scorer: Scorer, samples: list[Path], backbone: Path | None
+) -> dict[str, Callable[[Path], pd.DataFrame]]:
+    """What scores each method into the file that it is given, by name of the method.
+
+    Args:
+        samples: folders of generated images, named after their methods.
+        backbone: where there is one, real images are methods, too, some through its VAE.
+    """
+    found = {path.name: partial(score_samples, scorer, path) for path in samples}
+    if backbone is None:
+        return found
+    vae = load_part(backbone, "vae").to(processes().device)
+    made = real_images(scorer.references, vae)
+    return {**found, **{name: partial(score_real, scorer, images) for name, images in made.items()}}
 
 
 def score_samples(scorer: Scorer, samples: Path, out: Path) -> pd.DataFrame:

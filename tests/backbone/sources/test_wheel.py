@@ -137,6 +137,7 @@ def test_a_wheel_that_is_not_the_pinned_one_is_one_line(
     change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        fetch("neutral_evaluator", OURS.model_copy(update=change), tmp_path / "out")
+        changed = OURS.model_copy(update=change)
+        fetch(wheel, changed, "neutral_evaluator", tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
