@@ -42,15 +42,19 @@ def read_images(path: Path) -> Iterator[dict[str, Any]]:
                 yield {"key": key, "k": int(k), "png": file.read()}
 
 
-def embed_images(evaluator: Evaluator, path: Path, rows: list[dict[str, Any]]) -> Tensor:
-    """Embeddings `(B, D)` of some images of the tar at `path`, not normalised.
+def embed(path: Path, rows: list[dict[str, Any]], evaluator: Evaluator) -> Tensor:
+    """Unit vectors `(M, D)` of images of the tar at `path`, decoded a batch at a time.
 
     Raises:
         UserError: an image is damaged.
     """
-    with intact(path):
-        images = [decode(row["png"]) for row in rows]
-    return evaluator.image_embeds(images)
+
+    def network(batch: list[dict[str, Any]]) -> Tensor:
+        with intact(path):
+            images = [decode(row["png"]) for row in batch]
+        return evaluator.image_embeds(images)
+
+    return evaluator.embed(network, rows)
 
 
 @contextmanager

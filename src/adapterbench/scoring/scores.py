@@ -28,7 +28,7 @@ from adapterbench.runs.processes import processes
 from adapterbench.scoring.evaluator import Evaluator, load_evaluator
 from adapterbench.scoring.measures import cosine, distribution, diversity, finds
 from adapterbench.scoring.real import real_images
-from adapterbench.scoring.samples import embed_images, read_images, tars
+from adapterbench.scoring.samples import embed, read_images, tars
 
 Rows = list[dict[str, Any]]
 """`{key, k}` of each image."""
@@ -119,12 +119,14 @@ def tasks(
         samples: folders of generated images, named after their methods.
         backbone: where there is one, real images are methods, too, some through its VAE.
     """
-    found = {path.name: partial(score_samples, scorer, path) for path in samples}
-    if backbone is None:
-        return found
-    vae = load_part(backbone, "vae").to(processes().device)
-    made = real_images(scorer.references, vae)
-    return {**found, **{name: partial(score_real, scorer, images) for name, images in made.items()}}
+    found: dict[str, Callable[[Path], pd.DataFrame]] = {}
+    for path in samples:
+        found[path.name] = partial(score_samples, scorer, path)
+    if backbone:
+        vae = load_part(backbone, "vae").to(processes().device)
+        for name, images in real_images(scorer.references, vae).items():
+            found[name] = partial(score_real, scorer, images)
+    return found
 
 
 def score_samples(scorer: Scorer, samples: Path, out: Path) -> pd.DataFrame:
@@ -139,14 +141,7 @@ def score_samples(scorer: Scorer, samples: Path, out: Path) -> pd.DataFrame:
     for path in tqdm(tars(samples), disable=not processes().is_main_process):
         rows = list(read_images(path))
         check_items([row["key"] for row in rows], scorer.numbers)
-        frames.append(
-            score_images(
-                scorer,
-                path.stem,
-                rows,
-                lambda by, rows=rows, path=path: by.embed(partial(embed_images, by, path), rows),
-            )
-        )
+        frames.append(score_images(scorer, path.stem, rows, partial(embed, path, rows)))
     return write(pd.concat(frames, ignore_index=True), out)
 
 
@@ -157,9 +152,9 @@ def score_real(scorer: Scorer, images: list[Image.Image], out: Path) -> pd.DataF
 
 
 def score_images(
-    scorer: Scorer, protocol: str, rows: Rows, embed: Callable[[Evaluator], Tensor]
+    scorer: Scorer, protocol: str, rows: Rows, vectors: Callable[[Evaluator], Tensor]
 ) -> pd.DataFrame:
-    """Score the images `rows`, which `embed` turns into unit vectors `(M, D)` of an evaluator.
+    """Score the images `rows`, of which `vectors` gives an evaluator's, `(M, D)`.
 
     `clip_t, clip_i, neutral, r_at_1` are against the item's own caption and reference. With
     `_shuffled` they are against the next item's: what an adapter that was given another item's
@@ -169,12 +164,12 @@ def score_images(
     own = torch.tensor([scorer.numbers[row["key"]] for row in rows])
     pairs = {"": own, "_shuffled": (own + 1) % len(scorer.items)}
     scores: dict[str, Tensor | float] = {}
-    images = embed(scorer.clip)
+    images = vectors(scorer.clip)
     for suffix, target in pairs.items():
         scores[f"clip_t{suffix}"] = cosine(images, scorer.texts[target])
         scores[f"clip_i{suffix}"] = cosine(images, scorer.clip_references[target])
     if scorer.neutral:
-        images, references = embed(scorer.neutral), scorer.neutral_references
+        images, references = vectors(scorer.neutral), scorer.neutral_references
         for suffix, target in pairs.items():
             scores[f"neutral{suffix}"] = cosine(images, references[target])
             scores[f"r_at_1{suffix}"] = finds(images, references, target)

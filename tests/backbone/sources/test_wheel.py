@@ -136,8 +136,8 @@ def test_a_pickle_that_would_run_code_is_refused(
 def test_a_wheel_that_is_not_the_pinned_one_is_one_line(
     change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
+    changed = OURS.model_copy(update=change)
     with pytest.raises(UserError, match=message) as caught:
-        changed = OURS.model_copy(update=change)
         fetch(wheel, changed, "neutral_evaluator", tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
