@@ -34,12 +34,32 @@ class DataParams(Section):
     """What the source brings and from where; its module's `Params` declares the fields."""
     resolution: Annotated[int, Field(ge=16, multiple_of=8)]
     """Side of the square training image, pixels."""
+    split: Literal["images", "concepts", "source"]
+    """What is kept out of training: the images that a list names, whole concepts, or the source's
+    own validation split."""
+    held_out: str | None
+    """File of the list, with `split: images`; `null` otherwise."""
     validation_concepts: Count | None
-    """Concepts (not images) kept out of training; `null`: the source has a split of its own."""
+    """Number of concepts, with `split: concepts`; `null` otherwise."""
+    images_per_concept: Count | None
+    """Most training images of a concept, so that no concept starves the others; `null`: all."""
     samples_per_shard: Count
     """Images in one `.tar` shard."""
     seed: int
     """Seed of the split and of the order within the shards."""
+
+    @model_validator(mode="after")
+    def split_has_what_it_needs(self) -> Self:
+        """Each way to split reads one field, and the other one would be ignored."""
+        needs = {"images": {"held_out"}, "concepts": {"validation_concepts"}, "source": set()}
+        given = {n for n in ("held_out", "validation_concepts") if getattr(self, n) is not None}
+        if given != needs[self.split]:
+            wanted = ", ".join(sorted(needs[self.split])) or "neither"
+            raise ValueError(
+                f"split = {self.split} reads {wanted} of held_out and validation_concepts: "
+                "set that, and null for the rest"
+            )
+        return self
 
 
 class BackboneParams(Section):
