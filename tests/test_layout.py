@@ -54,8 +54,13 @@ CONFIG = "adapterbench.core.config"
 LOADS = {
     "stages/fetch.py": ["adapterbench.data.sources.{data.source}"],
     "stages/backbone.py": ["adapterbench.backbone.sources.{backbone.source}"],
+    "stages/neutral_evaluator.py": ["adapterbench.backbone.sources.{neutral_evaluator.source}"],
     "adapterbench.backbone.bases": [
-        f"adapterbench.backbone.sources.{source}" for source in ("hub", "local", "published")
+        f"adapterbench.backbone.sources.{source}"
+        for source in ("hub", "local", "published", "wheel")
+    ],
+    "adapterbench.scoring.evaluator": [
+        f"adapterbench.scoring.evaluators.{kind}" for kind in ("open_clip", "timm")
     ],
     "adapterbench.data.prepare": ["adapterbench.data.sources.{data.source}"],
     "adapterbench.adapters.core.build": [
@@ -340,13 +345,16 @@ def test_params_are_what_conf_composes(tmp_path: Path) -> None:
     assert (ROOT / "params.yaml").read_text() == (tmp_path / "params.yaml").read_text()
 
 
-def test_full_evaluation_differs_in_numbers_of_pictures_alone(tmp_path: Path) -> None:
+def test_full_evaluation_differs_in_numbers_of_images_alone(tmp_path: Path) -> None:
     full = compose(tmp_path / "params.yaml", "evaluation=full")
     assert full["sample"].pop("items") == 1177
     assert full["sample"].pop("images_per_item") > params()["sample"]["images_per_item"]
+    assert 4 <= full["score"].pop("kid_subset_size") < 1177
     sizes = {"items", "images_per_item"}
     assert full["sample"] == {k: v for k, v in params()["sample"].items() if k not in sizes}
-    assert {**full, "sample": None} == {**params(), "sample": None}
+    assert {**full["score"], "kid_subset_size": None} == params()["score"]
+    changed = dict.fromkeys(("sample", "score"))
+    assert {**full, **changed} == {**params(), **changed}
 
 
 def test_rows_come_and_go_on_the_command_line(tmp_path: Path) -> None:
@@ -380,6 +388,7 @@ def test_every_option_of_a_group_is_a_valid_configuration(option: str, tmp_path:
     sections: dict[str, type[config.Section]] = {
         "data": config.DataParams,
         "backbone": config.BackboneParams,
+        "neutral_evaluator": config.BackboneParams,
         "encode": config.EncodeParams,
         "train": config.TrainParams,
         "sample": config.SampleParams,

@@ -62,7 +62,8 @@ ALIEN = ("ADAPTERBENCH", "DVC", "GIT", "MLFLOW")
 
 VARIANT_STAGES = ("train", "sample", "score", "illustrate")
 TABLE_STAGES = ("compare", "figures")
-FLOORS = ("no_prompt", "text_only", "reference")
+FLOORS = ("no_prompt", "text_only")
+REAL = ("other_item", "reference_16px", "vae", "reference")
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,10 @@ def stages_of(variant: str) -> set[str]:
 
 def all_stages(variants: Iterable[str] = VARIANTS) -> set[str]:
     """Every stage of the pipeline."""
-    return {"fetch", "prepare", "backbone", "bases", "encode", *TABLE_STAGES}.union(
+    first = {"fetch", "prepare", "backbone", "bases", "neutral_evaluator", "encode"}
+    return {*first, *TABLE_STAGES}.union(
         *(stages_of(variant) for variant in variants),
-        {f"sample_floor@{floor}" for floor in FLOORS[:2]},
+        {f"sample_floor@{floor}" for floor in FLOORS},
         {"score_floors"},
         {"illustrate_floor@text_only"},
     )
@@ -181,7 +183,10 @@ def configure(root: Path, sources: Path) -> None:
             "source": "emoji",
             "fetch": {"packages": packages(sources)},
             "resolution": toy_backbone.SIDE,
+            "split": "concepts",
+            "held_out": None,
             "validation_concepts": 3,
+            "images_per_concept": None,
             "samples_per_shard": 8,
             "seed": 0,
         },
@@ -201,7 +206,8 @@ def configure(root: Path, sources: Path) -> None:
         "train": TRAIN,
         "illustrate": ILLUSTRATE,
         "sample": {"steps": 2, "batch_size": 8},
-        "score": {**real["score"], "batch_size": 8},
+        "neutral_evaluator": real["neutral_evaluator"],
+        "score": real["score"],
         "compare": {"bootstrap_samples": 200},
     }
     (conf / "toy.yaml").write_text(yaml.safe_dump(toy, sort_keys=False))
