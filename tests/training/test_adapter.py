@@ -17,7 +17,7 @@ from torch import nn
 from toy_backbone import CLIP_PARAMS, FIT, VARIANT, Toy
 
 import adapterbench.training.adapter as module
-from adapterbench.adapters.core.base import cross_attention_layers
+from adapterbench.adapters.core.adapter import cross_attention_layers
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import load_adapter
 from adapterbench.core.config import TrainParams, parse

@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from toy_adapters import VARIANTS, build, call, prompts, toy_unet, trained
 
-from adapterbench.adapters.core.base import cross_attention_layers
+from adapterbench.adapters.core.adapter import cross_attention_layers
 from adapterbench.adapters.core.storage import (
     CONFIG,
     WEIGHTS,

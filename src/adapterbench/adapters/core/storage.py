@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adapterbench.adapters.core.base import Adapter
+from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import RESERVED, build_adapter
 from adapterbench.core.config import Count, Section
 from adapterbench.core.errors import UserError
