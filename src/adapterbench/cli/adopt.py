@@ -55,5 +55,6 @@ def adopt(
     write_json(metrics / f"{name}.json", {**dict.fromkeys(UNKNOWN), **known})
     with publish(metrics / f"{name}.csv") as beside:
         beside.write_text("step,loss\n0,\n")
-    row = yaml.safe_dump({name: variant}, sort_keys=False)
+    own = {field: value for field, value in encoder.items() if value is not None}
+    row = yaml.safe_dump({name: {**variant, **own}}, sort_keys=False)
     typer.echo(f"{row}# under variants:, then: dvc commit --force train@{name} && dvc repro")

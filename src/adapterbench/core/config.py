@@ -64,6 +64,20 @@ class EncodeParams(Section):
     """Images a forward pass."""
 
 
+class OwnEncoder(Section):
+    """The image encoder of one variant, as fields of its row: that of an adapter from elsewhere."""
+
+    image_encoder: str | None = None
+    """open_clip name; left out, the variant reads what stage `encode` made."""
+    pretrained: str | None = None
+    """open_clip weights tag."""
+
+    def __str__(self) -> str:
+        if self.image_encoder is None:
+            return "the image encoder of stage encode"
+        return f"image_encoder {self.image_encoder!r}, pretrained {self.pretrained!r}"
+
+
 class FitParams(Section):
     """AdamW with warm-up, cosine decay to zero and gradient clipping."""
 
@@ -259,6 +273,13 @@ def load_train(variant: str, path: Path = PARAMS) -> TrainParams:
     if not isinstance(overrides, dict):
         raise UserError(f"{path}: {name} must be a mapping of fields of `train`, not {overrides!r}")
     return parse(TrainParams, {**defaults, **overrides}, name)
+
+
+def load_encoder(variant: str, path: Path = PARAMS) -> OwnEncoder:
+    """Load what the row of one variant says of its image encoder."""
+    row = load_variant(variant, path)
+    own = {name: row[name] for name in OwnEncoder.model_fields if name in row}
+    return parse(OwnEncoder, own, f"variants.{variant}")
 
 
 def load_variant(variant: str, path: Path = PARAMS) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adapterbench.adapters.core import storage
 from adapterbench.adapters.core.base import Adapter
+from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.frozen.load import Clip, load_clip
 from adapterbench.frozen.prompts import image_prompts
@@ -40,9 +41,10 @@ def load_adapter(
         pipeline: any with a Stable Diffusion UNet; it is not subclassed, only its UNet changes.
         folder: of the adapter, such as `models/ip_adapter`.
         image_encoder: open_clip name of the model that the adapter was trained with, such as
-            `ViT-B-32` or `local-dir:PATH`, loaded with the first picture; left out, the one that
-            the adapter names, or the `image_encoder/` beside the pipeline's own parts. Embeddings
-            need none.
+            `ViT-B-32` or `local-dir:PATH`, loaded with the first picture; left out, the
+            `image_encoder/` beside the pipeline's own parts, unless the adapter says that it was
+            trained with another. An adapter's word alone loads nothing: it comes from anywhere.
+            Embeddings need none.
         pretrained: open_clip weights tag, such as `openai`; None for a `local-dir:` model.
 
     Raises:
@@ -56,10 +58,10 @@ def load_adapter(
         )
     adapter = storage.load_adapter(Path(folder), unet).requires_grad_(False)
     adapter.attach(unet)
-    if image_encoder is None:
-        own = storage.load_config(Path(folder))
-        image_encoder, pretrained = own.image_encoder or beside(pipeline), own.pretrained
-    return ImagePrompt(adapter, unet, image_encoder, pretrained)
+    trained_with: OwnEncoder = storage.load_config(Path(folder))
+    if image_encoder is None and trained_with.image_encoder is None:
+        image_encoder = beside(pipeline)
+    return ImagePrompt(adapter, unet, image_encoder, pretrained, trained_with)
 
 
 def beside(pipeline: DiffusionPipeline) -> str | None:
@@ -77,10 +79,12 @@ class ImagePrompt:
         unet: UNet2DConditionModel,
         image_encoder: str | None,
         pretrained: str | None,
+        trained_with: OwnEncoder,
     ) -> None:
         self.adapter = adapter
         self.unet = unet
         self.image_encoder, self.pretrained = image_encoder, pretrained
+        self.trained_with = trained_with
 
     def __call__(
         self,
@@ -161,8 +165,10 @@ class ImagePrompt:
             UserError: it is not known or cannot be loaded.
         """
         if self.image_encoder is None:
+            own = self.trained_with
+            hint = f" It says {own}: see that you trust that." if own.image_encoder else ""
             raise UserError(
-                "which image encoder was the adapter trained with? Name it: "
+                f"which image encoder was the adapter trained with?{hint} Name it: "
                 "load_adapter(pipe, folder, image_encoder='ViT-B-32', pretrained='openai')"
             )
         return load_clip(self.image_encoder, self.pretrained)

@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from adapterbench.adapters.core.base import Adapter, cross_attention_layers
 from adapterbench.core import registry
-from adapterbench.core.config import Section, parse
+from adapterbench.core.config import OwnEncoder, Section, parse
 from adapterbench.core.errors import UserError
 
 KINDS = {
@@ -18,8 +18,8 @@ KINDS = {
     "attention": "adapterbench.adapters.attention",
 }
 """The two parts of a variant, and the package with their files."""
-RESERVED = {"train"}
-"""Keys of a variant that are not the adapter's: overrides of the `train` section."""
+RESERVED = {"train", *OwnEncoder.model_fields}
+"""Keys of a row that are not the adapter's: overrides of the `train` section, what it reads."""
 
 
 @dataclass(frozen=True)
