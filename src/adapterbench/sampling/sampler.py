@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter
 from adapterbench.core.config import OwnEncoder, SampleParams
+from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.data.items import choose_items, noise
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.runs.processes import processes, share
-from adapterbench.runs.resume import resume_path
+from adapterbench.runs.resume import alone, resume_path
 from adapterbench.sampling.prompts import OwnPrompts, Prompts, check_encoder, encoded_prompts
 
 log = logging.getLogger(__name__)
@@ -92,12 +93,18 @@ class Sampler:
             patches, encoder = self.adapter.reads_patches, encoder or OwnEncoder()
             check_encoder(adapter, patches, encoder)
             self.prompts = self.prompts_of(encoder, patches, shards)
+        scheduler = solver(backbone)
+        if params.steps > (most := scheduler.config.num_train_timesteps):
+            raise UserError(
+                f"sample.steps = {params.steps:,}, but the noise schedule of {backbone} has "
+                f"{most:,} timesteps: lower it"
+            )
         self.pipeline = PairedPipeline(
             vae=load_part(backbone, "vae"),
             text_encoder=load_part(backbone, "text_encoder"),
             tokenizer=load_part(backbone, "tokenizer"),
             unet=self.unet,
-            scheduler=solver(backbone),
+            scheduler=scheduler,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
@@ -185,7 +192,12 @@ def sample(
 
     Processes that `accelerate launch` starts share the pictures. A killed run keeps those it has
     made and goes on with the others.
+
+    Raises:
+        UserError: an unknown protocol, or an input that is missing or does not fit.
     """
+    if unknown := [protocol for protocol in protocols if protocol not in PROTOCOLS]:
+        raise UserError(f"unknown protocol {unknown[0]!r} (there are {', '.join(PROTOCOLS)})")
     state = processes()
     # the batch size changes no picture, so a resumed run may have another
     same = params.model_copy(update={"batch_size": 1})
@@ -196,20 +208,21 @@ def sample(
     pictures = sampler.pictures()
     # cut into batches before they are shared: a picture is rounded as its batch is
     mine = share(list(chunked(pictures, params.batch_size)), state)
-    for protocol in protocols:
-        folder = made / protocol
-        folder.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(mine, f"{out.name} {protocol}", unit="batch", disable=not state.is_main_process)
-        for batch in bar:
-            make_missing(sampler, batch, PROTOCOLS[protocol], folder)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        with publish(out) as beside:
-            beside.mkdir()
-            for protocol in protocols:
-                pack(made / protocol, pictures, beside / f"{protocol}.tar")
-        shutil.rmtree(made)
-    state.wait_for_everyone()
+    quiet = not state.is_main_process
+    with alone(made):
+        for protocol in protocols:
+            folder = made / protocol
+            folder.mkdir(parents=True, exist_ok=True)
+            for batch in tqdm(mine, f"{out.name} {protocol}", unit="batch", disable=quiet):
+                make_missing(sampler, batch, PROTOCOLS[protocol], folder)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            with publish(out) as beside:
+                beside.mkdir()
+                for protocol in protocols:
+                    pack(made / protocol, pictures, beside / f"{protocol}.tar")
+            shutil.rmtree(made)
+        state.wait_for_everyone()
     return len(pictures) * len(protocols)
 
 
