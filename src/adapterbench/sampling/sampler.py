@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter
+from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter, load_config
 from adapterbench.core.config import OwnEncoder, SampleParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish
@@ -201,9 +201,12 @@ def sample(
     state = processes()
     # the batch size changes no picture, so a resumed run may have another
     same = params.model_copy(update={"batch_size": 1})
-    facts = {"sample": same, "backbone": fingerprint(backbone)}
+    identity = fingerprint(backbone)
+    facts = {"sample": same, "backbone": identity}
     own = [adapter / WEIGHTS, adapter / CONFIG] if adapter else []
     made = resume_path(f"sample-{out.name}", facts, encoded / MANIFEST, *own)
+    if adapter:
+        check_backbone(adapter, identity)
     sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, encoder)
     pictures = sampler.pictures()
     # cut into batches before they are shared: a picture is rounded as its batch is
@@ -224,6 +227,19 @@ def sample(
             shutil.rmtree(made)
         state.wait_for_everyone()
     return len(pictures) * len(protocols)
+
+
+def check_backbone(adapter: Path, identity: str) -> None:
+    """Refuse an adapter that was trained over another backbone than the one with this fingerprint.
+
+    Raises:
+        UserError: it was; one that does not know its backbone, as those from elsewhere, may pass.
+    """
+    if load_config(adapter).backbone.get("digest", identity) != identity:
+        raise UserError(
+            f"{adapter} was trained over another backbone, or this one has changed since: run "
+            "`dvc repro` to bring the backbone again and to train what depends on it"
+        )
 
 
 def make_missing(sampler: Sampler, batch: list[Picture], with_text: bool, folder: Path) -> None:
