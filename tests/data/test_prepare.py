@@ -27,7 +27,10 @@ def data_params(**changes: Any) -> DataParams:
         "source": "emoji",
         "fetch": {},
         "resolution": 16,
+        "split": "concepts",
+        "held_out": None,
         "validation_concepts": 4,
+        "images_per_concept": None,
         "samples_per_shard": 5,
         "seed": 0,
     }
@@ -246,7 +249,9 @@ def test_a_split_of_the_source_is_kept_in_its_order(
     tmp_path: Path, source: Callable[[Source], None]
 ) -> None:
     source(with_split)
-    manifest = prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    manifest = prepare(
+        data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out"
+    )
     assert manifest["dropped"] == {"HTTP 404": 1}
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     assert (train["samples"], train["concepts"]) == (7, 7)
@@ -279,14 +284,14 @@ def test_a_split_of_the_source_is_streamed(
 
     monkeypatch.setattr(module, "write_shard", noted)
     source(counted)
-    prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    prepare(data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out")
     assert len(written) == 10
 
 
 @pytest.mark.usefixtures("source")
 def test_a_source_without_split_needs_a_number_of_concepts(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"validation_concepts is null, .* no split of its own"):
-        prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match=r"split = source, .* no split of its own"):
+        prepare(data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -296,7 +301,7 @@ def test_an_empty_split_is_one_line(tmp_path: Path, source: Callable[[Source], N
 
     source(train_alone)
     with pytest.raises(UserError, match="has no usable picture for validation"):
-        prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+        prepare(data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

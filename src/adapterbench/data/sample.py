@@ -15,7 +15,7 @@ from adapterbench.core.files import check_tar_end
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
 """Extensions of picture files."""
 SPLITS = ("train", "validation")
-"""In this order a source with a split of its own reads its samples."""
+"""In this order a source with a split of its own reads its samples; every data set has both."""
 KEPT = ("path", "url")
 """Facts of a tar's `.json` that say where a picture came from."""
 

@@ -18,11 +18,11 @@ from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter, lo
 from adapterbench.core.config import OwnEncoder, SampleParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish
-from adapterbench.data.items import choose_items, noise
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.resume import alone, resume_path
+from adapterbench.sampling.items import choose_items, noise
 from adapterbench.sampling.prompts import OwnPrompts, Prompts, check_encoder, encoded_prompts
 
 log = logging.getLogger(__name__)
