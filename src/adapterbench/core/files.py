@@ -5,15 +5,19 @@ import json
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import UserError, one_line
 
 MANIFEST = "manifest.json"
 """Name of the file in which a folder of shards says what it holds."""
+SETTLED = 2 * 10**9
+"""Nanoseconds that are more than the tick of any file system's clock."""
 
 
 @contextmanager
@@ -79,6 +83,28 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_digest(path: Path, digest: str) -> None:
+    """Compare a file's SHA-256 with the one that was noted when it was written.
+
+    Once a process, as long as size and time of the file stay as they are.
+
+    Raises:
+        ValueError: it is another.
+    """
+    facts = path.stat()
+    # a file that was written just now may be written again within the clock's tick
+    settled = time.time_ns() - facts.st_mtime_ns > SETTLED
+    found = known_sha256(path, facts.st_size, facts.st_mtime_ns) if settled else sha256(path)
+    if found != digest:
+        raise ValueError(f"its SHA-256 is {found[:12]}.., not {digest[:12]}.. as when it was made")
+
+
+@cache
+def known_sha256(path: Path, _size: int, _time: int) -> str:
+    """`sha256` of a file that has not changed."""
+    return sha256(path)
+
+
 def check_tar_end(path: Path) -> None:
     """Refuse a tar without its two closing empty blocks: cut between two members, it reads well.
 
@@ -103,13 +129,13 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro` to make it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also too deep, or too many digits
         raise UserError(
-            f"{path} is not valid JSON ({error}): delete it and run `dvc repro`"
+            f"{path} is not valid JSON ({one_line(error)}): delete it and run `dvc repro`"
         ) from error
