@@ -2,7 +2,6 @@
 
 import math
 import re
-import shutil
 import subprocess
 import sys
 from itertools import combinations
@@ -25,9 +24,8 @@ from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, picture
 
 from adapterbench import load_adapter
 from adapterbench.adapters.core.build import build_adapter
-from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, save_adapter
+from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import read_json, write_json
 from adapterbench.exchange.pipeline import ImagePrompt
 from adapterbench.formats.edges import edge_map
 from adapterbench.formats.encoded import EncodedSplit
@@ -214,21 +212,11 @@ def test_a_compiled_unet_takes_it(pipe: Any, image_prompt: ImagePrompt, toy: "To
     assert torch.equal(pictures(compiled, {}), expected)
 
 
-def test_an_adapter_does_not_decide_what_is_loaded(pipe: Any, toy: "Toy", tmp_path: Path) -> None:
-    """The encoder that it names is told; the caller's is used, as a name or as a folder."""
-    shutil.copytree(toy.adapter, tmp_path / "it")
-    config = read_json(tmp_path / "it" / CONFIG)
-    named = toy.evaluator  # another, of the same width
-    write_json(tmp_path / "it" / CONFIG, {**config, "image_encoder": named})
-    image_prompt = load_adapter(pipe, tmp_path / "it")
-    with pytest.raises(UserError, match=f"if you trust it: .*{re.escape(named)}"):
-        image_prompt(REFERENCE)
-    assert image_prompt(torch.zeros(CLIP_PARAMS.embed_dim))
-    image_prompt.detach()
-    folder = toy.backbone / "image_encoder"
+def test_the_image_encoder_is_a_name_or_a_folder(pipe: Any, toy: "Toy") -> None:
+    folder = toy.backbone / "evaluator"
     expected = load_clip(f"local-dir:{folder}", None).image_embeds([REFERENCE])
     for name in (folder, f"local-dir:{folder}"):
-        image_prompt = load_adapter(pipe, tmp_path / "it", image_encoder=name)
+        image_prompt = load_adapter(pipe, toy.adapter, image_encoder=name)
         assert torch.equal(image_prompt.encode(REFERENCE), expected)
         image_prompt.detach()
 

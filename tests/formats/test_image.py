@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapterbench.formats.image import MAX_PIXELS, BadImageError, decode, is_blank, square, to_array
+from adapterbench.formats.image import (
+    FORMATS,
+    MAX_PIXELS,
+    BadImageError,
+    decode,
+    is_blank,
+    square,
+    to_array,
+)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -63,6 +71,21 @@ def test_every_mode_becomes_rgb(mode: str, kind: str) -> None:
     image = Image.new("I;16", (8, 6), 7) if mode == "I;16" else gradient().convert(mode)
     shown = decode(encoded(image, kind))
     assert (shown.mode, shown.size) == ("RGB", image.size)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_promised_is_decoded(kind: str) -> None:
+    assert decode(encoded(gradient(), kind)).size == (24, 24)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "JPEG2000", "PCX", "PDF", "PPM", "SGI", "TGA"])
+def test_what_is_not_promised_is_no_picture(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EPS starts Ghostscript, in whatever file it comes."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", pytest.fail)
+    with pytest.raises(BadImageError, match="not a readable image"):
+        decode(encoded(gradient(), kind))
+    with pytest.raises(BadImageError, match="not a readable image"):
+        decode(encoded(gradient(), "GIF"), formats=("PNG", "JPEG", "WEBP"))
 
 
 def test_colours_survive_cmyk() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import UserError, one_line
 
 MANIFEST = "manifest.json"
 """Name of the file in which a folder of shards says what it holds."""
@@ -103,13 +103,13 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro` to make it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also too deep, or too many digits
         raise UserError(
-            f"{path} is not valid JSON ({error}): delete it and run `dvc repro`"
+            f"{path} is not valid JSON ({one_line(error)}): delete it and run `dvc repro`"
         ) from error

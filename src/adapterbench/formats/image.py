@@ -1,5 +1,6 @@
 """Pictures as the models take them: square, RGB, on white."""
 
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -10,18 +11,22 @@ class BadImageError(ValueError):
     """A picture that cannot be used; the message is the cause that reports count."""
 
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+"""Pillow's names of what is decoded; it knows forty more, one of which starts Ghostscript."""
 MAX_PIXELS = 16_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
     """Decode an image file to RGB, upright as its camera says, transparent parts on white.
+
+    Its bytes say which of `formats` it is, whatever its name says.
 
     Raises:
         BadImageError: not an image, truncated, or more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(BytesIO(data)) as image:
+        with Image.open(BytesIO(data), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError("too many pixels")
             upright = ImageOps.exif_transpose(image)

@@ -13,7 +13,7 @@ from adapterbench.core.config import (
     Section,
     TrainParams,
     load_params,
-    read_params,
+    load_variants,
 )
 
 
@@ -76,7 +76,7 @@ def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> Meas
     train = load_params(TrainParams, "train", params)
     sample = load_params(SampleParams, "sample", params)
     intervals = load_params(CompareParams, "compare", params)
-    variants = read_params(params).get("variants", {})
+    variants = load_variants(params)
     return MeasuredOn(
         data=described(data),
         backbone=load_params(BackboneParams, "backbone", params).path,

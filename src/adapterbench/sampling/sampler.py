@@ -14,15 +14,15 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter, load_config
-from adapterbench.core.config import SampleParams
+from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter
+from adapterbench.core.config import OwnEncoder, SampleParams
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.data.items import choose_items, noise
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.resume import resume_path
-from adapterbench.sampling.prompts import OwnPrompts, Prompts, encoded_prompts
+from adapterbench.sampling.prompts import OwnPrompts, Prompts, check_encoder, encoded_prompts
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Sampler:
         adapter: Path | None,
         device: torch.device | str = "cpu",
         shards: Path | None = None,
+        encoder: OwnEncoder | None = None,
     ) -> None:
         """Load everything.
 
@@ -74,6 +75,7 @@ class Sampler:
             adapter: folder of a trained adapter; None samples the base model alone.
             device: where the networks go.
             shards: folder of stage prepare, for an adapter with an image encoder of its own.
+            encoder: that image encoder, as the adapter's row names it; None: that of stage encode.
 
         Raises:
             UserError: something is missing or does not fit.
@@ -87,7 +89,9 @@ class Sampler:
             self.adapter.requires_grad_(False)
             self.adapter.attach(self.unet)
             self.adapter.scale = params.scale
-            self.prompts = self.prompts_of(adapter, self.adapter.reads_patches, shards)
+            patches, encoder = self.adapter.reads_patches, encoder or OwnEncoder()
+            check_encoder(adapter, patches, encoder)
+            self.prompts = self.prompts_of(encoder, patches, shards)
         self.pipeline = PairedPipeline(
             vae=load_part(backbone, "vae"),
             text_encoder=load_part(backbone, "text_encoder"),
@@ -101,12 +105,11 @@ class Sampler:
         self.pipeline.set_progress_bar_config(disable=True)
         self.shape = tuple(self.data.row(0)[0].shape)
 
-    def prompts_of(self, adapter: Path, patches: bool, shards: Path | None) -> Prompts:
+    def prompts_of(self, encoder: OwnEncoder, patches: bool, shards: Path | None) -> Prompts:
         """Where the image prompts of an adapter come from."""
-        config = load_config(adapter)
-        if config.image_encoder is None:
+        if encoder.image_encoder is None:
             return encoded_prompts(self.data)
-        own = OwnPrompts(self.data, config, patches, shards, self.params.batch_size)
+        own = OwnPrompts(self.data, encoder, patches, shards, self.params.batch_size)
         own([picture.number for picture in self.pictures()])  # in one pass over the shards
         return own
 
@@ -176,6 +179,7 @@ def sample(
     protocols: list[str],
     out: Path,
     shards: Path | None = None,
+    encoder: OwnEncoder | None = None,
 ) -> int:
     """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of pictures.
 
@@ -188,7 +192,7 @@ def sample(
     facts = {"sample": same, "backbone": fingerprint(backbone)}
     own = [adapter / WEIGHTS, adapter / CONFIG] if adapter else []
     made = resume_path(f"sample-{out.name}", facts, encoded / MANIFEST, *own)
-    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards)
+    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, encoder)
     pictures = sampler.pictures()
     # cut into batches before they are shared: a picture is rounded as its batch is
     mine = share(list(chunked(pictures, params.batch_size)), state)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
-from adapterbench.core.config import TrainParams
+from adapterbench.core.config import OwnEncoder, TrainParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, remove, write_json
 from adapterbench.formats.encoded import EncodedSplit
@@ -65,6 +65,11 @@ def train_adapter(
     Raises:
         UserError: a bad variant, a missing input, or a loss that is not finite.
     """
+    if own := OwnEncoder.model_fields.keys() & variant.keys():
+        raise UserError(
+            f"variants.{name}.{min(own)} is of adapters from elsewhere, brought by `adapterbench "
+            "adopt`: what is trained here reads what stage encode made, so leave it out"
+        )
     identity = fingerprint(backbone)
     facts = {"variant": variant, "train": params, "backbone": identity}
     resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adapterbench.adapters.core.base import Adapter
 from adapterbench.adapters.core.build import RESERVED, build_adapter
-from adapterbench.core.config import Count, Section
+from adapterbench.core.config import Count, OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish, read_json, write_json
 
@@ -21,8 +21,12 @@ WEIGHTS = "adapter.safetensors"
 CONFIG = "adapter_config.json"
 
 
-class AdapterConfig(Section):
-    """What it takes to build the adapter again."""
+class AdapterConfig(OwnEncoder):
+    """What it takes to build the adapter again.
+
+    The image encoder that it names, if any, is what it was trained with. It is told to people and
+    compared with what they name, and never loaded: an adapter comes from anywhere.
+    """
 
     variant: dict[str, Any]
     """The row of `variants:` without training overrides."""
@@ -30,10 +34,6 @@ class AdapterConfig(Section):
     """Width of an image embedding, or of a patch."""
     backbone: dict[str, Any]
     """What the adapter was trained over, such as its name and digest."""
-    image_encoder: str | None = None
-    """open_clip name of an image encoder of its own; None: that of stage `encode`."""
-    pretrained: str | None = None
-    """open_clip weights tag of its own image encoder."""
 
 
 def save_adapter(
@@ -50,7 +50,7 @@ def save_adapter(
         folder: such as `models/ip_adapter`.
         variant: the row it was built from.
         backbone: facts about the base model, plain JSON data.
-        encoder: `image_encoder` and `pretrained` of `AdapterConfig`.
+        encoder: fields of `OwnEncoder`.
     """
     weights = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
