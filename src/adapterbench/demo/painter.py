@@ -21,7 +21,7 @@ from adapterbench.adapters.storage import CONFIG
 from adapterbench.backbone.load import load_clip, load_part
 from adapterbench.config import BackboneParams, EncodeParams
 from adapterbench.data.edges import edge_map
-from adapterbench.demo.picture import Picture, Settings
+from adapterbench.demo.settings import Settings
 from adapterbench.demo.stream import stream
 from adapterbench.errors import UserError
 from adapterbench.library import load_adapter
@@ -40,10 +40,18 @@ class Step:
 
     method: str
     preview: Image.Image | None
-    """The finished picture as the model now expects it; None: not decoded, to save time."""
+    """The finished image as the model now expects it; None: not decoded, to save time."""
 
 
-Event = Step | Picture
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A generated image, with the settings that make it again."""
+
+    image: Image.Image
+    settings: Settings
+
+
+Event = Step | Finished
 Emit = Callable[[Event], None]
 
 
@@ -176,7 +184,7 @@ class Painter:
                 **inputs,
                 **guided,
             ).images
-        emit(Picture(images[0], settings))
+        emit(Finished(images[0], settings))
 
     @contextmanager
     def image_prompt(
