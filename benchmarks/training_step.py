@@ -24,18 +24,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from adapterbench.adapters.base import Adapter
-from adapterbench.adapters.build import build_adapter
-from adapterbench.backbone.load import load_part
-from adapterbench.config import EncodeParams, TrainParams, load_params, load_train, load_variant
-from adapterbench.data.encoded import EncodedSplit
-from adapterbench.data.shards import Sample, read_split
-from adapterbench.encode.encoders import Encoders, load_encoders
-from adapterbench.fit import batch_indices, seeded
-from adapterbench.memory import keep_freed_memory
-from adapterbench.record import peak_memory_mb
-from adapterbench.train.adapter import drop_conditions
-from adapterbench.train.loss import denoising_loss, draw_noise
+from adapterbench.adapters.core.base import Adapter
+from adapterbench.adapters.core.build import build_adapter
+from adapterbench.core.config import (
+    EncodeParams,
+    TrainParams,
+    load_params,
+    load_train,
+    load_variant,
+)
+from adapterbench.encoding.encoders import Encoders, load_encoders
+from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.shards import Sample, read_split
+from adapterbench.frozen.load import load_part
+from adapterbench.runs.memory import keep_freed_memory
+from adapterbench.runs.record import peak_memory_mb
+from adapterbench.training.adapter import drop_conditions
+from adapterbench.training.loop import batch_indices, seeded
+from adapterbench.training.loss import denoising_loss, draw_noise
 
 DATA = Path("data")
 

@@ -19,8 +19,8 @@ from diffusers import (
 from PIL import Image
 
 from adapterbench import load_adapter
-from adapterbench.data.edges import edge_map
-from adapterbench.data.shards import read_split
+from adapterbench.formats.edges import edge_map
+from adapterbench.formats.shards import read_split
 from adapterbench.report.figures import Cell, grid
 
 ROWS = [  # image prompt, another picture, text: held-out concepts

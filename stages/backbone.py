@@ -5,11 +5,11 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import BackboneParams, load_params
-from adapterbench.files import publish
-from adapterbench.record import stage_record
-from adapterbench.registry import load
-from adapterbench.stage import run
+from adapterbench.core.config import BackboneParams, load_params
+from adapterbench.core.files import publish
+from adapterbench.core.registry import load
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
 
 
 def main(out: Annotated[Path, Option(help="Folder of the model, diffusers layout.")]) -> None:

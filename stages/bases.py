@@ -6,10 +6,10 @@ from typing import Annotated
 from typer import Option
 
 from adapterbench.backbone.bases import bring
-from adapterbench.config import load_bases
-from adapterbench.files import publish
-from adapterbench.record import stage_record
-from adapterbench.stage import run
+from adapterbench.core.config import load_bases
+from adapterbench.core.files import publish
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
 
 
 def main(

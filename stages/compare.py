@@ -5,13 +5,13 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import CompareParams, load_params, read_params
-from adapterbench.files import write_json
-from adapterbench.record import stage_record
+from adapterbench.core.config import CompareParams, load_params, read_params
+from adapterbench.core.files import write_json
 from adapterbench.report import markdown, table
 from adapterbench.report.measured import measured_on
 from adapterbench.report.methods import PROTOCOLS
-from adapterbench.stage import run
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
 
 
 def main(

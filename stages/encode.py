@@ -5,10 +5,10 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import EncodeParams, load_params
-from adapterbench.encode.shards import encode, skipped
-from adapterbench.record import stage_record
-from adapterbench.stage import run
+from adapterbench.core.config import EncodeParams, load_params
+from adapterbench.encoding.shards import encode, skipped
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
 
 
 def main(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import DataParams, load_params, parse
-from adapterbench.record import stage_record
-from adapterbench.registry import load
-from adapterbench.stage import run
+from adapterbench.core.config import DataParams, load_params, parse
+from adapterbench.core.registry import load
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
 
 
 def main(out: Annotated[Path, Option(help="Folder for the raw packages.")]) -> None:

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import IllustrateParams, load_params
-from adapterbench.files import MANIFEST, read_json
-from adapterbench.record import stage_record
+from adapterbench.core.config import IllustrateParams, load_params
+from adapterbench.core.files import MANIFEST, read_json
 from adapterbench.report import measured, page, plates, provenance, table
-from adapterbench.stage import run
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
 
 
 def main(

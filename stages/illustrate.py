@@ -5,12 +5,12 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import IllustrateParams, SampleParams, ScoreParams, load_params
-from adapterbench.files import publish
-from adapterbench.illustrate.pictures import SCORES, SWEEP, Inputs, draw
-from adapterbench.record import stage_record
-from adapterbench.score.clip import load_judge, score_samples
-from adapterbench.stage import run
+from adapterbench.core.config import IllustrateParams, SampleParams, ScoreParams, load_params
+from adapterbench.core.files import publish
+from adapterbench.illustrating.pictures import SCORES, SWEEP, Inputs, draw
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
+from adapterbench.scoring.clip import load_judge, score_samples
 
 
 def main(

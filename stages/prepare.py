@@ -5,10 +5,10 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import DataParams, load_params
+from adapterbench.core.config import DataParams, load_params
 from adapterbench.data.prepare import prepare
-from adapterbench.record import stage_record
-from adapterbench.stage import run
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
 
 
 def main(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import SampleParams, load_params
-from adapterbench.record import stage_record
-from adapterbench.sample.sampler import sample
-from adapterbench.stage import run
+from adapterbench.core.config import SampleParams, load_params
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
+from adapterbench.sampling.sampler import sample
 
 
 def main(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.config import ScoreParams, load_params
-from adapterbench.record import stage_record
-from adapterbench.score.clip import load_judge, score_references, score_samples
-from adapterbench.stage import run
+from adapterbench.core.config import ScoreParams, load_params
+from adapterbench.runs.program import run
+from adapterbench.runs.record import stage_record
+from adapterbench.scoring.clip import load_judge, score_references, score_samples
 
 
 def main(

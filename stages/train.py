@@ -5,10 +5,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from adapterbench.config import load_train, load_variant
-from adapterbench.record import leads, stage_record
-from adapterbench.stage import run
-from adapterbench.train.adapter import train_adapter
+from adapterbench.core.config import load_train, load_variant
+from adapterbench.runs.program import run
+from adapterbench.runs.record import leads, stage_record
+from adapterbench.training.adapter import train_adapter
 
 
 def main(

@@ -11,14 +11,14 @@ from open_clip.model import CLIP
 from PIL import Image, ImageDraw
 from transformers import CLIPTokenizer
 
-from adapterbench.adapters.build import build_adapter
-from adapterbench.adapters.storage import save_adapter
-from adapterbench.backbone.load import load_part
-from adapterbench.backbone.recipes import clip, tokenizer, unet, vae
-from adapterbench.config import EncodeParams, SampleParams
-from adapterbench.data.shards import Sample, write_shard
-from adapterbench.encode.shards import encode
-from adapterbench.files import MANIFEST, write_json
+from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.storage import save_adapter
+from adapterbench.core.config import EncodeParams, SampleParams
+from adapterbench.core.files import MANIFEST, write_json
+from adapterbench.encoding.shards import encode
+from adapterbench.formats.shards import Sample, write_shard
+from adapterbench.frozen.load import load_part
+from adapterbench.pretraining import clip, tokenizer, unet, vae
 
 SIDE = 32
 COLOURS = {"red": "#d02020", "green": "#20a040", "blue": "#2040c0"}

@@ -5,13 +5,13 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from adapterbench.backbone.recipes import descendant
-from adapterbench.backbone.recipes.openmoji import redrawn
-from adapterbench.backbone.recipes.pictures import load_pictures
-from adapterbench.backbone.recipes.run import log_values, resume_file, write_metrics
-from adapterbench.config import load_params
-from adapterbench.files import publish
-from adapterbench.stage import run
+from adapterbench.core.config import load_params
+from adapterbench.core.files import publish
+from adapterbench.pretraining import descendant
+from adapterbench.pretraining.openmoji import redrawn
+from adapterbench.pretraining.pictures import load_pictures
+from adapterbench.pretraining.run import log_values, resume_file, write_metrics
+from adapterbench.runs.program import run
 
 
 def main(

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.backbone.recipes.openmoji import OpenmojiParams, fetch
-from adapterbench.config import load_params
-from adapterbench.stage import run
+from adapterbench.core.config import load_params
+from adapterbench.pretraining.openmoji import OpenmojiParams, fetch
+from adapterbench.runs.program import run
 
 
 def main(out: Annotated[Path, Option(help="File of the package.")]) -> None:

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.backbone.recipes.report import ReportParams, report
-from adapterbench.config import load_params
-from adapterbench.files import write_json
-from adapterbench.stage import run
+from adapterbench.core.config import load_params
+from adapterbench.core.files import write_json
+from adapterbench.pretraining.report import ReportParams, report
+from adapterbench.runs.program import run
 
 
 def main(

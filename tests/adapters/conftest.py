@@ -2,8 +2,7 @@ from typing import Any
 
 import pytest
 from diffusers import UNet2DConditionModel
-
-from .toy import DECOUPLED_FAMILY, VARIANTS, toy_unet
+from toy_adapters import DECOUPLED_FAMILY, VARIANTS, toy_unet
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from adapterbench.cli.main import COMMANDS, HELP
-from adapterbench.stage import program
+from adapterbench.runs.program import program
 
 if TYPE_CHECKING:
     from toy_backbone import Toy

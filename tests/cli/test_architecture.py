@@ -8,7 +8,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from adapterbench.cli.architecture import Shapes, find, shapes
 from adapterbench.cli.settings import settings
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 
 
 def size(model: nn.Module) -> int:

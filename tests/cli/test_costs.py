@@ -2,7 +2,7 @@ import pytest
 
 from adapterbench.cli.costs import Device, sampling, training
 from adapterbench.cli.flops import Passes
-from adapterbench.config import SampleParams, TrainParams, load_params
+from adapterbench.core.config import SampleParams, TrainParams, load_params
 
 pytestmark = pytest.mark.usefixtures("in_project")
 

@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 
 from adapterbench.cli.architecture import Shapes
 from adapterbench.cli.disk import count_shards, encoded_bytes, plain
-from adapterbench.data.shards import read_split
-from adapterbench.errors import UserError
-from adapterbench.files import MANIFEST, write_json
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import MANIFEST, write_json
+from adapterbench.formats.shards import read_split
 
 if TYPE_CHECKING:
     from toy_backbone import Toy

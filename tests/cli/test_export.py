@@ -13,12 +13,12 @@ from toy_backbone import CLIP_PARAMS, SAMPLE, SIDE, picture
 from transformers import CLIPImageProcessor
 
 from adapterbench import load_adapter
-from adapterbench.adapters.build import build_adapter
-from adapterbench.adapters.exchange import save_ip_adapter, to_ip_adapter
-from adapterbench.adapters.storage import load_config, save_adapter
-from adapterbench.backbone.load import load_part
-from adapterbench.files import read_json
-from adapterbench.sample.sampler import sample
+from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.storage import load_config, save_adapter
+from adapterbench.core.files import read_json
+from adapterbench.exchange.ip_adapter import save_ip_adapter, to_ip_adapter
+from adapterbench.frozen.load import load_part
+from adapterbench.sampling.sampler import sample
 
 from .conftest import ROOT, Cli
 

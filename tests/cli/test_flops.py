@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from adapters.toy import EMBED_DIM, VARIANTS, WIDTH, toy_unet
 from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from toy_adapters import EMBED_DIM, VARIANTS, WIDTH, toy_unet
 
-from adapterbench.adapters.build import build_adapter
+from adapterbench.adapters.core.build import build_adapter
 from adapterbench.cli.architecture import Shapes
 from adapterbench.cli.flops import Passes, build_unet, decoder_flops, unet_passes
 

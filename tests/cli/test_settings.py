@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from adapterbench.cli.settings import rows, settings
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("in_project")
 

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 import adapterbench.data.prepare as module
-from adapterbench.config import DataParams, Section
+from adapterbench.core.config import DataParams, Section
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import MANIFEST, read_json, sha256
 from adapterbench.data.prepare import prepare
 from adapterbench.data.sample import RawSample
-from adapterbench.data.shards import read_split
-from adapterbench.errors import UserError
-from adapterbench.files import MANIFEST, read_json, sha256
+from adapterbench.formats.shards import read_split
 
 CONCEPTS, PER_CONCEPT = 12, 3
 Source = Callable[[Path, Section], Iterator[RawSample]]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import webdataset as wds
 
+from adapterbench.core.errors import UserError
 from adapterbench.data.sample import read_tar, read_tars
-from adapterbench.errors import UserError
 
 
 def write_tar(path: Path, *records: dict[str, object]) -> Path:

@@ -16,16 +16,16 @@ from diffusers import (
 from toy_backbone import SIDE, picture
 
 from adapterbench import load_adapter
-from adapterbench.config import BackboneParams
-from adapterbench.data.edges import edge_map
+from adapterbench.core.config import BackboneParams
+from adapterbench.core.errors import UserError
 from adapterbench.demo.page import build
 from adapterbench.demo.painter import TEXT_ONLY, Finished, Painter, Step, adapters, bases
 from adapterbench.demo.server import temporary_workspace
 from adapterbench.demo.settings import Settings
 from adapterbench.demo.upload import Uploads
-from adapterbench.errors import UserError
+from adapterbench.formats.edges import edge_map
 from adapterbench.report.pictures import Reference
-from adapterbench.sample.sampler import solver
+from adapterbench.sampling.sampler import solver
 
 from .conftest import SAMPLE
 

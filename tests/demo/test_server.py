@@ -7,8 +7,8 @@ import gradio as gr
 import httpx
 import pytest
 
+from adapterbench.core.errors import UserError
 from adapterbench.demo.server import PASSWORD, credentials, nothing_left_behind, serve
-from adapterbench.errors import UserError
 
 from .conftest import free_port
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adapterbench.core.errors import UserError
 from adapterbench.demo import upload
 from adapterbench.demo.inputs import name_of
-from adapterbench.errors import UserError
 from adapterbench.report.pictures import Reference
 
 

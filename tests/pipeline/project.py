@@ -15,8 +15,8 @@ import yaml
 from dvc.utils.hydra import compose_and_dump
 from PIL import ImageOps
 
+from adapterbench.core.files import write_json
 from adapterbench.data.sources import emoji
-from adapterbench.files import write_json
 
 ROOT = Path(__file__).parents[2]
 CODE = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapterbench.files import sha256
+from adapterbench.core.files import sha256
 
 from .project import Project
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from adapterbench.adapters.exchange import save_ip_adapter, to_ip_adapter
-from adapterbench.adapters.storage import load_adapter
-from adapterbench.backbone.load import load_part
+from adapterbench.adapters.core.storage import load_adapter
+from adapterbench.exchange.ip_adapter import save_ip_adapter, to_ip_adapter
+from adapterbench.frozen.load import load_part
 
 from .project import VARIANTS, Project
 

@@ -54,7 +54,7 @@ def test_nothing_is_run_again_where_nothing_has_changed(project: Project) -> Non
     ("file", "again"),
     [
         ("src/adapterbench/report/table.py", {"compare", "figures"}),
-        ("src/adapterbench/tracking.py", set()),
+        ("src/adapterbench/runs/follow.py", set()),
     ],
 )
 def test_an_edit_to_code_runs_again_what_uses_it(

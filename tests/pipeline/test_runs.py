@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from adapterbench.files import read_json
+from adapterbench.core.files import read_json
 
 from .project import FLOORS, VARIANT_STAGES, VARIANTS, Project, all_stages
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import toy_backbone
 
-from adapterbench.files import MANIFEST, read_json
+from adapterbench.core.files import MANIFEST, read_json
 
 from .project import Project
 

@@ -15,7 +15,7 @@ import webdataset as wds
 import yaml
 from PIL import Image
 
-from adapterbench.config import CompareParams
+from adapterbench.core.config import CompareParams
 from adapterbench.report.measured import MeasuredOn
 from adapterbench.report.methods import PROTOCOLS
 

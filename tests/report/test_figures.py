@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from adapterbench.config import CompareParams, IllustrateParams, load_params
-from adapterbench.errors import UserError
+from adapterbench.core.config import CompareParams, IllustrateParams, load_params
+from adapterbench.core.errors import UserError
 from adapterbench.report import figures
 from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
 from adapterbench.report.methods import label

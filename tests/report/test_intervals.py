@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 from adapterbench.report.intervals import bootstrap
 
 

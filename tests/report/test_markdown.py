@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from adapterbench.config import CompareParams
+from adapterbench.core.config import CompareParams
 from adapterbench.report import markdown
 from adapterbench.report.measured import MeasuredOn
 from adapterbench.report.sheets import Sheet

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from adapterbench.config import CompareParams
+from adapterbench.core.config import CompareParams
 from adapterbench.report import page
 from adapterbench.report.measured import MeasuredOn
 from adapterbench.report.page import Plate

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 from adapterbench.report.pictures import choose, read_references, read_samples, sampled_keys
 
 

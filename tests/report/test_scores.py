@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 from adapterbench.report.scores import read_scores
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]

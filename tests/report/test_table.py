@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adapterbench.config import CompareParams
-from adapterbench.errors import UserError
+from adapterbench.core.config import CompareParams
+from adapterbench.core.errors import UserError
 from adapterbench.report import table
 from adapterbench.report.table import Comparison, compare
 

@@ -6,10 +6,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
-from adapterbench import registry
-from adapterbench.config import BackboneParams
-from adapterbench.errors import UserError
-from adapterbench.files import remove
+from adapterbench.core import registry
+from adapterbench.core.config import BackboneParams
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import remove
 
 SOURCES = f"{__package__}.sources"
 

@@ -9,9 +9,9 @@ from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
 from adapterbench.cli.options import free
-from adapterbench.config import EncodeParams, load_params
-from adapterbench.errors import UserError
-from adapterbench.files import publish, sha256, write_json
+from adapterbench.core.config import EncodeParams, load_params
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import publish, sha256, write_json
 
 UNKNOWN = ("loss", "steps", "train_seconds", "images_per_second", "peak_memory_mb")
 """What a training notes of itself."""
@@ -38,9 +38,9 @@ def adopt(
         raise UserError(f"{name!r} names no row: use letters, digits and underscores")
     folder = free(Path("models") / name)
     # seconds to import, so not for `--help` or a slip
-    from adapterbench.adapters.exchange import from_ip_adapter
-    from adapterbench.adapters.storage import WEIGHTS, save_adapter
-    from adapterbench.backbone.load import load_part
+    from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
+    from adapterbench.exchange.ip_adapter import from_ip_adapter
+    from adapterbench.frozen.load import load_part
 
     variant, adapter = from_ip_adapter(checkpoint, load_part(backbone, "unet"))
     origin = {"checkpoint": checkpoint.name, "sha256": sha256(checkpoint)}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from adapterbench.cli.settings import profiles
-from adapterbench.config import DataParams, EncodeParams, load_params
-from adapterbench.errors import UserError
-from adapterbench.files import read_json
+from adapterbench.core.config import DataParams, EncodeParams, load_params
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import read_json
 
 FETCHED = Path("data/backbone")
 """Where stage `backbone` leaves the model."""

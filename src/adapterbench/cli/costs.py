@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from adapterbench.cli.flops import Passes
-from adapterbench.config import SampleParams, TrainParams
+from adapterbench.core.config import SampleParams, TrainParams
 from adapterbench.report.methods import FLOOR_OF
 
 ADAMW_BYTES = 4 * 4

@@ -7,7 +7,7 @@ import typer
 from typer import Option
 
 from adapterbench.cli.architecture import FETCHED
-from adapterbench.config import BackboneParams, EncodeParams, SampleParams, load_params
+from adapterbench.core.config import BackboneParams, EncodeParams, SampleParams, load_params
 from adapterbench.demo.hosts import known_hosts
 from adapterbench.demo.server import credentials, listening, temporary_workspace, url
 

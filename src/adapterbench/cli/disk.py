@@ -1,4 +1,4 @@
-"""Bytes that stage `encode` will write; the format stands in `data.encoded`."""
+"""Bytes that stage `encode` will write; the format stands in `formats.encoded`."""
 
 import json
 import tarfile
@@ -9,9 +9,9 @@ from pathlib import Path
 import webdataset as wds
 
 from adapterbench.cli.architecture import Shapes
-from adapterbench.data.shards import IMAGES, shard_paths
-from adapterbench.errors import UserError
-from adapterbench.files import MANIFEST, read_json
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import MANIFEST, read_json
+from adapterbench.formats.shards import IMAGES, shard_paths
 
 HALF, INTEGER = 2, 8
 """Bytes of an fp16 value and of a row number."""

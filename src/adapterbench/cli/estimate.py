@@ -4,14 +4,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapterbench.adapters.build import build_adapter
+from adapterbench.adapters.core.build import build_adapter
 from adapterbench.cli.architecture import Architecture, Shapes, shapes
 from adapterbench.cli.costs import Device, Sampling, Training, sampling, training
 from adapterbench.cli.disk import Corpus, count_shards, encoded_bytes, plain
 from adapterbench.cli.flops import build_unet, decoder_flops, unet_passes
 from adapterbench.cli.settings import rows
-from adapterbench.config import SampleParams, load_params, load_train
-from adapterbench.files import MANIFEST
+from adapterbench.core.config import SampleParams, load_params, load_train
+from adapterbench.core.files import MANIFEST
 
 SHARDS = Path("data/shards")
 """Where stage `prepare` leaves the pictures."""

@@ -9,10 +9,10 @@ from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
 from adapterbench.cli.options import free
-from adapterbench.files import publish
+from adapterbench.core.files import publish
 
 if TYPE_CHECKING:
-    from adapterbench.adapters.storage import AdapterConfig
+    from adapterbench.adapters.core.storage import AdapterConfig
 
 CHECKPOINT = "ip_adapter.safetensors"
 """Name of the adapter in a folder for diffusers."""
@@ -53,35 +53,36 @@ def export(
     them all.
     """
     # seconds to import, so not for `--help`
-    from adapterbench.adapters import exchange, storage
-    from adapterbench.backbone.load import load_part
+    from adapterbench.adapters.core import storage
+    from adapterbench.exchange import ip_adapter
+    from adapterbench.frozen.load import load_part
 
     free(out)
     config = storage.load_config(model)
     variant = config.variant
-    check = exchange.check_peft if format is Format.PEFT else exchange.check_ip_adapter
+    check = ip_adapter.check_peft if format is Format.PEFT else ip_adapter.check_ip_adapter
     check(variant)
     unet = load_part(backbone, "unet")
     adapter = storage.load_adapter(model, unet)
     if format is Format.PEFT:
-        exchange.save_peft(adapter, variant, out)
+        ip_adapter.save_peft(adapter, variant, out)
         typer.echo(f"{out}: the LoRA alone, without the projection; loaded, it acts on text, too")
         return
-    weights = exchange.to_ip_adapter(adapter, unet, variant["projection"])
+    weights = ip_adapter.to_ip_adapter(adapter, unet, variant["projection"])
     if format is Format.IP_ADAPTER:
-        exchange.save_ip_adapter(weights, out)
+        ip_adapter.save_ip_adapter(weights, out)
     else:
         with publish(out) as beside:
             beside.mkdir()
-            exchange.save_ip_adapter(weights, beside / CHECKPOINT)
+            ip_adapter.save_ip_adapter(weights, beside / CHECKPOINT)
             save_image_encoder(config, backbone, beside / IMAGE_ENCODER)
     typer.echo(f"{out}: {EXACT if variant['attention'] == 'decoupled' else IN_PART}")
 
 
 def save_image_encoder(config: "AdapterConfig", backbone: Path, out: Path) -> None:
     """Convert the adapter's own image encoder, or the backbone's if it has one."""
-    from adapterbench.backbone.load import load_clip
-    from adapterbench.backbone.vision import save_vision
+    from adapterbench.exchange.vision import save_vision
+    from adapterbench.frozen.load import load_clip
 
     beside = backbone / IMAGE_ENCODER
     name = config.image_encoder or (f"local-dir:{beside}" if beside.is_dir() else None)

@@ -5,7 +5,7 @@ from adapterbench.cli.demo import demo
 from adapterbench.cli.export import export
 from adapterbench.cli.plan import plan
 from adapterbench.cli.variants import variants
-from adapterbench.stage import run
+from adapterbench.runs.program import run
 
 HELP = (
     "What a comparison of adapters holds and costs before it runs; its adapters in the browser, "

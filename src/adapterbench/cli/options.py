@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 
 Params = Annotated[
     Path | None,

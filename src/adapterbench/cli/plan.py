@@ -10,8 +10,8 @@ from typer import Option
 from adapterbench.cli.architecture import find
 from adapterbench.cli.options import Backbone, Json, Params
 from adapterbench.cli.settings import settings
-from adapterbench.errors import UserError
-from adapterbench.memory import fast_imports
+from adapterbench.core.errors import UserError
+from adapterbench.runs.memory import fast_imports
 
 
 def plan(

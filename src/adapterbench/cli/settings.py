@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from adapterbench.config import PARAMS, load_variant, read_params
-from adapterbench.errors import UserError
+from adapterbench.core.config import PARAMS, load_variant, read_params
+from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
 
 CONF = Path("conf")

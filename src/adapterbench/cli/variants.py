@@ -9,7 +9,7 @@ from rich.table import Table
 from adapterbench.cli.architecture import find, image_width
 from adapterbench.cli.options import Backbone, Json, Params
 from adapterbench.cli.settings import rows, settings
-from adapterbench.memory import fast_imports
+from adapterbench.runs.memory import fast_imports
 
 
 def variants(params: Params = None, backbone: Backbone = None, as_json: Json = False) -> None:
@@ -22,7 +22,7 @@ def variants(params: Params = None, backbone: Backbone = None, as_json: Json = F
     """
     architecture = find(backbone)
     with fast_imports():
-        from adapterbench.adapters.build import count_parameters  # seconds to import
+        from adapterbench.adapters.core.build import count_parameters  # seconds to import
 
     with settings(params, backbone) as path:
         table, width = rows(path), image_width(path)

@@ -14,13 +14,13 @@ from typing import Any
 from more_itertools import ichunked
 from tqdm import tqdm
 
-from adapterbench.config import DataParams, parse
-from adapterbench.data.image import BadImageError, decode, is_blank, square
+from adapterbench.core.config import DataParams, parse
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import MANIFEST, publish, write_json
+from adapterbench.core.registry import load
 from adapterbench.data.sample import SPLITS, RawSample
-from adapterbench.data.shards import Sample, write_shard
-from adapterbench.errors import UserError
-from adapterbench.files import MANIFEST, publish, write_json
-from adapterbench.registry import load
+from adapterbench.formats.image import BadImageError, decode, is_blank, square
+from adapterbench.formats.shards import Sample, write_shard
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import webdataset as wds
 
-from adapterbench.errors import UserError
-from adapterbench.files import check_tar_end
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import check_tar_end
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
 """Extensions of picture files."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
+from adapterbench.core.errors import UserError
 from adapterbench.demo import html, upload
 from adapterbench.demo.upload import Uploads
-from adapterbench.errors import UserError
 from adapterbench.report.pictures import Reference
 
 TEMPLATE = """<div class="chosen">${value}

@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio_client.utils import is_file_obj, traverse
 
-from adapterbench.config import SampleParams
+from adapterbench.core.config import SampleParams
+from adapterbench.core.errors import UserError
 from adapterbench.demo import html, settings
 from adapterbench.demo.folder import ImageFolder
 from adapterbench.demo.inputs import image_input, selected, show_user_errors
@@ -19,7 +20,6 @@ from adapterbench.demo.progress import Progress
 from adapterbench.demo.results import results_tab
 from adapterbench.demo.settings import Settings
 from adapterbench.demo.upload import Uploads
-from adapterbench.errors import UserError
 from adapterbench.report.methods import label
 from adapterbench.report.pictures import Reference
 

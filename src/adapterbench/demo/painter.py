@@ -17,16 +17,16 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, Stable
 from PIL import Image
 from torch import Tensor
 
-from adapterbench.adapters.storage import CONFIG
-from adapterbench.backbone.load import load_clip, load_part
-from adapterbench.config import BackboneParams, EncodeParams
-from adapterbench.data.edges import edge_map
+from adapterbench.adapters.core.storage import CONFIG
+from adapterbench.core.config import BackboneParams, EncodeParams
+from adapterbench.core.errors import UserError
 from adapterbench.demo.settings import Settings
 from adapterbench.demo.stream import stream
-from adapterbench.errors import UserError
-from adapterbench.library import load_adapter
+from adapterbench.exchange.pipeline import load_adapter
+from adapterbench.formats.edges import edge_map
+from adapterbench.frozen.load import load_clip, load_part
 from adapterbench.report.methods import in_order
-from adapterbench.sample.sampler import solver
+from adapterbench.sampling.sampler import solver
 
 TEXT_ONLY = "text_only"
 """The method without an adapter."""

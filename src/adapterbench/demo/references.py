@@ -5,7 +5,7 @@ from pathlib import Path
 
 from more_itertools import unique_everseen
 
-from adapterbench.data.shards import read_split
+from adapterbench.formats.shards import read_split
 from adapterbench.report.pictures import Reference
 
 COUNT = 32

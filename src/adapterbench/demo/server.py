@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adapterbench.core.errors import UserError
 from adapterbench.demo.hosts import in_url, is_loopback
-from adapterbench.errors import UserError
 
 PASSWORD = "ADAPTERBENCH_PASSWORD"
 """Environment variable: a command line can be read by everyone on the machine."""

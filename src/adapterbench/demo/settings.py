@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 
 MAX_TEXT = 300
 """Characters of a prompt: more than the text encoder's 77 tokens take in."""

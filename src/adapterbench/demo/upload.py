@@ -9,8 +9,8 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from adapterbench.data.image import MAX_PIXELS, BadImageError, decode
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
+from adapterbench.formats.image import MAX_PIXELS, BadImageError, decode
 from adapterbench.report.pictures import Reference
 
 MAX_BYTES = 10 * 2**20

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from PIL import Image
 
-from adapterbench.errors import UserError
-from adapterbench.files import publish
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import publish
 from adapterbench.report.methods import BASELINES, FLOORS, PROTOCOLS, label
 from adapterbench.report.metrics import SCORES, TRAINABLE, Metric
 from adapterbench.report.pictures import thumbnail

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from adapterbench.config import IllustrateParams
-from adapterbench.errors import UserError
+from adapterbench.core.config import IllustrateParams
+from adapterbench.core.errors import UserError
 from adapterbench.report.figures import Cell
 from adapterbench.report.methods import label
 from adapterbench.report.pictures import read_references, read_samples, sampled

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 
 Floats = npt.NDArray[np.float64]
 

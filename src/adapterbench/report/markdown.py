@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from adapterbench.files import publish
+from adapterbench.core.files import publish
 from adapterbench.report.measured import MeasuredOn
 from adapterbench.report.methods import PROTOCOLS
 from adapterbench.report.sheets import costs, headline

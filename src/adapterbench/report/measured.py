@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from adapterbench.config import (
+from adapterbench.core.config import (
     PARAMS,
     BackboneParams,
     CompareParams,

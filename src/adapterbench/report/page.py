@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from adapterbench.files import publish
+from adapterbench.core.files import publish
 from adapterbench.report import sheets
 from adapterbench.report.markdown import HOW_TO_READ, ROWS
 from adapterbench.report.measured import MeasuredOn

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adapterbench.data.image import BadImageError, decode
-from adapterbench.data.shards import read_split
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
+from adapterbench.formats.image import BadImageError, decode
+from adapterbench.formats.shards import read_split
 from adapterbench.report.methods import stage
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapterbench.config import IllustrateParams
+from adapterbench.core.config import IllustrateParams
 from adapterbench.report import figures
 from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
 from adapterbench.report.methods import label

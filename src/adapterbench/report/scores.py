@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adapterbench.errors import UserError
+from adapterbench.core.errors import UserError
 from adapterbench.report.methods import BASELINES, SHUFFLED, stage
 from adapterbench.report.metrics import SCORES
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adapterbench.config import CompareParams
-from adapterbench.errors import UserError
-from adapterbench.files import publish, read_json
+from adapterbench.core.config import CompareParams
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import publish, read_json
 from adapterbench.report.intervals import bootstrap
 from adapterbench.report.methods import BASELINES, ORIGINAL, PROTOCOLS, contrasts, in_order
 from adapterbench.report.metrics import COSTS, SCORES, TRAINABLE

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from adapterbench.adapters.attention.append import Append
-from adapterbench.adapters.channel import LayerProcessor
+from adapterbench.adapters.core.channel import LayerProcessor
 
 from .reference import QUERY, WIDTH, attend, layer, numbers
 

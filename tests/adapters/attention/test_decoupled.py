@@ -5,11 +5,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from torch import Tensor
+from toy_adapters import VARIANTS, build, call, prompts, trained
 
 from adapterbench.adapters.attention.decoupled import Decoupled
-from adapterbench.adapters.channel import LayerProcessor
+from adapterbench.adapters.core.channel import LayerProcessor
 
-from ..toy import VARIANTS, build, call, prompts, trained
 from .reference import QUERY, WIDTH, layer
 
 SCALE = 0.7

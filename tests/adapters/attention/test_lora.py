@@ -1,11 +1,11 @@
 import numpy as np
 import torch
+import toy_adapters as toy
 from diffusers import UNet2DConditionModel
 
 from adapterbench.adapters.attention.lora import Lora, Params, build
-from adapterbench.adapters.channel import LayerProcessor
+from adapterbench.adapters.core.channel import LayerProcessor
 
-from .. import toy
 from .reference import QUERY, WIDTH, attend, layer, numbers
 
 RANK, ALPHA, SCALE = 3, 6.0, 0.7

@@ -8,8 +8,8 @@ import huggingface_hub.constants
 import pytest
 
 from adapterbench.backbone.sources import hub
-from adapterbench.config import BackboneParams
-from adapterbench.errors import UserError
+from adapterbench.core.config import BackboneParams
+from adapterbench.core.errors import UserError
 
 COMMIT = "f" * 40
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from adapterbench.backbone.sources import local
-from adapterbench.config import BackboneParams
-from adapterbench.errors import UserError
+from adapterbench.core.config import BackboneParams
+from adapterbench.core.errors import UserError
 
 
 def params(path: Path | str, revision: str | None = None) -> BackboneParams:

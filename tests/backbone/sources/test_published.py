@@ -8,8 +8,8 @@ import yaml
 from dvc.repo import Repo
 
 from adapterbench.backbone.sources.published import fetch
-from adapterbench.config import BackboneParams
-from adapterbench.errors import UserError
+from adapterbench.core.config import BackboneParams
+from adapterbench.core.errors import UserError
 
 FILES = {"model_index.json": b"{}", "unet/weights.safetensors": b"w" * 1000}
 PATH = "backbone/toy"

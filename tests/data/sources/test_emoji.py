@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from adapterbench.core.errors import UserError
 from adapterbench.data.sources import emoji
-from adapterbench.errors import UserError
 
 NAMES: list[dict[str, Any]] = [
     {

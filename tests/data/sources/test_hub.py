@@ -22,11 +22,11 @@ import yaml
 from huggingface_hub import constants
 from PIL import Image
 
-from adapterbench.config import DataParams
+from adapterbench.core.config import DataParams
+from adapterbench.core.errors import UserError
 from adapterbench.data.prepare import prepare
-from adapterbench.data.shards import read_split
 from adapterbench.data.sources import hub
-from adapterbench.errors import UserError
+from adapterbench.formats.shards import read_split
 
 ROOT = Path(__file__).parents[3]
 COMMIT = "46f3d69f840e59d77d52e8decfe5baec97e94c7f"

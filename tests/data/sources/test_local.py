@@ -10,12 +10,12 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from adapterbench.config import DataParams, parse
+from adapterbench.core.config import DataParams, parse
+from adapterbench.core.errors import UserError
 from adapterbench.data.prepare import prepare
 from adapterbench.data.sample import RawSample
-from adapterbench.data.shards import Sample, read_split
 from adapterbench.data.sources import local
-from adapterbench.errors import UserError
+from adapterbench.formats.shards import Sample, read_split
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:

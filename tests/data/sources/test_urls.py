@@ -21,11 +21,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from adapterbench.config import DataParams, parse
-from adapterbench.data.image import MAX_PIXELS, decode
+from adapterbench.core.config import DataParams, parse
+from adapterbench.core.errors import UserError
 from adapterbench.data.prepare import prepare
 from adapterbench.data.sources import urls
-from adapterbench.errors import UserError
+from adapterbench.formats.image import MAX_PIXELS, decode
 
 ROOT = Path(__file__).parents[3]
 GOOD = 12
@@ -264,7 +264,7 @@ import sys
 from pathlib import Path
 
 from adapterbench.data.sources import urls
-from adapterbench.stage import run
+from adapterbench.runs.program import run
 
 
 def main(out: Path) -> None:

@@ -5,8 +5,8 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapterbench.adapters.branch import BaseProcessor, Branch
-from adapterbench.config import Section
+from adapterbench.adapters.core.branch import BaseProcessor, Branch
+from adapterbench.core.config import Section
 
 
 class Params(Section):

@@ -3,8 +3,8 @@
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from adapterbench.adapters.branch import DecoupledBranch, attend, copy_of
-from adapterbench.config import Section
+from adapterbench.adapters.core.branch import DecoupledBranch, attend, copy_of
+from adapterbench.core.config import Section
 
 
 class Params(Section):

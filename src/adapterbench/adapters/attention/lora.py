@@ -8,8 +8,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapterbench.adapters.branch import DecoupledBranch, FrozenLinear, attend
-from adapterbench.config import Count, Section
+from adapterbench.adapters.core.branch import DecoupledBranch, FrozenLinear, attend
+from adapterbench.core.config import Count, Section
 
 
 class Params(Section):

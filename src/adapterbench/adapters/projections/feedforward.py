@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from adapterbench.config import Count, Section
+from adapterbench.core.config import Count, Section
 
 
 class Params(Section):

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from adapterbench.config import Count, Section
+from adapterbench.core.config import Count, Section
 
 
 class Params(Section):

@@ -3,7 +3,7 @@
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import nn
 
-from adapterbench.config import Count, Section
+from adapterbench.core.config import Count, Section
 
 HEAD_WIDTH = 64
 """Channels of an attention head; the number is in the code of stock loaders, not in the file."""

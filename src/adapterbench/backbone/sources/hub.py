@@ -12,8 +12,8 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from adapterbench.config import BackboneParams
-from adapterbench.errors import UserError
+from adapterbench.core.config import BackboneParams
+from adapterbench.core.errors import UserError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 FILES = ("*.json", "*.txt", "*model.safetensors")

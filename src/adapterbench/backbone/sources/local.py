@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from adapterbench.config import BackboneParams
-from adapterbench.errors import UserError
-from adapterbench.files import link_or_copy
+from adapterbench.core.config import BackboneParams
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import link_or_copy
 
 
 def fetch(params: BackboneParams, out: Path) -> None:

@@ -8,8 +8,8 @@ from dvc.fs import localfs
 from dvc.repo import Repo
 from dvc_data.hashfile.build import build
 
-from adapterbench.config import BackboneParams
-from adapterbench.errors import UserError
+from adapterbench.core.config import BackboneParams
+from adapterbench.core.errors import UserError
 
 REMOTE = "published"
 """Name of the remote inside the repository; never the default one, so no `dvc push` lands there."""

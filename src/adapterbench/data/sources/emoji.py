@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adapterbench.config import Section
+from adapterbench.core.config import Section
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import publish
 from adapterbench.data.sample import RawSample
-from adapterbench.errors import UserError
-from adapterbench.files import publish
 
 log = logging.getLogger(__name__)
 

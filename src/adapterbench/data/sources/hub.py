@@ -17,11 +17,11 @@ from huggingface_hub.errors import (
 from more_itertools import chunked
 from tqdm.contrib.concurrent import thread_map
 
-from adapterbench.config import Section
+from adapterbench.core.config import Section
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import link_or_copy, publish, remove, sha256
 from adapterbench.data.sample import SPLITS, RawSample, read_tars
-from adapterbench.errors import UserError
-from adapterbench.files import link_or_copy, publish, remove, sha256
-from adapterbench.resume import resume_path
+from adapterbench.runs.resume import resume_path
 
 ATTRIBUTION = {
     "cc3m": "Conceptual Captions, (c) Google LLC, free to use; pictures of their respective "

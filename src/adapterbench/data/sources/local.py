@@ -15,10 +15,10 @@ from braceexpand import braceexpand
 from more_itertools import ichunked
 from tqdm import tqdm
 
-from adapterbench.config import Section
+from adapterbench.core.config import Section
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import publish
 from adapterbench.data.sample import PICTURES, RawSample, read_tar
-from adapterbench.errors import UserError
-from adapterbench.files import publish
 
 ATTRIBUTION = {"local": "the user's own pictures"}
 

@@ -19,11 +19,11 @@ from uuid import uuid4
 
 import pandas as pd
 
-from adapterbench.config import Count, Section
+from adapterbench.core.config import Count, Section
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import check_tar_end, link_or_copy, publish, read_json, remove
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
-from adapterbench.errors import UserError
-from adapterbench.files import check_tar_end, link_or_copy, publish, read_json, remove
-from adapterbench.resume import resume_path
+from adapterbench.runs.resume import resume_path
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ ENVIRONMENT = Path(".venv-img2dataset")
 PER_TAR = 10_000
 """Addresses of a tar; a killed download goes on at the tars that it was in."""
 MAX_PIXELS = 16_000_000
-"""Larger pictures are refused before they are decoded, as `data.image` does."""
+"""Larger pictures are refused before they are decoded, as `formats.image` does."""
 PATIENCE = 5
 """Seconds between two interrupts of img2dataset."""
 SETTINGS = {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS), "NO_ALBUMENTATIONS_UPDATE": "1"}

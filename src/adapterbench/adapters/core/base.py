@@ -1,0 +1,149 @@
+"""The adapter: a projection and a branch for every cross-attention layer of a frozen UNet."""
+
+from collections.abc import Mapping
+from typing import cast
+
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from adapterbench.adapters.core.branch import Branch
+from adapterbench.adapters.core.channel import ImageChannel, LayerProcessor
+from adapterbench.core.errors import UserError
+
+CHANNEL = "ip_image_proj"
+"""diffusers' name for `encoder_hid_proj` taking image prompts."""
+
+
+class Adapter(nn.Module):
+    """Lets a frozen UNet take image prompts beside text; its parameters are exactly what it trains.
+
+    Attached, the UNet wants `added_cond_kwargs={"image_embeds": [c_g]}` with `c_g (B, n, c)`, the
+    embeddings of n image prompts, at each call (`(B, n, S, c)`, the features of their S patches,
+    where `reads_patches`); a pipeline wants `ip_adapter_image_embeds=[c_g]`,
+    under guidance `(2 B, n, ..)`, the unconditional half first: zeros, or the patches of a zero
+    picture. An adapter serves one UNet
+    at a time. Freezing the UNet is the caller's business.
+    """
+
+    def __init__(
+        self,
+        projection: nn.Module,
+        branches: Mapping[str, Branch],
+        embed_dim: int,
+        reads_patches: bool = False,
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            projection: `(B, embed_dim)`, or `(B, S, embed_dim)` where it reads patches, to image
+                tokens `(B, K, D)`.
+            branches: a branch for each cross-attention layer, by the layer's path in the UNet.
+            embed_dim: width c of an image embedding, or of a patch.
+            reads_patches: whether it reads the image encoder's features of each patch.
+        """
+        super().__init__()
+        self.projection = projection
+        # a dot may not stand in a child's name
+        self.branches = nn.ModuleDict({p.replace(".", "/"): b for p, b in branches.items()})
+        self.embed_dim = embed_dim
+        self.reads_patches = reads_patches
+
+    def forward(self, image_embeds: Tensor) -> Tensor:
+        """Image tokens `(B, n K, D)` of n image prompts, in the adapter's dtype.
+
+        Args:
+            image_embeds: `(B, n, c)`, or `(B, n, S, c)` where it reads patches.
+
+        Raises:
+            UserError: the embeddings have another shape.
+        """
+        axes = ["batch", "prompts", *(["patches"] if self.reads_patches else [])]
+        if image_embeds.ndim != len(axes) + 1 or image_embeds.shape[-1] != self.embed_dim:
+            raise UserError(
+                f"image embeddings have shape {tuple(image_embeds.shape)}, this adapter takes "
+                f"({', '.join(axes)}, {self.embed_dim}): use the image encoder it was trained with"
+            )
+        dtype = next(self.projection.parameters()).dtype
+        tokens = self.projection(image_embeds.to(dtype).flatten(0, 1))
+        return tokens.unflatten(0, image_embeds.shape[:2]).flatten(1, 2)
+
+    @property
+    def layers(self) -> dict[str, Branch]:
+        """The branches by the path of their layer in the UNet."""
+        branches = cast(dict[str, Branch], self.branches)
+        return {name.replace("/", "."): branch for name, branch in branches.items()}
+
+    @property
+    def scale(self) -> dict[str, float]:
+        """lambda by the path of the layer.
+
+        Set it to a number for all layers, or to a mapping from paths (layers left out get 0).
+        """
+        return {path: branch.scale for path, branch in self.layers.items()}
+
+    @scale.setter
+    def scale(self, value: float | Mapping[str, float]) -> None:
+        by_path = value if isinstance(value, Mapping) else dict.fromkeys(self.layers, value)
+        if unknown := sorted(by_path.keys() - self.layers.keys()):
+            raise UserError(f"no layer {unknown[0]!r} to scale (layers: {', '.join(self.layers)})")
+        for path, branch in self.layers.items():
+            branch.scale = float(by_path.get(path, 0.0))
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What an optimiser is given; always the same order."""
+        return list(self.parameters())
+
+    @property
+    def count(self) -> int:
+        """Number of trainable scalars."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        """Make `unet` take image prompts, until `detach`.
+
+        Raises:
+            UserError: the UNet already has an `encoder_hid_proj` (an adapter, or a text
+                projection), or its cross-attention layers are not those of this adapter.
+        """
+        if unet.encoder_hid_proj is not None:
+            kind = unet.config.encoder_hid_dim_type
+            raise UserError(f"the UNet already has an adapter or a projection ({kind}): detach it")
+        attentions = cross_attention_layers(unet)
+        if attentions.keys() != self.layers.keys():
+            differ = sorted(attentions.keys() ^ self.layers.keys())
+            raise UserError(
+                f"the adapter has {len(self.layers)} cross-attention layers, the UNet "
+                f"{len(attentions)} ({differ[0]} is in one only): use the backbone's own adapter"
+            )
+        for path, branch in self.layers.items():
+            attn = attentions[path]
+            branch.bind(attn)
+            attn.set_processor(LayerProcessor(branch, attn.processor))
+        unet.encoder_hid_proj = ImageChannel(self)
+        unet.register_to_config(encoder_hid_dim_type=CHANNEL)
+
+    def detach(self, unet: UNet2DConditionModel) -> None:
+        """Give `unet` back as it was before `attach`, to the last bit.
+
+        Raises:
+            UserError: this adapter is not attached to `unet`.
+        """
+        channel = unet.encoder_hid_proj
+        if not (isinstance(channel, ImageChannel) and channel.adapter is self):
+            raise UserError("the adapter is not attached to this UNet: attach it first")
+        for attn in cross_attention_layers(unet).values():
+            if isinstance(attn.processor, LayerProcessor):
+                attn.set_processor(attn.processor.base)
+        del unet.encoder_hid_proj  # else None would stay behind as a child
+        unet.encoder_hid_proj = None
+        unet.register_to_config(encoder_hid_dim_type=None)
+
+
+def cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
+    """The layers that attend to the prompt, by path, in the order of the UNet's modules."""
+    return {
+        path: module
+        for path, module in unet.named_modules()
+        if isinstance(module, Attention) and module.is_cross_attention
+    }

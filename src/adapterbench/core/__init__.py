@@ -1,0 +1,1 @@
+"""What everything stands on: parameters, errors, files, names of parts."""

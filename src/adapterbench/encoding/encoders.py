@@ -1,0 +1,66 @@
+"""The frozen networks that read pictures and captions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from more_itertools import chunked
+from torch import Tensor
+
+from adapterbench.core.config import EncodeParams
+from adapterbench.formats.image import to_array
+from adapterbench.formats.shards import Sample
+from adapterbench.frozen.load import Clip, load_clip, load_part
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The frozen networks and how many inputs they take at a time; what they give is on the CPU."""
+
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    clip: Clip
+    batch_size: int
+
+    @torch.no_grad()
+    def latents(self, samples: list[Sample]) -> Tensor:
+        """Scaled posterior modes of a batch `(B, C, h, w)`."""
+        pixels = torch.stack([torch.from_numpy(to_array(sample.image)) for sample in samples])
+        scaled = pixels.to(self.vae.device).float() / 127.5 - 1
+        latents: Tensor = self.vae.encode(scaled).latent_dist.mode()
+        return latents.cpu() * self.vae.config.scaling_factor
+
+    def image_embeds(self, samples: list[Sample]) -> Tensor:
+        """CLIP embeddings of a batch `(B, c)`, not normalised."""
+        return self.clip.image_embeds([sample.image for sample in samples])
+
+    @torch.no_grad()
+    def texts(self, captions: list[str]) -> Tensor:
+        """Last hidden states of the text encoder `(T, L, D)`, as the pipeline computes them."""
+        chunks = []
+        for part in chunked(captions, self.batch_size):
+            ids = self.tokenizer(
+                list(part),
+                padding="max_length",
+                truncation=True,
+                return_tensors="pt",
+                max_length=self.tokenizer.model_max_length,
+            ).input_ids
+            ids = ids.to(self.text_encoder.device)
+            chunks.append(self.text_encoder(ids).last_hidden_state.cpu())
+        return torch.cat(chunks)
+
+
+def load_encoders(
+    params: EncodeParams, backbone: Path, device: torch.device | str = "cpu"
+) -> Encoders:
+    """Load the frozen encoders."""
+    return Encoders(
+        vae=load_part(backbone, "vae").to(device, memory_format=torch.channels_last),
+        text_encoder=load_part(backbone, "text_encoder").to(device),
+        tokenizer=load_part(backbone, "tokenizer"),
+        clip=load_clip(params.image_encoder, params.pretrained).to(device),
+        batch_size=params.batch_size,
+    )

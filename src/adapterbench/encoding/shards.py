@@ -1,0 +1,129 @@
+"""Latents, image embeddings and text embeddings of every shard (format: `formats.encoded`)."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from more_itertools import chunked
+from tqdm import tqdm
+
+from adapterbench.core.config import EncodeParams
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import MANIFEST, link_or_copy, publish, read_json, sha256, write_json
+from adapterbench.encoding.captions import CAPTIONS_PER_FILE, collect, embed
+from adapterbench.encoding.encoders import Encoders, load_encoders
+from adapterbench.formats.encoded import COMMON, save_half
+from adapterbench.formats.shards import read_shard, shard_paths
+from adapterbench.frozen.load import fingerprint
+from adapterbench.runs.processes import processes, share
+from adapterbench.runs.resume import resume_path
+
+log = logging.getLogger(__name__)
+
+
+def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dict[str, Any]:
+    """Encode all shards of all splits into `out`; return its manifest.
+
+    First the pictures, shard by shard, then each distinct caption once. Processes that
+    `accelerate launch` starts share the shards and the captions. A killed run goes on at the
+    files it was in, with any number of processes. A picture that cannot be decoded is skipped and
+    counted under `skipped`.
+
+    Raises:
+        UserError: a shard is missing or truncated, or a model cannot be loaded.
+    """
+    state = processes()
+    layout = {"captions_per_file": CAPTIONS_PER_FILE}
+    facts = {"encode": params, "backbone": fingerprint(backbone), "layout": layout}
+    done = resume_path("encode", facts, shards / MANIFEST)
+    done.mkdir(parents=True, exist_ok=True)
+    encoders = load_encoders(params, backbone, state.device)
+    splits = read_json(shards / MANIFEST)["splits"]
+    paths = {split: shard_paths(shards, split) for split in splits}
+    mine = share([path for split in splits for path in paths[split]], state)
+    for path in tqdm(mine, desc="encode", unit="shard", disable=not state.is_main_process):
+        if not index_of(path, done).exists():
+            encode_shard(path, encoders, done)
+    state.wait_for_everyone()
+    indices = {split: [index_of(path, done) for path in paths[split]] for split in paths}
+    captions = collect(indices)
+    texts = embed(captions, encoders, done, state)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        save_half({"empty": encoders.texts([""])[0]} | captions.phrasings, done / COMMON)
+        publish_shards(indices, texts, encoders.clip.embed_dim, out)
+        shutil.rmtree(done)
+    state.wait_for_everyone()
+    manifest: dict[str, Any] = read_json(out / MANIFEST)
+    return manifest
+
+
+def index_of(shard: Path, folder: Path) -> Path:
+    """The JSON in `folder` that names a shard's samples; it is written last."""
+    return folder / f"{shard.stem}.json"
+
+
+def encode_shard(path: Path, encoders: Encoders, out: Path) -> None:
+    """Write `out/<shard>.safetensors`, then `out/<shard>.json`, which marks it as done.
+
+    Raises:
+        UserError: the shard is truncated, or none of its pictures can be decoded.
+    """
+    bad: list[dict[str, str]] = []
+    rows: list[dict[str, Any]] = []
+    latents, image_embeds = [], []
+    # as read, so that no more than a batch of pictures is in memory
+    for samples in chunked(read_shard(path, bad), encoders.batch_size):
+        latents.append(encoders.latents(samples))
+        image_embeds.append(encoders.image_embeds(samples))
+        rows += [
+            {"key": s.key, "concept": s.meta.get("concept", s.key), "captions": s.captions}
+            for s in samples
+        ]
+    if not rows:
+        raise UserError(f"shard {path} has no readable picture: run `dvc repro prepare`")
+    encoded = out / f"{path.stem}.safetensors"
+    save_half({"latents": torch.cat(latents), "image_embeds": torch.cat(image_embeds)}, encoded)
+    facts = {"name": encoded.name, "sha256": sha256(encoded), "samples": rows, "skipped": bad}
+    write_json(index_of(path, out), facts)
+
+
+def publish_shards(
+    indices: Mapping[str, Sequence[Path]], texts: Sequence[Path], embed_dim: int, out: Path
+) -> None:
+    """Move all that is encoded to `out`, with the manifest that lists it.
+
+    Args:
+        indices: the index of each shard of each split, in order; what they name lies beside them.
+        texts: the files of the captions, in order.
+        embed_dim: width c of an image embedding.
+    """
+    splits = {split: [manifest_row(path) for path in paths] for split, paths in indices.items()}
+    captions = [{"name": path.name, "sha256": sha256(path)} for path in texts]
+    done = texts[0].parent
+    with publish(out) as folder:
+        folder.mkdir()
+        rows = [row for shards in splits.values() for row in shards]
+        names = [row[kind] for row in rows for kind in ("name", "index")]
+        for name in (COMMON, *(path.name for path in texts), *names):
+            link_or_copy(done / name, folder / name)
+        common = {"name": COMMON, "sha256": sha256(done / COMMON)}
+        manifest = {"embed_dim": embed_dim, "splits": splits, "texts": captions, "common": common}
+        write_json(folder / MANIFEST, manifest)
+    for shard in skipped(splits):
+        log.warning("%s: skipped %s", shard["name"], shard["skipped"])
+
+
+def manifest_row(index: Path) -> dict[str, Any]:
+    """What the manifest says of a shard; with the digests it stands for all content."""
+    facts = read_json(index)
+    digest = {"index": index.name, "index_sha256": sha256(index)}
+    return facts | digest | {"samples": len(facts["samples"])}
+
+
+def skipped(splits: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """The shards with pictures that could not be decoded."""
+    yield from (shard for shards in splits.values() for shard in shards if shard["skipped"])

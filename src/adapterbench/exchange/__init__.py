@@ -1,0 +1,1 @@
+"""Adapters in other programs: diffusers pipelines, the IP-Adapter and PEFT formats."""

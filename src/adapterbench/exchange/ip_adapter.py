@@ -1,0 +1,320 @@
+"""Adapters in the formats of others: IP-Adapter's checkpoints, in and out, and PEFT's LoRA.
+
+The published IP-Adapter format (tencent-ailab; read by diffusers, ComfyUI and A1111) names the
+projection `image_proj.*` and the keys and values of layer N `ip_adapter.N.to_k_ip.weight`, N being
+the place of the layer among all attention layers of the UNet. "Plus" is the same with a resampler.
+"""
+
+import pickle
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from peft.tuners.lora import Linear as LoraLinear
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from adapterbench.adapters.core.base import Adapter, cross_attention_layers
+from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.storage import mismatch
+from adapterbench.adapters.projections.resampler import HEAD_WIDTH
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import publish
+
+STOCK = {"linear": ("tokens", 4), "resampler": ("depth", 4)}
+"""Projections that stock loaders know, and a number of each that is in their code, not in the file.
+"""
+PARTS = {
+    "linear": {"0": "proj", "2": "norm"},
+    "resampler": {
+        "ln0": "0.norm1",
+        "ln1": "0.norm2",
+        "attn.to_q": "0.to_q",
+        "attn.to_k": "0.to_k",
+        "attn.to_v": "0.to_v",
+        "attn.to_out.0": "0.to_out",
+        "ff.0": "1.0",
+        "ff.1.net.0.proj": "1.1",
+        "ff.1.net.2": "1.3",
+    },
+}
+"""Parts of a projection (of a layer of the resampler): our names to the published ones.
+
+Others have the same; the format joins `to_k` and `to_v` of the resampler as `to_kv`.
+"""
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of the weights of a checkpoint, by name."""
+GROUPS = ("image_proj", "ip_adapter")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+SUFFIXES = (".safetensors", ".bin")
+"""What an exported checkpoint may be called."""
+
+
+def check_ip_adapter(variant: Mapping[str, Any]) -> None:
+    """Refuse a variant that the IP-Adapter format cannot hold.
+
+    Raises:
+        UserError: what stands in the way, and that `load_adapter` is the way.
+    """
+    problem = None
+    field, number = STOCK.get(variant["projection"], ("", 0))
+    if variant["attention"] == "append":
+        problem = "attention that appends image tokens to the text"
+    elif not field:
+        problem = f"projection {variant['projection']!r}"
+    elif variant[field] != number:
+        problem = f"{field} but {number} (this adapter has {variant[field]})"
+    if problem:
+        raise UserError(
+            f"the loaders of the IP-Adapter format know no {problem}: use "
+            "`from adapterbench import load_adapter` on any Stable Diffusion pipeline instead"
+        )
+
+
+def check_peft(variant: Mapping[str, Any]) -> None:
+    """Refuse a variant without LoRA.
+
+    Raises:
+        UserError: it has none.
+    """
+    if variant["attention"] != "lora":
+        raise UserError(
+            f"an adapter with attention {variant['attention']!r} has no LoRA for PEFT: choose "
+            "another --format, or use `from adapterbench import load_adapter`"
+        )
+
+
+def published_names(
+    adapter: Adapter, unet: UNet2DConditionModel, projection: str
+) -> dict[str, str]:
+    """The names of an IP-Adapter's weights: ours to those of the published format."""
+    places = list(unet.attn_processors)
+    names = {
+        f"projection.{name}": f"image_proj.{published_name(name, PARTS[projection])}"
+        for name in adapter.projection.state_dict()
+    }
+    for path in cross_attention_layers(unet):
+        place = places.index(f"{path}.processor")
+        for part in ("to_k", "to_v"):
+            ours = f"branches.{path.replace('.', '/')}.{part}.weight"
+            names[ours] = f"ip_adapter.{place}.{part}_ip.weight"
+    return names
+
+
+def published_name(name: str, parts: Mapping[str, str]) -> str:
+    """The published name of a projection's weight, such as `layers.0.ln0.weight`."""
+    words = name.split(".")
+    at = 2 if words[0] == "layers" else 0
+    layer, part, kind = words[:at], ".".join(words[at:-1]), words[-1]
+    return ".".join(filter(None, [*layer, parts.get(part, part), kind]))
+
+
+@torch.no_grad()
+def to_ip_adapter(
+    adapter: Adapter, unet: UNet2DConditionModel, projection: str
+) -> dict[str, Tensor]:
+    """The weights of an adapter in the IP-Adapter format, fp32, LoRA merged into keys and values.
+
+    The format has no place for the LoRA of queries and outputs, which is left out.
+
+    Args:
+        adapter: of a variant that `check_ip_adapter` lets pass, built for `unet`.
+        unet: the backbone whose weights LoRA stands on.
+        projection: of the variant.
+    """
+    found = dict(adapter.state_dict())
+    for path, branch in adapter.layers.items():
+        for part in ("to_k", "to_v"):
+            name = f"branches.{path.replace('.', '/')}.{part}.weight"
+            found[name] = full_weight(getattr(branch, part))
+    weights = {
+        theirs: found[ours].to("cpu", torch.float32).contiguous()
+        for ours, theirs in published_names(adapter, unet, projection).items()
+    }
+    return joined(weights)
+
+
+def joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """With keys and values of a resampler's layer as one: `to_k`, `to_v` to `to_kv`."""
+    found = dict(weights)
+    for name in [name for name in weights if name.endswith("0.to_k.weight")]:
+        pair = [found.pop(name.replace("to_k", part)) for part in ("to_k", "to_v")]
+        found[name.replace("to_k", "to_kv")] = torch.cat(pair)
+    return found
+
+
+def separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `joined`."""
+    found = dict(weights)
+    for name in [name for name in weights if name.endswith("0.to_kv.weight")]:
+        for part, half in zip(("to_k", "to_v"), found.pop(name).chunk(2), strict=True):
+            found[name.replace("to_kv", part)] = half
+    return found
+
+
+def full_weight(layer: nn.Module) -> Tensor:
+    """The weight `(out, in)` of a linear layer; of one under LoRA `W + (alpha / r) B A`."""
+    if isinstance(layer, LoraLinear):
+        delta: Tensor = layer.get_delta_weight("default")
+        return layer.base_layer.weight + delta
+    return layer.get_parameter("weight")
+
+
+def save_ip_adapter(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a checkpoint: `.safetensors` flat, `.bin` in the original repository's two groups.
+
+    Raises:
+        UserError: the name has another ending.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: name a file that ends in {' or '.join(SUFFIXES)}")
+    with publish(path) as beside:
+        if path.suffix == ".bin":
+            torch.save(grouped(weights), beside)
+        else:
+            save_file(dict(weights), beside, metadata={"format": "pt"})
+
+
+def grouped(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Flat names such as `image_proj.norm.bias` as the two dictionaries of the original layout."""
+    return {
+        group: {n.removeprefix(f"{group}."): w for n, w in weights.items() if n.startswith(group)}
+        for group in GROUPS
+    }
+
+
+@torch.no_grad()
+def save_peft(adapter: Adapter, variant: Mapping[str, Any], folder: Path) -> None:
+    """Write the LoRA of an adapter as PEFT does: `adapter_model.safetensors` and its config.
+
+    `PeftModel.from_pretrained(unet, folder)` reads it. There the LoRA changes what the layers do
+    with the *text*, too; here it changes the image branch alone.
+
+    Args:
+        adapter: of a variant that `check_peft` lets pass.
+        folder: replaced as a whole.
+    """
+    weights = {}
+    modules = []
+    for path, branch in adapter.layers.items():
+        for name, layer in branch.named_children():
+            module = f"{path}.{'to_out.0' if name == 'to_out' else name}"
+            modules.append(module)
+            for side in ("lora_A", "lora_B"):
+                weight = getattr(layer, side)["default"].weight
+                weights[f"base_model.model.{module}.{side}.weight"] = weight.cpu().contiguous()
+    rank = variant["rank"]
+    config = LoraConfig(r=rank, lora_alpha=variant.get("alpha") or rank, target_modules=modules)
+    with publish(folder) as beside:
+        beside.mkdir()
+        config.save_pretrained(beside)
+        save_file(weights, beside / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The weights of a third-party checkpoint by flat name; a pickle runs no code.
+
+    Raises:
+        UserError: the file is missing, damaged or no checkpoint of an IP-Adapter.
+    """
+    try:
+        if path.suffix in PICKLES:
+            weights = flat(torch.load(path, map_location="cpu", weights_only=True))
+        else:
+            weights = load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: check the path") from error
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        cause = " ".join(str(error).split())[:120]
+        raise UserError(f"{path} cannot be read as weights alone ({cause})") from error
+    if not weights or {name.partition(".")[0] for name in weights} != set(GROUPS):
+        raise UserError(f"{path} is no IP-Adapter: it needs the groups {' and '.join(GROUPS)}")
+    return weights
+
+
+def flat(groups: Any) -> dict[str, Tensor]:
+    """Nested dictionaries of tensors as one, names joined by dots; nothing of anything else."""
+    if not isinstance(groups, Mapping):
+        return {}
+    return {
+        f"{group}.{name}": weight
+        for group, weights in groups.items()
+        if isinstance(weights, Mapping)
+        for name, weight in weights.items()
+        if isinstance(weight, Tensor)
+    }
+
+
+def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[dict[str, Any], Adapter]:
+    """A third-party checkpoint as an adapter of ours for `unet`, with its row of `variants:`.
+
+    Raises:
+        UserError: the file cannot be read, is neither a standard nor a "plus" IP-Adapter (such as
+            FaceID), or does not fit `unet`.
+    """
+    weights = read_checkpoint(path)
+    variant, embed_dim = row(path, weights)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: draw nothing
+        adapter = build_adapter(variant, unet, embed_dim)
+    names = published_names(adapter, unet, variant["projection"])
+    expected = {names[name]: weight for name, weight in adapter.state_dict().items()}
+    found = separate(weights)
+    if problem := mismatch(expected, found):
+        raise UserError(f"{path} does not fit this backbone: {problem}")
+    adapter.load_state_dict({ours: found[theirs] for ours, theirs in names.items()})
+    return variant, adapter
+
+
+def row(path: Path, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], int]:
+    """The row of `variants:` of a checkpoint, by its shapes, and the width c of what it reads.
+
+    Raises:
+        UserError: it is of another kind than standard and "plus".
+    """
+    problem = "FaceID (its weights hold a LoRA)"
+    if not any("_lora." in name for name in weights):
+        problem = "with a projection that is neither a linear layer and a norm nor a resampler"
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        for projection, fields_of in FIELDS.items():
+            # a weight that is missing, has other axes or is empty
+            with suppress(KeyError, ValueError, ZeroDivisionError):
+                fields, embed_dim = fields_of(shapes)
+                return {"projection": projection, "attention": "decoupled", **fields}, embed_dim
+    raise UserError(
+        f"{path} is an IP-Adapter {problem}: it cannot be compared here, load it with diffusers' "
+        "own `load_ip_adapter`"
+    )
+
+
+def linear_fields(shapes: Shapes) -> tuple[dict[str, int], int]:
+    """Of a standard IP-Adapter."""
+    outputs, embed_dim = shapes["image_proj.proj.weight"]
+    (width,) = shapes["image_proj.norm.weight"]
+    return {"tokens": outputs // width}, embed_dim
+
+
+def resampler_fields(shapes: Shapes) -> tuple[dict[str, int], int]:
+    """Of "plus"."""
+    _, tokens, channels = shapes["image_proj.latents"]
+    _, patch_width = shapes["image_proj.proj_in.weight"]
+    inner, _ = shapes["image_proj.layers.0.0.to_q.weight"]
+    fields = {
+        "tokens": tokens,
+        "patch_width": patch_width,
+        "channels": channels,
+        "depth": sum(name.endswith(".0.to_q.weight") for name in shapes),
+        "heads": inner // HEAD_WIDTH,
+    }
+    return fields, patch_width
+
+
+FIELDS: dict[str, Callable[[Shapes], tuple[dict[str, int], int]]] = {
+    "linear": linear_fields,
+    "resampler": resampler_fields,
+}
+"""Projections that are read: their fields of a row and the width c of what they read."""

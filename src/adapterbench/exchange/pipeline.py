@@ -1,0 +1,183 @@
+"""A trained adapter on any Stable Diffusion pipeline of diffusers, in three lines.
+
+    pipe = StableDiffusionPipeline.from_pretrained("data/backbone").to(torch.float32)
+    image_prompt = load_adapter(pipe, "models/ip_adapter")
+    pipe("a red hat", **image_prompt(picture, scale=0.8)).images[0].save("out.png")
+
+Image to image, inpainting and ControlNet take it likewise: the adapter sits in the UNet, behind
+diffusers' own channel for image prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+
+from adapterbench.adapters.core import storage
+from adapterbench.adapters.core.base import Adapter
+from adapterbench.core.errors import UserError
+from adapterbench.frozen.load import Clip, load_clip
+from adapterbench.frozen.prompts import image_prompts
+
+ENCODER = "image_encoder"
+"""Folder of a backbone with the open_clip model that its adapters were trained with."""
+
+
+def load_adapter(
+    pipeline: DiffusionPipeline,
+    folder: Path | str,
+    image_encoder: str | None = None,
+    pretrained: str | None = None,
+) -> "ImagePrompt":
+    """Attach a trained adapter to a pipeline, until `ImagePrompt.detach`.
+
+    Args:
+        pipeline: any with a Stable Diffusion UNet; it is not subclassed, only its UNet changes.
+        folder: of the adapter, such as `models/ip_adapter`.
+        image_encoder: open_clip name of the model that the adapter was trained with, such as
+            `ViT-B-32` or `local-dir:PATH`, loaded with the first picture; left out, the one that
+            the adapter names, or the `image_encoder/` beside the pipeline's own parts. Embeddings
+            need none.
+        pretrained: open_clip weights tag, such as `openai`; None for a `local-dir:` model.
+
+    Raises:
+        UserError: the pipeline has no such UNet or already an adapter, or the adapter is missing,
+            damaged or of another architecture.
+    """
+    unet = getattr(pipeline, "unet", None)
+    if not isinstance(unet, UNet2DConditionModel):
+        raise UserError(
+            f"{type(pipeline).__name__} has no Stable Diffusion UNet: use another pipeline"
+        )
+    adapter = storage.load_adapter(Path(folder), unet).requires_grad_(False)
+    adapter.attach(unet)
+    if image_encoder is None:
+        own = storage.load_config(Path(folder))
+        image_encoder, pretrained = own.image_encoder or beside(pipeline), own.pretrained
+    return ImagePrompt(adapter, unet, image_encoder, pretrained)
+
+
+def beside(pipeline: DiffusionPipeline) -> str | None:
+    """open_clip's name of the image encoder in the folder that a pipeline was loaded from."""
+    folder = Path(pipeline.config.get("_name_or_path") or "") / ENCODER
+    return f"local-dir:{folder}" if (folder / "open_clip_config.json").is_file() else None
+
+
+class ImagePrompt:
+    """An attached adapter; called with pictures, it gives a pipeline's arguments for them."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        unet: UNet2DConditionModel,
+        image_encoder: str | None,
+        pretrained: str | None,
+    ) -> None:
+        self.adapter = adapter
+        self.unet = unet
+        self.image_encoder, self.pretrained = image_encoder, pretrained
+
+    def __call__(
+        self,
+        images: Image.Image | Sequence[Image.Image] | Tensor,
+        scale: float | Mapping[str, float] = 1.0,
+        guidance_scale: float = 7.5,
+    ) -> dict[str, Any]:
+        """What to pass to the pipeline's next call: `pipe("a text", **image_prompt(picture))`.
+
+        Args:
+            images: a picture, several that count together, or their embeddings `(c,)` or
+                `(n, c)`, patch features `(S, c)` or `(n, S, c)` of an adapter that reads those;
+                all texts of a batch get the same, as diffusers' pipelines have it.
+            scale: lambda, from this call on, of all layers, or by the layer's path in the UNet
+                (`list(image_prompt.adapter.layers)`; layers left out get 0).
+            guidance_scale: classifier-free guidance weight, handed on to the pipeline; it decides
+                whether an unconditional half (no picture) goes with the prompt.
+
+        Raises:
+            UserError: there is no picture or no encoder, an embedding of another width, or a
+                layer that does not exist.
+        """
+        embeds = self.embeds(images)
+        self.adapter.scale = scale
+        # as `pipeline.do_classifier_free_guidance` decides
+        if guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None:
+            embeds = torch.cat([self.nothing(embeds), embeds])
+        return {"ip_adapter_image_embeds": [embeds], "guidance_scale": guidance_scale}
+
+    def embeds(self, images: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
+        """Image embeddings `(1, n, c)`, or `(1, n, S, c)`, in the UNet's dtype and on its device.
+
+        Raises:
+            UserError: see `__call__`.
+        """
+        found = images if isinstance(images, Tensor) else self.encode(images)
+        axes = 1 + self.adapter.reads_patches
+        width = self.adapter.embed_dim
+        if found.ndim not in (axes, axes + 1) or found.shape[-1] != width:
+            one, several = f"({width},)", f"(n, {width})"
+            if self.adapter.reads_patches:
+                one, several = f"(patches, {width})", f"(n, patches, {width})"
+            raise UserError(
+                f"image embeddings have shape {tuple(found.shape)}, this adapter takes {one} or "
+                f"{several}: use the image encoder it was trained with"
+            )
+        batch = found[None] if found.ndim > axes else found[None, None]
+        return batch.to(self.unet.device, self.unet.dtype)
+
+    def nothing(self, embeds: Tensor) -> Tensor:
+        """What stands for no picture, as often as there are `embeds (1, n, ..)`.
+
+        Raises:
+            UserError: see `clip`.
+        """
+        if not self.adapter.reads_patches:
+            return torch.zeros_like(embeds)
+        _, blank = image_prompts(self.clip, [Image.new("RGB", (1, 1))], patches=True)
+        return blank.to(embeds).expand_as(embeds)
+
+    def encode(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
+        """Embeddings `(n, c)`, or patches `(n, S, c)`, of pictures, transparent parts on white.
+
+        Raises:
+            UserError: there is none, or they are not PIL images.
+        """
+        pictures = [images] if isinstance(images, Image.Image) else list(images)
+        if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
+            raise UserError("an image prompt is a PIL image, a list of them, or an embedding")
+        whole = [on_white(picture) for picture in pictures]
+        return image_prompts(self.clip, whole, self.adapter.reads_patches)[0]
+
+    @cached_property
+    def clip(self) -> Clip:
+        """The image encoder.
+
+        Raises:
+            UserError: it is not known or cannot be loaded.
+        """
+        if self.image_encoder is None:
+            raise UserError(
+                "which image encoder was the adapter trained with? Name it: "
+                "load_adapter(pipe, folder, image_encoder='ViT-B-32', pretrained='openai')"
+            )
+        return load_clip(self.image_encoder, self.pretrained)
+
+    def detach(self) -> None:
+        """Give the pipeline back as it was, to the last bit.
+
+        Raises:
+            UserError: it is detached already.
+        """
+        self.adapter.detach(self.unet)
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """A picture as RGB; the adapters were trained on white backgrounds (`formats.image.decode`)."""
+    rgba = picture.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")

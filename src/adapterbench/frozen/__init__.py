@@ -1,0 +1,1 @@
+"""The frozen models as the adapters see them."""

@@ -1,0 +1,177 @@
+"""A small CLIP (Radford et al. 2021) in open_clip, and its text tower for the pipeline."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip import ClipLoss
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from adapterbench.core.config import FitParams
+from adapterbench.exchange.vision import layer_weights
+from adapterbench.pretraining.pictures import Pictures
+from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
+
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+class ClipParams(FitParams):
+    """How a CLIP is built and trained."""
+
+    splits: tuple[str, ...]
+    """What it is trained on; the VAE, the UNet and the adapters see the training split alone."""
+    vocab_size: int
+    """Most tokens of the vocabulary."""
+    context_length: int
+    """Tokens of a caption, start and end included."""
+    embed_dim: int
+    """Width of the shared space."""
+    patch_size: int
+    """Pixels."""
+    vision_width: int
+    vision_layers: int
+    text_width: int
+    text_layers: int
+    head_width: int
+    """Channels of an attention head, both towers."""
+    max_shift: int
+    """Random translation while training, pixels."""
+
+
+def model_config(params: ClipParams, resolution: int, tokenizer: CLIPTokenizer) -> dict[str, Any]:
+    """The `model_cfg` of an open_clip configuration file."""
+    return {
+        "embed_dim": params.embed_dim,
+        "vision_cfg": {
+            "image_size": resolution,
+            "patch_size": params.patch_size,
+            "width": params.vision_width,
+            "layers": params.vision_layers,
+            "head_width": params.head_width,
+        },
+        "text_cfg": {
+            "context_length": tokenizer.model_max_length,
+            "vocab_size": len(tokenizer),
+            "width": params.text_width,
+            "heads": params.text_width // params.head_width,
+            "layers": params.text_layers,
+            # any name: for a local directory open_clip takes the files beside the configuration
+            "hf_tokenizer_name": "local",
+        },
+    }
+
+
+def train(
+    params: ClipParams,
+    pictures: Pictures,
+    tokenizer: CLIPTokenizer,
+    resume: Path,
+    on_log: OnLog,
+    label: str,
+) -> tuple[CLIP, Fitted]:
+    """Contrastive training on random phrasings of the captions."""
+    torch.manual_seed(params.seed)
+    model = CLIP(**model_config(params, pictures.pixels.shape[-1], tokenizer))
+    contrast = ClipLoss()
+    phrasings = [tokenize(list(texts), tokenizer) for texts in pictures.captions]
+
+    def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
+        index = batch_indices(len(pictures), params.batch_size, params.seed, step)
+        x = shifted(pictures.pixels[index], params.max_shift, generator)
+        draw = torch.rand(len(index), generator=generator)
+        ids = [phrasings[i][int(u * len(phrasings[i]))] for i, u in zip(index, draw, strict=True)]
+        image, text, scale = model(normalise(x), torch.stack(ids))
+        return contrast(image, text, scale.clamp(max=100))
+
+    fitted = fit(list(model.parameters()), loss, params, resume, on_log, label)
+    return model.eval(), fitted
+
+
+def tokenize(texts: list[str], tokenizer: CLIPTokenizer) -> Tensor:
+    """Token ids `(N, context_length)`, padded with the end token."""
+    encoded = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    return encoded.input_ids
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 -> the encoder's input, the same as open_clip's transform with `MEAN` and `STD`."""
+    return (pixels.float() / 255 - MEAN[0]) / STD[0]
+
+
+def shifted(pixels: Tensor, limit: int, generator: torch.Generator) -> Tensor:
+    """Translate each of `(B, 3, H, W)` by up to `limit` pixels; white comes in."""
+    if not limit:
+        return pixels
+    side = pixels.shape[-1]
+    padded = torch.nn.functional.pad(pixels, [limit] * 4, value=255)
+    offsets = torch.randint(0, 2 * limit + 1, (len(pixels), 2), generator=generator).tolist()
+    return torch.stack(
+        [p[:, y : y + side, x : x + side] for p, (y, x) in zip(padded, offsets, strict=True)]
+    )
+
+
+@torch.no_grad()
+def embed(model: CLIP, pictures: Pictures, tokenizer: CLIPTokenizer) -> tuple[Tensor, Tensor]:
+    """Unit embeddings `(N, D)` of all pictures and of their first captions."""
+    images = [model.encode_image(normalise(x), normalize=True) for x in pictures.pixels.split(256)]
+    ids = tokenize([texts[0] for texts in pictures.captions], tokenizer)
+    texts = [model.encode_text(chunk, normalize=True) for chunk in ids.split(256)]
+    return torch.cat(images), torch.cat(texts)
+
+
+def recall(images: Tensor, texts: Tensor, k: int) -> float:
+    """Image-to-text recall@k: share of rows whose own text is among the k nearest."""
+    similarity = images @ texts.T
+    rank = (similarity > similarity.diagonal()[:, None]).sum(dim=1)
+    return float((rank < k).float().mean())
+
+
+def save(model: CLIP, params: ClipParams, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write what `open_clip.create_model("local-dir:...")` reads, fp16 safetensors."""
+    folder.mkdir(parents=True)
+    resolution = model.visual.image_size[0]
+    config = {
+        "model_cfg": model_config(params, resolution, tokenizer),
+        "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic"},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = {name: w.to(torch.float16).contiguous() for name, w in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    tokenizer.save_pretrained(folder)
+
+
+def text_model(model: CLIP, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """The text tower as the `CLIPTextModel` of a Stable Diffusion pipeline (same outputs)."""
+    width = model.text_projection.shape[0]
+    blocks = model.transformer.resblocks
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=len(blocks),
+        num_attention_heads=blocks[0].attn.num_heads,
+        max_position_embeddings=tokenizer.model_max_length,
+        hidden_act="gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    hf = CLIPTextModel(config)
+    hf.load_state_dict(text_weights(model), strict=True)
+    return hf.eval()
+
+
+def text_weights(model: CLIP) -> dict[str, Tensor]:
+    """open_clip's text weights under the names of `transformers`."""
+    weights = {
+        "embeddings.token_embedding.weight": model.token_embedding.weight,
+        "embeddings.position_embedding.weight": model.positional_embedding,
+        "final_layer_norm.weight": model.ln_final.weight,
+        "final_layer_norm.bias": model.ln_final.bias,
+    }
+    weights |= layer_weights(model.transformer.resblocks)
+    return {name: value.detach().clone() for name, value in weights.items()}

@@ -1,0 +1,108 @@
+"""A ControlNet (Zhang et al. 2023) for edge maps over the frozen small UNet."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from PIL import Image
+from torch import Tensor, nn
+
+from adapterbench.core.config import FitParams
+from adapterbench.formats.edges import edge_map
+from adapterbench.formats.image import to_array
+from adapterbench.frozen.load import load_part
+from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.unet import TextToLatents, schedule
+from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
+from adapterbench.training.loss import denoising_loss, draw_noise
+
+
+class ControlNetParams(FitParams):
+    """How the ControlNet is built and trained."""
+
+    conditioning_channels: tuple[int, ...]
+    """Channels of the layers that read the edge map; each further one halves the resolution."""
+    drop_text: float
+    """Share of samples with the empty caption, so that it reads the edges without a text, too."""
+
+
+class Controlled(nn.Module):
+    """`eps(z_t, t, y, edges)`: a UNet whose skip connections a ControlNet adds to."""
+
+    def __init__(self, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> None:
+        super().__init__()
+        self.unet, self.controlnet = unet, controlnet
+
+    def forward(
+        self, noisy: Tensor, t: Tensor, encoder_hidden_states: Tensor, edges: Tensor
+    ) -> UNet2DConditionOutput:
+        """The prediction for `noisy (B, C, h, w)`, texts `(B, L, D)`, edges `(B, 3, H, W)`."""
+        down, mid = self.controlnet(
+            noisy, t, encoder_hidden_states, controlnet_cond=edges, return_dict=False
+        )
+        return self.unet(
+            noisy,
+            t,
+            encoder_hidden_states,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=mid,
+        )
+
+
+def edges(pictures: Pictures) -> Tensor:
+    """Edge maps of all pictures, uint8 `(N, 3, H, W)`."""
+    side = pictures.pixels.shape[-1]
+    maps = (
+        edge_map(Image.fromarray(pixels.permute(1, 2, 0).numpy()), side)
+        for pixels in pictures.pixels
+    )
+    return torch.from_numpy(np.stack([to_array(lines) for lines in maps]))
+
+
+def train(
+    params: ControlNetParams,
+    backbone: Path,
+    data: TextToLatents,
+    controls: Tensor,
+    resume: Path,
+    on_log: OnLog,
+) -> tuple[ControlNetModel, Fitted]:
+    """Train a copy of the UNet's encoder; the UNet is frozen, the averaged weights are kept.
+
+    Args:
+        backbone: folder with the UNet in diffusers layout.
+        data: latents and texts `(N, ..)`.
+        controls: their edge maps, uint8 `(N, 3, H, W)`.
+    """
+    torch.manual_seed(params.seed)
+    unet = load_part(backbone, "unet").to(memory_format=torch.channels_last)
+    controlnet = ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=params.conditioning_channels
+    )
+    model = Controlled(unet, controlnet.to(memory_format=torch.channels_last))
+    noise_schedule = schedule()
+
+    def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
+        index = batch_indices(len(data.latents), params.batch_size, params.seed, step)
+        draw = torch.rand(len(index), generator=generator) * data.texts.shape[1]
+        dropped = torch.rand(len(index), generator=generator) < params.drop_text
+        conditions: dict[str, Any] = {
+            "encoder_hidden_states": torch.where(
+                dropped[:, None, None], data.empty, data.texts[index, draw.long()]
+            ),
+            "edges": controls[index].float() / 255,
+        }
+        noise, t = draw_noise(noise_schedule, data.latents[index].shape, generator)
+        return denoising_loss(model, noise_schedule, data.latents[index], conditions, noise, t)
+
+    fitted = fit(list(controlnet.parameters()), loss, params, resume, on_log, "controlnet")
+    return controlnet.eval(), fitted
+
+
+def save(controlnet: ControlNetModel, folder: Path) -> None:
+    """Write in diffusers layout, fp16 safetensors."""
+    controlnet.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    controlnet.to(torch.float32)

@@ -1,0 +1,101 @@
+"""How well pictures follow the edge maps that they were given, on held-out concepts."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from adapterbench.core.files import publish
+from adapterbench.data.items import noise
+from adapterbench.formats.image import to_array
+from adapterbench.pretraining.controlnet import edges
+from adapterbench.pretraining.pictures import Pictures, load_pictures
+from adapterbench.pretraining.report import ReportParams, choose, grid, images, load_pipeline
+from adapterbench.report.intervals import bootstrap
+
+SCALES = {"text_only": 0.0, "control": 1.0}
+"""Method -> weight of the ControlNet; everything else is the same, the noise too."""
+
+
+def measure(
+    params: ReportParams, shards: Path, backbone: Path, controlnet: Path, out: Path
+) -> dict[str, float]:
+    """Draw held-out captions with their pictures' edges and without; return the agreement.
+
+    Args:
+        out: PNG with the edge maps above, pictures without control in the middle, with it below.
+
+    Returns:
+        Mean `edge_f1` of both methods, and the ends of the 95 % interval of their difference.
+    """
+    torch.set_flush_denormal(True)
+    held_out = load_pictures(shards, "validation")
+    rows = choose(held_out, params)
+    pictures = Pictures(
+        held_out.pixels[rows],
+        [held_out.captions[row] for row in rows],
+        [held_out.keys[row] for row in rows],
+        [held_out.concepts[row] for row in rows],
+    )
+    control = edges(pictures)
+    pipe = StableDiffusionControlNetPipeline.from_pipe(
+        load_pipeline(backbone),
+        controlnet=ControlNetModel.from_pretrained(controlnet, torch_dtype=torch.float32),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    made = {name: draw(pipe, pictures, control, scale, params) for name, scale in SCALES.items()}
+    f1 = {name: edge_f1(drawn_edges(pixels), control) for name, pixels in made.items()}
+    gain = (f1["control"] - f1["text_only"]).double().numpy()[None]
+    low, high = bootstrap(gain, samples=10_000, confidence=0.95, seed=params.seed)
+    with publish(out) as beside:
+        grid(control[:32], made["text_only"][:32], made["control"][:32]).save(beside, "PNG")
+    means = {f"edge_f1_{name}": float(values.mean()) for name, values in f1.items()}
+    return {**means, "gain_low": float(low[0]), "gain_high": float(high[0]), "pictures": len(rows)}
+
+
+def draw(
+    pipe: StableDiffusionControlNetPipeline,
+    pictures: Pictures,
+    control: Tensor,
+    scale: float,
+    params: ReportParams,
+) -> Tensor:
+    """Pictures of the captions under control of weight `scale`: uint8 `(N, 3, H, W)`."""
+    config = pipe.unet.config
+    shape = (config.in_channels, config.sample_size, config.sample_size)
+    made = []
+    for start in tqdm(range(0, len(pictures), params.batch_size), desc=f"control {scale}"):
+        part = range(len(pictures))[start : start + params.batch_size]
+        made += pipe(
+            [pictures.captions[i][0] for i in part],
+            image=images(control[part.start : part.stop]),
+            latents=torch.stack([noise(pictures.keys[i], 0, params.seed, shape) for i in part]),
+            num_inference_steps=params.steps,
+            guidance_scale=params.guidance_scale,
+            controlnet_conditioning_scale=scale,
+        ).images
+    return torch.from_numpy(np.stack([to_array(image) for image in made]))
+
+
+def drawn_edges(pixels: Tensor) -> Tensor:
+    """Edge maps of uint8 pixels `(N, 3, H, W)`, as the ControlNet gets them."""
+    names = [str(number) for number in range(len(pixels))]
+    return edges(Pictures(pixels, [()] * len(pixels), names, names))
+
+
+def edge_f1(drawn: Tensor, control: Tensor) -> Tensor:
+    """F1 of edge maps `(N, 3, H, W)`, an edge off by one pixel counting as met: `(N,)`."""
+    found, wanted = drawn[:, :1] > 0, control[:, :1] > 0
+    precision, recall = share_near(found, wanted), share_near(wanted, found)
+    return 2 * precision * recall / (precision + recall).clamp_min(1e-9)
+
+
+def share_near(a: Tensor, b: Tensor) -> Tensor:
+    """Share of the pixels of `a` that have one of `b` in the 3 x 3 around them `(N,)`."""
+    near = F.max_pool2d(b.float(), 3, stride=1, padding=1) > 0
+    count = a.sum(dim=(1, 2, 3))
+    return (a & near).sum(dim=(1, 2, 3)) / count.clamp_min(1)

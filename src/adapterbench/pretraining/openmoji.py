@@ -1,0 +1,105 @@
+"""OpenMoji's artwork for the concepts of another set of pictures."""
+
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import resvg_py
+import torch
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from adapterbench.core.config import Section
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import publish
+from adapterbench.data.sources.emoji import DAMAGED, Package, integrity, npm_pack
+from adapterbench.formats.image import decode, to_array
+from adapterbench.pretraining.pictures import Pictures
+
+SCALE = 2
+"""Pixels that a drawing is rendered at, to one of the picture that it ends as."""
+LINES = "[stroke] { stroke-width: 3px }"
+"""Half as thick again as they are drawn: the small VAE has no thinner ones."""
+
+
+class OpenmojiParams(Section):
+    """The package with the drawings."""
+
+    package: Package
+
+
+def fetch(package: Package, out: Path) -> None:
+    """Bring the package to the file `out` as the registry serves it.
+
+    Raises:
+        UserError: no npm client, no network, or a package that is not the pinned one.
+    """
+    with publish(out) as beside:
+        npm_pack(package.name, beside)
+        if (found := integrity(beside)) != package.integrity:
+            raise UserError(
+                f"{package.name} has digest {found}, not the pinned {package.integrity}: "
+                "fetch again, or set openmoji.package.integrity to mean this file"
+            )
+
+
+def redrawn(pictures: Pictures, tarball: Path, style: str) -> Pictures:
+    """The pictures that OpenMoji has too, in its style, with the captions that they had.
+
+    Args:
+        pictures: keys end in code points, such as `google-1f436`.
+        tarball: of `fetch`.
+        style: `color` (flat colours within black outlines) or `black` (the outlines alone).
+
+    Raises:
+        UserError: the tarball is missing or damaged.
+    """
+    drawings = read(tarball, f"package/{style}/svg")
+    kept = [n for n, key in enumerate(pictures.keys) if code(key) in drawings]
+    side = pictures.pixels.shape[-1]
+    drawn: dict[str, np.ndarray] = {}
+    for number in tqdm(kept, desc="draw", mininterval=1):
+        name = code(pictures.keys[number])
+        if name not in drawn:
+            drawn[name] = to_array(draw(drawings[name], side))
+    pixels = torch.from_numpy(np.stack([drawn[code(pictures.keys[n])] for n in kept]))
+    return replace(
+        pictures,
+        pixels=pixels,
+        captions=[pictures.captions[n] for n in kept],
+        keys=[pictures.keys[n] for n in kept],
+        concepts=[pictures.concepts[n] for n in kept],
+    )
+
+
+def code(name: str) -> str:
+    """Code points of a key or a file's stem, without variation selectors: `1f468-200d-1f692`."""
+    points = name.lower().split("-")
+    return "-".join(p for p in points if p != "fe0f" and all(c in "0123456789abcdef" for c in p))
+
+
+def read(tarball: Path, folder: str) -> dict[str, str]:
+    """The SVG files of a folder by code points."""
+    try:
+        with tarfile.open(tarball) as tar:
+            return {
+                code(Path(member.name).stem): file.read().decode()
+                for member in tar
+                if str(Path(member.name).parent) == folder and (file := tar.extractfile(member))
+            }
+    except DAMAGED as error:
+        raise UserError(
+            f"{tarball} is missing or damaged ({error}): run `make descendants`"
+        ) from error
+
+
+def draw(svg: str, side: int) -> Image.Image:
+    """A drawing as RGB, cut to what is drawn and centred on white, `side` pixels square."""
+    wide = SCALE * side
+    data = resvg_py.svg_to_bytes(
+        svg_string=svg, width=wide, height=wide, style_sheet=LINES, skip_system_fonts=True
+    )
+    image = decode(bytes(data))
+    drawn = image.crop(ImageOps.invert(image).getbbox())
+    return ImageOps.pad(drawn, (side, side), Image.Resampling.LANCZOS, color="white")

@@ -1,0 +1,47 @@
+"""The pictures of a split in memory, for training on all of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adapterbench.formats.image import to_array
+from adapterbench.formats.shards import read_split
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A whole split: uint8 pixels `(N, 3, H, W)` and the phrasings of each caption."""
+
+    pixels: Tensor
+    captions: list[tuple[str, ...]]
+    keys: list[str]
+    concepts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def load_pictures(shards: Path, *splits: str) -> Pictures:
+    """Read the shards of some splits into memory (12 kB a picture at 64 pixels)."""
+    samples = [sample for split in splits for sample in read_split(shards, split)]
+    pixels = torch.from_numpy(np.stack([to_array(sample.image) for sample in samples]))
+    return Pictures(
+        pixels,
+        [sample.captions for sample in samples],
+        [sample.key for sample in samples],
+        [str(sample.meta.get("concept", sample.key)) for sample in samples],
+    )
+
+
+def to_signed(pixels: Tensor) -> Tensor:
+    """uint8 -> float in [-1, 1], the range of `AutoencoderKL`."""
+    return pixels.float() / 127.5 - 1
+
+
+def mirrored(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Flip a random `share` of `(B, 3, H, W)` left to right."""
+    flip = torch.rand(len(pixels), generator=generator) < share
+    return torch.where(flip[:, None, None, None], pixels.flip(-1), pixels)

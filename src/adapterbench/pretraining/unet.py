@@ -1,0 +1,162 @@
+"""The small `UNet2DConditionModel`: text to latents, by denoising."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    SchedulerMixin,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from adapterbench.core.config import FitParams
+from adapterbench.frozen.load import load_clip
+from adapterbench.pretraining.clip import text_model, tokenize
+from adapterbench.pretraining.pictures import Pictures, to_signed
+from adapterbench.training.loop import Fitted, Loss, OnLog, batch_indices, fit
+from adapterbench.training.loss import denoising_loss, draw_noise
+
+
+class TextParams(FitParams):
+    """How text to image is learnt."""
+
+    drop_text: float
+    """Share of samples with the empty caption, for classifier-free guidance."""
+
+
+class UnetParams(TextParams):
+    """How the UNet is built and trained."""
+
+    block_out_channels: tuple[int, ...]
+    """Channels by level; each further level halves the resolution."""
+    layers_per_block: int
+    """Residual layers, each followed by cross-attention, a level."""
+    head_width: int
+    """Channels of an attention head."""
+
+
+@dataclass(frozen=True)
+class TextToLatents:
+    """Everything the UNet learns from, computed once."""
+
+    latents: Tensor
+    """Scaled latents `(N, C, h, w)`."""
+    texts: Tensor
+    """Embeddings of the phrasings `(N, P, L, D)`."""
+    empty: Tensor
+    """Embedding of the empty caption `(L, D)`."""
+
+
+def schedule() -> DDIMScheduler:
+    """The noise schedule of Stable Diffusion, ending in pure noise (Lin et al. 2023), v-target."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def build(params: UnetParams, latents: Tensor, text_width: int) -> UNet2DConditionModel:
+    """An untrained UNet with cross-attention in every block."""
+    levels = len(params.block_out_channels)
+    return UNet2DConditionModel(
+        sample_size=latents.shape[-1],
+        in_channels=latents.shape[1],
+        out_channels=latents.shape[1],
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        block_out_channels=params.block_out_channels,
+        layers_per_block=params.layers_per_block,
+        cross_attention_dim=text_width,
+        # diffusers keeps the number of heads under this old name
+        attention_head_dim=tuple(width // params.head_width for width in params.block_out_channels),
+    )
+
+
+@torch.no_grad()
+def encode(
+    pictures: Pictures, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> TextToLatents:
+    """Latents and text embeddings of all pictures; all must have as many phrasings."""
+    chunks = tqdm(pictures.pixels.split(64), desc="encode", mininterval=1)
+    latents = torch.cat([vae.encode(to_signed(x)).latent_dist.mode() for x in chunks])
+    phrasings = len(pictures.captions[0])
+    ids = tokenize([t for texts in pictures.captions for t in texts], tokenizer)
+    embedded = torch.cat([text(chunk).last_hidden_state for chunk in ids.split(256)])
+    empty = text(tokenize([""], tokenizer)).last_hidden_state[0]
+    return TextToLatents(
+        latents * vae.config.scaling_factor,
+        embedded.unflatten(0, (len(pictures), phrasings)),
+        empty,
+    )
+
+
+def train(
+    params: UnetParams,
+    data: TextToLatents,
+    resume: Path,
+    on_log: OnLog,
+) -> tuple[UNet2DConditionModel, Fitted]:
+    """Train text to image from scratch; the averaged weights are kept."""
+    torch.manual_seed(params.seed)
+    unet = build(params, data.latents, data.texts.shape[-1]).to(memory_format=torch.channels_last)
+    loss = text_loss(unet, schedule(), data, params)
+    fitted = fit(list(unet.parameters()), loss, params, resume, on_log, "unet")
+    return unet.eval(), fitted
+
+
+def text_loss(
+    unet: UNet2DConditionModel,
+    noise_schedule: SchedulerMixin,
+    data: TextToLatents,
+    params: TextParams,
+) -> Loss:
+    """The denoising loss of a step's batch: each sample with one of its phrasings, or none."""
+
+    def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
+        index = batch_indices(len(data.latents), params.batch_size, params.seed, step)
+        draw = torch.rand(len(index), generator=generator) * data.texts.shape[1]
+        text = data.texts[index, draw.long()]
+        dropped = torch.rand(len(index), generator=generator) < params.drop_text
+        text = torch.where(dropped[:, None, None], data.empty, text)
+        latents, conditions = data.latents[index], {"encoder_hidden_states": text}
+        noise, t = draw_noise(noise_schedule, latents.shape, generator)
+        return denoising_loss(unet, noise_schedule, latents, conditions, noise, t)
+
+    return loss
+
+
+def load_frozen(
+    vae: Path, image_encoder: Path
+) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
+    """The parts that the UNet builds on: VAE, and the text tower and tokenizer of a CLIP."""
+    tokenizer = CLIPTokenizer.from_pretrained(image_encoder)
+    text = text_model(load_clip(f"local-dir:{image_encoder}", None).model, tokenizer)
+    return AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32), text, tokenizer
+
+
+def save(
+    vae: AutoencoderKL,
+    text: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+    folder: Path,
+) -> None:
+    """Write the pipeline in diffusers layout, fp16 safetensors."""
+    pipeline = StableDiffusionPipeline(
+        vae, text, tokenizer, unet, schedule(), None, None, requires_safety_checker=False
+    )
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)

@@ -1,0 +1,1 @@
+"""How a stage runs: its command line, its record, its resumption. Nothing here changes a result."""

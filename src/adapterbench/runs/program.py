@@ -1,0 +1,86 @@
+"""What every stage script shares: logging, and errors that a person can act on."""
+
+import errno
+import functools
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from adapterbench.core.errors import UserError
+from adapterbench.runs.memory import keep_freed_memory, spare_imports
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def run(*mains: Callable[..., None], help: str | None = None) -> None:
+    """Run functions as a command line program; their docstrings are the `--help`.
+
+    One function is the program itself, such as a stage's `main`; several are its commands, under
+    a `help` of their own.
+
+    Exit codes: 0 done, 1 a condition the user can mend, 2 bad arguments, 130 interrupted (Ctrl-C
+    or SIGTERM, so that a scheduler's stop cleans up as a person's does).
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_freed_memory()
+    spare_imports()
+    console = Console(stderr=True)
+    handler = RichHandler(console=console, show_path=False)
+    logging.basicConfig(format="%(message)s", handlers=[handler])
+    # libraries may warn; what they report as they go is noise to whom runs a stage
+    logging.getLogger("adapterbench").setLevel(logging.INFO)
+    program(*mains, help=help)()
+
+
+def program(*mains: Callable[..., None], help: str | None = None) -> typer.Typer:
+    """The program that `run` runs."""
+    app = typer.Typer(
+        help=help,
+        add_completion=False,
+        no_args_is_help=len(mains) > 1,
+        pretty_exceptions_enable=False,
+    )
+    for main in mains:
+        app.command()(guarded(main))
+    return app
+
+
+def guarded(main: Callable[..., None]) -> Callable[..., None]:
+    """Let `main` leave with one line for what a person can mend; a bug keeps its traceback.
+
+    It stands inside typer, which would turn Ctrl-C into a silent exit code.
+    """
+
+    @functools.wraps(main)
+    def call(*args: Any, **kwargs: Any) -> None:
+        try:
+            main(*args, **kwargs)
+        except UserError as error:
+            fail(str(error), 1)
+        except KeyboardInterrupt:
+            fail("interrupted: nothing half-written was kept; the same command resumes", 130)
+        except Exception as error:
+            if not disk_full(error):
+                raise
+            fail("no space left on the disk: free some and run the same command again", 1)
+
+    return call
+
+
+def disk_full(error: Exception) -> bool:
+    """Whether the disk or the quota is used up; safetensors gives Rust's text and no `errno`."""
+    if isinstance(error, OSError):
+        return error.errno in DISK_FULL
+    return any(f"(os error {code})" in str(error) for code in DISK_FULL)
+
+
+def fail(message: str, code: int) -> None:
+    """Print one line to standard error and leave with `code`."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,79 @@
+"""The image prompts of items, by number in their split, and what stands for no picture."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from more_itertools import chunked
+from torch import Tensor
+
+from adapterbench.adapters.core.storage import AdapterConfig
+from adapterbench.core.errors import UserError
+from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.shards import read_split
+from adapterbench.frozen.load import load_clip
+from adapterbench.frozen.prompts import image_prompts
+from adapterbench.runs.processes import processes
+
+Prompts = Callable[[list[int]], tuple[Tensor, Tensor]]
+"""Numbers of N items -> their prompts `(N, c)` or `(N, S, c)`, and no picture `(1, ..)`."""
+
+
+def encoded_prompts(data: EncodedSplit) -> Prompts:
+    """The embeddings that stage `encode` made."""
+
+    def prompts(numbers: list[int]) -> tuple[Tensor, Tensor]:
+        embeds = torch.stack([data.row(number)[1] for number in numbers]).float()
+        return embeds, torch.zeros_like(embeds[:1])
+
+    return prompts
+
+
+class OwnPrompts:
+    """What an adapter's own image encoder makes of the items' pictures, each read once."""
+
+    def __init__(
+        self,
+        data: EncodedSplit,
+        adapter: AdapterConfig,
+        patches: bool,
+        shards: Path | None,
+        batch_size: int,
+    ) -> None:
+        """Load the encoder.
+
+        Args:
+            adapter: names its encoder.
+            patches: whether the adapter reads those.
+            shards: folder of stage `prepare`.
+            batch_size: pictures a forward pass.
+
+        Raises:
+            UserError: there are no `shards`, or the encoder cannot be loaded.
+        """
+        name = str(adapter.image_encoder)
+        if shards is None:
+            raise UserError(
+                f"the adapter reads pictures through {name}: name the folder of stage prepare "
+                "with --shards"
+            )
+        self.data, self.shards = data, shards
+        self.patches, self.batch_size = patches, batch_size
+        self.clip = load_clip(name, adapter.pretrained).to(processes().device)
+        self.found: dict[str, Tensor] = {}
+        self.nothing = torch.empty(0)
+
+    def __call__(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
+        """See `Prompts`."""
+        keys = [self.data.samples[number]["key"] for number in numbers]
+        if not self.found.keys() >= set(keys):
+            self.read(set(keys) - self.found.keys())
+        return torch.stack([self.found[key] for key in keys]), self.nothing
+
+    def read(self, keys: set[str]) -> None:
+        """Encode the pictures of some keys; a bad picture was not encoded, so it is no item."""
+        wanted = (s for s in read_split(self.shards, "validation", on_bad=[]) if s.key in keys)
+        for part in chunked(wanted, self.batch_size):
+            images = [sample.image for sample in part]
+            found, self.nothing = image_prompts(self.clip, images, self.patches)
+            self.found |= {s.key: prompt for s, prompt in zip(part, found, strict=True)}

@@ -1,0 +1,226 @@
+"""Pictures of the chosen items by one method, as a tar for each protocol."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import webdataset as wds
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from more_itertools import chunked
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter, load_config
+from adapterbench.core.config import SampleParams
+from adapterbench.core.files import MANIFEST, publish
+from adapterbench.data.items import choose_items, noise
+from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.frozen.load import fingerprint, load_part
+from adapterbench.runs.processes import processes, share
+from adapterbench.runs.resume import resume_path
+from adapterbench.sampling.prompts import OwnPrompts, Prompts, encoded_prompts
+
+log = logging.getLogger(__name__)
+
+PROTOCOLS = {"image": False, "image_text": True}
+"""Name of a protocol -> whether the caption is given; the image prompt is, by an adapter."""
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to make: number of its item in the split, key, and which of the item's K."""
+
+    number: int
+    key: str
+    k: int
+
+    @property
+    def name(self) -> str:
+        """Name in the tar, without `.png`."""
+        return f"{self.key}.{self.k}"
+
+
+class PairedPipeline(StableDiffusionPipeline):
+    """Takes an image prompt for each picture, where the stock pipeline gives all the same."""
+
+    def prepare_ip_adapter_image_embeds(
+        self, _image: None, embeds: list[Tensor], *_: Any
+    ) -> list[Tensor]:
+        """The embeddings as they are, unconditional half first: they have the batch's size."""
+        return embeds
+
+
+class Sampler:
+    """A frozen pipeline, with an adapter or without."""
+
+    def __init__(
+        self,
+        params: SampleParams,
+        encoded: Path,
+        backbone: Path,
+        adapter: Path | None,
+        device: torch.device | str = "cpu",
+        shards: Path | None = None,
+    ) -> None:
+        """Load everything.
+
+        Args:
+            adapter: folder of a trained adapter; None samples the base model alone.
+            device: where the networks go.
+            shards: folder of stage prepare, for an adapter with an image encoder of its own.
+
+        Raises:
+            UserError: something is missing or does not fit.
+        """
+        self.params = params
+        self.device = torch.device(device)
+        self.data = EncodedSplit(encoded, "validation")
+        self.unet = load_part(backbone, "unet").to(device, memory_format=torch.channels_last)
+        self.adapter = load_adapter(adapter, self.unet) if adapter else None
+        if adapter and self.adapter:
+            self.adapter.requires_grad_(False)
+            self.adapter.attach(self.unet)
+            self.adapter.scale = params.scale
+            self.prompts = self.prompts_of(adapter, self.adapter.reads_patches, shards)
+        self.pipeline = PairedPipeline(
+            vae=load_part(backbone, "vae"),
+            text_encoder=load_part(backbone, "text_encoder"),
+            tokenizer=load_part(backbone, "tokenizer"),
+            unet=self.unet,
+            scheduler=solver(backbone),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).to(device)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.shape = tuple(self.data.row(0)[0].shape)
+
+    def prompts_of(self, adapter: Path, patches: bool, shards: Path | None) -> Prompts:
+        """Where the image prompts of an adapter come from."""
+        config = load_config(adapter)
+        if config.image_encoder is None:
+            return encoded_prompts(self.data)
+        own = OwnPrompts(self.data, config, patches, shards, self.params.batch_size)
+        own([picture.number for picture in self.pictures()])  # in one pass over the shards
+        return own
+
+    def pictures(self) -> list[Picture]:
+        """All pictures of a protocol, item by item."""
+        items = choose_items(self.data.samples, self.params.items, self.params.seed)
+        return [
+            Picture(number, self.data.samples[number]["key"], k)
+            for number in items
+            for k in range(self.params.images_per_item)
+        ]
+
+    def make(self, pictures: list[Picture], with_text: bool) -> list[Image.Image]:
+        """Sample some pictures together; each depends on its own noise alone."""
+        return self.draw(pictures, self.captions(pictures) if with_text else None)
+
+    def captions(self, pictures: list[Picture]) -> Tensor:
+        """Embedded captions of the pictures' items `(N, L, D)`."""
+        return torch.stack([self.data.row(picture.number)[2] for picture in pictures]).float()
+
+    @torch.no_grad()
+    def draw(self, pictures: list[Picture], text: Tensor | None) -> list[Image.Image]:
+        """Sample pictures of their items' image prompts and of texts `(N, L, D)`, or none.
+
+        The noise is drawn on the CPU, so it is the same on every device.
+        """
+        empty = self.data.empty.expand(len(pictures), -1, -1)
+        latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
+        prompts = self.image_prompts(pictures)
+        with self.autocast():
+            images: list[Image.Image] = self.pipeline(
+                prompt_embeds=empty if text is None else text,
+                negative_prompt_embeds=empty,
+                ip_adapter_image_embeds=prompts,
+                latents=torch.stack(latents),
+                num_inference_steps=self.params.steps,
+                guidance_scale=self.params.guidance_scale,
+            ).images
+        return images
+
+    def autocast(self) -> torch.autocast:
+        """What computes in the precision that is asked for."""
+        dtype = PRECISIONS.get(self.params.mixed_precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def image_prompts(self, pictures: list[Picture]) -> list[Tensor] | None:
+        """What the pipeline takes: no picture for the unconditional half, then the prompts."""
+        if self.adapter is None:
+            return None
+        found, nothing = self.prompts([picture.number for picture in pictures])
+        half = [nothing.expand_as(found)] if self.params.guidance_scale > 1 else []
+        return [torch.cat([*half, found])[:, None].to(self.device)]
+
+
+def solver(backbone: Path) -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ (Lu et al. 2022), second order, on the backbone's own noise schedule."""
+    return DPMSolverMultistepScheduler.from_config(
+        load_part(backbone, "scheduler").config, algorithm_type="dpmsolver++", solver_order=2
+    )
+
+
+def sample(
+    params: SampleParams,
+    encoded: Path,
+    backbone: Path,
+    adapter: Path | None,
+    protocols: list[str],
+    out: Path,
+    shards: Path | None = None,
+) -> int:
+    """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of pictures.
+
+    Processes that `accelerate launch` starts share the pictures. A killed run keeps those it has
+    made and goes on with the others.
+    """
+    state = processes()
+    # the batch size changes no picture, so a resumed run may have another
+    same = params.model_copy(update={"batch_size": 1})
+    facts = {"sample": same, "backbone": fingerprint(backbone)}
+    own = [adapter / WEIGHTS, adapter / CONFIG] if adapter else []
+    made = resume_path(f"sample-{out.name}", facts, encoded / MANIFEST, *own)
+    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards)
+    pictures = sampler.pictures()
+    # cut into batches before they are shared: a picture is rounded as its batch is
+    mine = share(list(chunked(pictures, params.batch_size)), state)
+    for protocol in protocols:
+        folder = made / protocol
+        folder.mkdir(parents=True, exist_ok=True)
+        bar = tqdm(mine, f"{out.name} {protocol}", unit="batch", disable=not state.is_main_process)
+        for batch in bar:
+            make_missing(sampler, batch, PROTOCOLS[protocol], folder)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        with publish(out) as beside:
+            beside.mkdir()
+            for protocol in protocols:
+                pack(made / protocol, pictures, beside / f"{protocol}.tar")
+        shutil.rmtree(made)
+    state.wait_for_everyone()
+    return len(pictures) * len(protocols)
+
+
+def make_missing(sampler: Sampler, batch: list[Picture], with_text: bool, folder: Path) -> None:
+    """Write those pictures of a batch that `folder` does not hold yet."""
+    todo = [picture for picture in batch if not (folder / f"{picture.name}.png").exists()]
+    images = sampler.make(todo, with_text) if todo else []
+    for picture, image in zip(todo, images, strict=True):
+        with publish(folder / f"{picture.name}.png") as beside:
+            image.save(beside, "PNG")
+
+
+def pack(folder: Path, pictures: list[Picture], path: Path) -> None:
+    """Write the pictures as one tar, the same bytes for the same pictures."""
+    with wds.TarWriter(str(path), mtime=0, encoder=False) as tar:
+        for picture in pictures:
+            data = (folder / f"{picture.name}.png").read_bytes()
+            tar.write({"__key__": picture.key, f"{picture.k}.png": data})

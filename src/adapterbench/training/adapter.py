@@ -1,0 +1,151 @@
+"""Train one adapter on encoded shards; the frozen encoders are never called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
+from adapterbench.core.config import TrainParams
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import MANIFEST, publish, remove, write_json
+from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.frozen.load import fingerprint, load_part
+from adapterbench.runs.record import peak_memory_mb
+from adapterbench.runs.resume import resume_path
+from adapterbench.training.distributed import Team
+from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
+from adapterbench.training.loss import denoising_loss, draw_noise
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training took and how its loss went."""
+
+    costs: dict[str, float]
+    """The table's cost columns, with the last loss and the steps."""
+    losses: list[tuple[int, float]]
+    """(step, mean loss since the entry before)."""
+
+    def write(self, metrics: Path, curve: Path) -> None:
+        """Write the costs as JSON and the loss curve as CSV."""
+        write_json(metrics, self.costs)
+        with publish(curve) as beside:
+            pd.DataFrame(self.losses, columns=["step", "loss"]).to_csv(beside, index=False)
+
+
+def train_adapter(
+    name: str,
+    variant: Mapping[str, Any],
+    params: TrainParams,
+    encoded: Path,
+    backbone: Path,
+    out: Path,
+    on_log: OnLog,
+) -> Trained:
+    """Train the variant and write `out` (see `adapters.core.storage`).
+
+    The same command after a kill goes on at the last checkpoint and ends with the same weights.
+    Processes that `accelerate launch` starts share each batch; one of them writes.
+
+    Args:
+        name: of the variant, for the progress bar and the checkpoint.
+        variant: its row of `variants:`.
+        encoded: folder of stage `encode`.
+        backbone: folder of the frozen model.
+        on_log: called with the step and `loss`, `learning_rate`, `samples_per_second`, in the
+            process that leads.
+
+    Raises:
+        UserError: a bad variant, a missing input, or a loss that is not finite.
+    """
+    identity = fingerprint(backbone)
+    facts = {"variant": variant, "train": params, "backbone": identity}
+    resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
+    data = EncodedSplit(encoded, "train")
+    team = Team(params.mixed_precision, params.accumulate)
+    unet = load_part(backbone, "unet").to(team.device, memory_format=torch.channels_last)
+    if params.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if params.compile:
+        unet.compile()
+    schedule = DDPMScheduler.from_config(load_part(backbone, "scheduler").config)
+    torch.manual_seed(params.seed)
+    adapter = build_adapter(variant, unet, data.embed_dim)
+    if adapter.reads_patches:
+        raise UserError(
+            f"{name} reads patches, which {encoded} does not hold: such an adapter is not trained "
+            "here, bring one with `adapterbench adopt` and tell DVC as it says"
+        )
+    # autocast would cast frozen weights anew at each call; the adapter has its copies in fp32
+    unet.type(team.dtype)
+    adapter.attach(unet)
+    empty, shape = data.empty.to(team.device), data.row(0)[0].shape
+
+    def loss(step: int, generator: torch.Generator, part: slice) -> Tensor:
+        index = batch_indices(len(data), params.batch_size, params.seed, step)
+        phrasing = torch.rand(len(index), generator=generator)
+        drop = torch.rand(len(index), generator=generator)
+        noise, t = draw_noise(schedule, (len(index), *shape), generator)
+        batch = data.gather(index[part], phrasing[part]).to(team.device)
+        conditions = drop_conditions(
+            batch.image_embeds, batch.texts, empty, params, drop[part].to(team.device)
+        )
+        return denoising_loss(
+            unet, schedule, batch.latents, conditions, noise[part], t[part], params.min_snr_gamma
+        )
+
+    fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, team)
+    if team.leads:
+        save_adapter(adapter, out, variant, {"digest": identity})
+        remove(resume)
+    team.accelerator.wait_for_everyone()
+    return Trained(costs(adapter.count, fitted, params, out), fitted.losses)
+
+
+def drop_conditions(
+    image_embeds: Tensor,
+    texts: Tensor,
+    empty: Tensor,
+    params: TrainParams,
+    draw: Tensor,
+) -> dict[str, Any]:
+    """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
+
+    A dropped image prompt is the zero embedding, a dropped text the empty caption.
+
+    Args:
+        image_embeds: `(B, c)`.
+        texts: embedded captions `(B, L, D)`.
+        empty: the embedded empty caption `(L, D)`.
+        draw: what is dropped, by number in [0, 1) `(B,)`.
+    """
+    image_only, text_only = params.drop_image, params.drop_image + params.drop_text
+    both = (draw >= text_only) & (draw < text_only + params.drop_both)
+    no_image = (draw < image_only) | both
+    no_text = ((draw >= image_only) & (draw < text_only)) | both
+    embeds = image_embeds.masked_fill(no_image[:, None], 0.0)
+    text = torch.where(no_text[:, None, None], empty, texts)
+    return {
+        "encoder_hidden_states": text,
+        "added_cond_kwargs": {"image_embeds": [embeds[:, None]]},
+    }
+
+
+def costs(count: int, fitted: Fitted, params: TrainParams, model: Path) -> dict[str, float]:
+    """What the training took, as the table's columns name it."""
+    return {
+        "trainable_params": count,
+        "loss": fitted.losses[-1][1],
+        "steps": params.steps,
+        "train_seconds": round(fitted.seconds, 1),
+        "images_per_second": round(fitted.samples_per_second, 1),
+        "peak_memory_mb": peak_memory_mb(),
+        "checkpoint_mb": round((model / WEIGHTS).stat().st_size / 2**20, 3),
+    }

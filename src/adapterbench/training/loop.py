@@ -1,0 +1,255 @@
+"""One optimisation loop for everything that is trained here: exact to resume, quiet to read.
+
+All randomness is drawn from (seed, step), and the learning rate is a function of the step, so a
+checkpoint is the weights, the optimiser's moments and the step number; nothing else has a state.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from adapterbench.core.config import FitParams
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import publish
+from adapterbench.training.distributed import Team
+
+log = logging.getLogger(__name__)
+
+OnLog = Callable[[int, dict[str, float]], None]
+"""(step, values) -> nothing: where a run reports to."""
+
+Loss = Callable[[int, torch.Generator, slice], Tensor]
+"""(step, generator, part) -> scalar mean loss of a part of the step's batch.
+
+It draws from the generator alone, and for the whole batch whatever the part.
+"""
+
+
+@dataclass
+class Fitted:
+    """What a finished fit cost and how its loss went."""
+
+    seconds: float = 0.0
+    """Seconds in the loop; of a killed run, up to the checkpoint that was resumed."""
+    samples_per_second: float = 0.0
+    """Mean training speed."""
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean loss since the last entry)."""
+    recent: list[float] = field(default_factory=list)
+    """Losses since the last entry."""
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A CPU generator that depends on all `numbers`, such as (seed, step)."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 0x9E3779B97F4A7C15 + number + 1) % 2**63
+    return torch.Generator().manual_seed(mixed)
+
+
+def batch_indices(size: int, batch: int, seed: int, step: int) -> Tensor:
+    """Sample numbers of a step `(batch,)`: epochs in a fresh order each, cut into batches.
+
+    A pure function, so that a resumed run sees the batches of an unbroken one.
+    """
+    first, last = step * batch, (step + 1) * batch
+    epochs = range(first // size, (last - 1) // size + 1)
+    return torch.cat(
+        [
+            epoch_order(size, seed, epoch)[max(0, first - epoch * size) : last - epoch * size]
+            for epoch in epochs
+        ]
+    )
+
+
+@lru_cache(maxsize=2)  # a step lies in one epoch, or in two
+def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    """All sample numbers in the order of an epoch `(size,)`; drawn once, not at every step."""
+    return torch.randperm(size, generator=seeded(seed, epoch))
+
+
+def learning_rate(step: int, params: FitParams) -> float:
+    """Linear warm-up, then cosine to zero at `params.steps`."""
+    if step < params.warmup_steps:
+        return params.learning_rate * (step + 1) / params.warmup_steps
+    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
+    return params.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def fit(
+    weights: list[nn.Parameter],
+    loss: Loss,
+    params: FitParams,
+    resume: Path,
+    on_log: OnLog,
+    label: str = "train",
+    team: Team | None = None,
+) -> Fitted:
+    """Minimise `loss` over `weights`, in place.
+
+    Args:
+        weights: what is trained, always in the same order.
+        resume: checkpoint file; read when it exists, removed by the caller after publishing.
+        on_log: called every `log_every` steps with `loss`, `learning_rate`, `samples_per_second`,
+            in the process that leads.
+        team: the processes that train together; the weights are on its device. This one alone
+            when left out.
+
+    Raises:
+        UserError: the loss or the gradient is not finite (the last checkpoint is from before), or
+            the batch cannot be shared.
+    """
+    team = team or Team()
+    parts = team.parts(params.batch_size)
+    torch.set_flush_denormal(True)  # denormals slow a CPU's convolutions several times
+    optimizer = team.accelerator.prepare(
+        torch.optim.AdamW(
+            weights,
+            lr=params.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=params.weight_decay,
+            fused=weights[0].is_cuda,
+        )
+    )
+    ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
+    state = State(weights, optimizer, ema, team.accelerator)
+
+    def loss_of(step: int, part: slice) -> Tensor:
+        return loss(step, seeded(params.seed, step, 1), part)
+
+    fitted = Fitted()
+    start = logged = state.load(resume, fitted) if resume.exists() else 0
+    last = time.perf_counter()
+    began = last - fitted.seconds
+    with tqdm(
+        total=params.steps,
+        initial=start,
+        desc=label,
+        unit="step",
+        mininterval=1,
+        disable=not team.leads,
+    ) as bar:
+        for step in range(start, params.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, params)
+            value = team.backward(partial(loss_of, step), parts, weights)
+            norm = team.accelerator.clip_grad_norm_(weights, params.max_grad_norm)
+            fitted.recent.append(value.item())
+            if not (math.isfinite(fitted.recent[-1]) and team.usable(norm)):
+                raise UserError(
+                    f"{label}: the loss is not finite at step {step} "
+                    f"(loss {fitted.recent[-1]}, gradient norm {norm.item()}): lower learning_rate "
+                    f"(now {params.learning_rate}) or look for bad inputs; nothing was published"
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if params.ema_decay:
+                ema.step(weights)
+            bar.update()
+            done = step + 1
+            if done % params.log_every == 0 or done == params.steps:
+                now = time.perf_counter()
+                speed = (done - logged) * params.batch_size / (now - last)
+                mean = sum(fitted.recent) / len(fitted.recent)
+                fitted.losses.append((done, mean))
+                if team.leads:
+                    rate = learning_rate(step, params)
+                    on_log(done, {"loss": mean, "learning_rate": rate, "samples_per_second": speed})
+                bar.set_postfix_str(f"loss {mean:.4f}, {speed:.0f} img/s")
+                fitted.recent.clear()
+                logged, last = done, now
+            if team.leads and done % params.checkpoint_every == 0 and done < params.steps:
+                fitted.seconds = time.perf_counter() - began
+                state.save(resume, done, fitted)
+    if params.ema_decay:
+        ema.copy_to(weights)
+    fitted.seconds = time.perf_counter() - began
+    fitted.samples_per_second = params.steps * params.batch_size / fitted.seconds
+    return fitted
+
+
+class State:
+    """What a checkpoint holds, as one safetensors file."""
+
+    def __init__(
+        self,
+        weights: list[nn.Parameter],
+        optimizer: AcceleratedOptimizer,
+        ema: EMAModel,
+        accelerator: Accelerator,
+    ) -> None:
+        self.weights, self.optimizer, self.ema = weights, optimizer, ema
+        self.scaler = accelerator.scaler
+        """Of fp16 gradients; None in other precisions."""
+
+    def save(self, path: Path, step: int, fitted: Fitted) -> None:
+        """Write weights, averages, moments, the scale of fp16, the step and what was measured."""
+        tensors: dict[str, Tensor] = {
+            name: torch.tensor(getattr(fitted, name), dtype=torch.float64)
+            for name in ("losses", "recent")
+        }
+        for number, weight in enumerate(self.weights):
+            tensors[f"{number}.weight"] = weight.detach()
+            tensors[f"{number}.average"] = self.ema.shadow_params[number]
+            for name, value in self.optimizer.state[weight].items():
+                tensors[f"{number}.state.{name}"] = value
+        metadata = {
+            "step": str(step),
+            "ema_step": str(self.ema.optimization_step),
+            "seconds": str(fitted.seconds),
+            "scaler": json.dumps(self.scaler.state_dict() if self.scaler else None),
+        }
+        with publish(path) as beside:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata)
+
+    @torch.no_grad()
+    def load(self, path: Path, fitted: Fitted) -> int:
+        """Restore everything; return the number of steps done."""
+        with opened(path) as file:
+            metadata = file.metadata()
+            moments = {}
+            for number, weight in enumerate(self.weights):
+                weight.copy_(file.get_tensor(f"{number}.weight"))
+                self.ema.shadow_params[number].copy_(file.get_tensor(f"{number}.average"))
+                moments[number] = {
+                    name: file.get_tensor(f"{number}.state.{name}")
+                    for name in ("step", "exp_avg", "exp_avg_sq")
+                }
+            # torch's own, which puts each moment on its weight's device
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            if self.scaler:
+                self.scaler.load_state_dict(json.loads(metadata["scaler"]))
+            self.ema.optimization_step = int(metadata["ema_step"])
+            fitted.losses = [(int(s), v) for s, v in file.get_tensor("losses").tolist()]
+            fitted.recent = file.get_tensor("recent").tolist()
+            fitted.seconds = float(metadata["seconds"])
+        log.info("resuming at step %s", metadata["step"])
+        return int(metadata["step"])
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[safe_open]:
+    """Open a checkpoint; a damaged one is a line that says what to do."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"checkpoint {path} does not fit this run ({error}): delete it to start over"
+        ) from error

@@ -1,0 +1,145 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+from toy_adapters import VARIANTS, build, call, prompts, toy_unet, trained
+
+from adapterbench.adapters.core.base import cross_attention_layers
+from adapterbench.adapters.core.storage import (
+    CONFIG,
+    WEIGHTS,
+    load_adapter,
+    load_adapter_weights,
+    load_config,
+    save_adapter,
+)
+from adapterbench.core.errors import UserError
+
+BACKBONE = {"path": "toy", "revision": None}
+
+
+@torch.no_grad()
+def test_save_then_load_changes_nothing(
+    variant: dict[str, Any], unet: UNet2DConditionModel, tmp_path: Path
+) -> None:
+    adapter = trained(build(variant, unet))
+    adapter.attach(unet)
+    expected = call(unet, prompts())
+    folder = tmp_path / "models" / "it"
+    save_adapter(adapter, folder, {**variant, "train": {"steps": 3}}, BACKBONE)
+    adapter.detach(unet)
+
+    torch.manual_seed(9)
+    state = torch.get_rng_state()
+    loaded = load_adapter(folder, unet)
+    assert torch.equal(state, torch.get_rng_state())
+    loaded.attach(unet)
+    assert torch.equal(call(unet, prompts()), expected)
+    config = load_config(folder)
+    assert (config.variant, config.backbone) == (variant, BACKBONE)
+
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    save_adapter(loaded, folder, variant, BACKBONE)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    assert first.keys() == {WEIGHTS, CONFIG}
+
+
+LAYER_WEIGHTS = {
+    "decoupled": ["to_k.weight", "to_v.weight"],
+    "lora": [
+        f"{layer}.lora_{side}.default.weight"
+        for layer in ("to_q", "to_k", "to_v", "to_out")
+        for side in "AB"
+    ],
+    "append": [],
+}
+PROJECTION_LAYERS = {
+    "ip_adapter": [0, 2],
+    "ip_adapter_lora": [0, 2],
+    "ip_adapter_mlp": [0, 2, 4, 6],
+    "ip_adapter_mlp_lora": [0, 2, 4, 6],
+    "sixth": [0, 2, 4],
+    "uni_controlnet_global": ["0.0", "0.2", "1.0", "1.2"],
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_file_holds_exactly_the_trained_weights(
+    name: str, unet: UNet2DConditionModel, tmp_path: Path
+) -> None:
+    variant = VARIANTS[name]
+    adapter = build(variant, unet).to(torch.bfloat16)
+    save_adapter(adapter, tmp_path / "it", variant, BACKBONE)
+    keys = {
+        f"projection.{layer}.{part}"
+        for layer in PROJECTION_LAYERS[name]
+        for part in ("weight", "bias")
+    }
+    for path in cross_attention_layers(unet):
+        slashed = path.replace(".", "/")
+        keys |= {f"branches.{slashed}.{rest}" for rest in LAYER_WEIGHTS[variant["attention"]]}
+    with safe_open(tmp_path / "it" / WEIGHTS, "pt") as file:
+        assert set(file.keys()) == keys
+        assert {file.get_tensor(key).dtype for key in keys} == {torch.float32}
+    size = (tmp_path / "it" / WEIGHTS).stat().st_size
+    assert 0 <= size - 4 * adapter.count < 16_384
+
+
+@pytest.fixture
+def saved(unet: UNet2DConditionModel, tmp_path: Path) -> Path:
+    save_adapter(
+        build(VARIANTS["ip_adapter"], unet), tmp_path / "it", VARIANTS["ip_adapter"], BACKBONE
+    )
+    return tmp_path / "it"
+
+
+def test_loading_takes_the_dtype_of_the_unet(saved: Path, unet: UNet2DConditionModel) -> None:
+    adapter = load_adapter(saved, unet.to(torch.float16))
+    assert {weight.dtype for weight in adapter.trainable_parameters()} == {torch.float16}
+    fresh = build(VARIANTS["ip_adapter"], unet)
+    load_adapter_weights(fresh, saved)  # to go on training
+    assert {weight.dtype for weight in fresh.trainable_parameters()} == {torch.float32}
+
+
+def test_a_failed_save_keeps_the_last_adapter(saved: Path, unet: UNet2DConditionModel) -> None:
+    before = (saved / WEIGHTS).read_bytes()
+    with pytest.raises(TypeError):
+        save_adapter(build(VARIANTS["ip_adapter"], unet), saved, {}, {"not json": object()})
+    assert (saved / WEIGHTS).read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def refused(folder: Path, unet: UNet2DConditionModel, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        load_adapter(folder, unet)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_or_corrupt_files_are_explained(saved: Path, unet: UNet2DConditionModel) -> None:
+    weights = saved / WEIGHTS
+    refused(saved.parent / "nothing", unet, "adapter_config.json is missing")
+    whole = weights.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"<html>not found</html>" * 9):
+        weights.write_bytes(damaged)
+        refused(saved, unet, r"adapter.safetensors is corrupt")
+    weights.unlink()
+    refused(saved, unet, r"adapter.safetensors is missing")
+    (saved / CONFIG).write_text("{")
+    refused(saved, unet, "not valid JSON")
+    (saved / CONFIG).write_text('{"variant": {}, "embed_dim": "wide", "backbone": {}, "x": 1}')
+    refused(saved, unet, r"bad: embed_dim, x")
+    (saved / CONFIG).write_text("[]")
+    refused(saved, unet, r"bad: content")
+
+
+def test_shapes_expected_and_received_are_named(saved: Path, unet: UNet2DConditionModel) -> None:
+    refused(saved, toy_unet(cross_attention_dim=48), r"expected \(32, 48\), received \(32, 32\)")
+    refused(saved, toy_unet(layers_per_block=2), r"expected \(.*\), received none")
+    config = json.loads((saved / CONFIG).read_text())
+    config["variant"] = VARIANTS["uni_controlnet_global"]
+    (saved / CONFIG).write_text(json.dumps(config))
+    refused(saved, unet, r"expected none, received \(32, 32\)")

@@ -1,0 +1,297 @@
+"""The encoded shards against direct calls of the encoders; runs that were killed; bad shards."""
+
+import errno
+import io
+import logging
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from toy_backbone import Toy
+
+import adapterbench.encoding.shards as module
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import MANIFEST, read_json, sha256, write_json
+from adapterbench.encoding import captions
+from adapterbench.encoding.encoders import Encoders, load_encoders
+from adapterbench.encoding.shards import encode
+from adapterbench.formats import encoded as storage
+from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.shards import Sample, read_split
+
+HALF = {"atol": 2e-3, "rtol": 2e-3}
+"""Rounding of fp16."""
+
+
+@pytest.fixture(params=["train", "validation"])
+def split(request: pytest.FixtureRequest, toy: Toy) -> tuple[EncodedSplit, list[Sample]]:
+    return EncodedSplit(toy.encoded, request.param), list(read_split(toy.shards, request.param))
+
+
+@pytest.fixture
+def own(toy: Toy, tmp_path: Path) -> Toy:
+    """A project of the test's own, where shards may be damaged."""
+    shutil.copytree(toy.shards, tmp_path / "shards")
+    shutil.copytree(toy.backbone, tmp_path / "backbone")
+    return Toy(tmp_path)
+
+
+def run(toy: Toy) -> dict[str, Any]:
+    return encode(toy.encode_params, toy.shards, toy.backbone, toy.encoded)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def replace_pictures(path: Path, bad: Callable[[str], bool]) -> None:
+    """Overwrite the pictures of a shard whose names are `bad`."""
+    with tarfile.open(path) as tar:
+        members = [(m, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
+    with tarfile.open(path, "w") as tar:
+        for member, data in members:
+            broken = member.name.endswith(".png") and bad(member.name)
+            member.size = 4 if broken else len(data)
+            tar.addfile(member, io.BytesIO(b"oops" if broken else data))
+
+
+def test_samples_keep_their_order(split: tuple[EncodedSplit, list[Sample]]) -> None:
+    encoded, samples = split
+    assert encoded.samples == [
+        {"key": s.key, "concept": s.meta["concept"], "captions": [*s.captions]} for s in samples
+    ]
+
+
+@torch.no_grad()
+def test_latents_are_the_scaled_modes_of_the_vae(
+    split: tuple[EncodedSplit, list[Sample]], pipeline: StableDiffusionPipeline
+) -> None:
+    encoded, samples = split
+    pixels = pipeline.image_processor.preprocess([sample.image for sample in samples])
+    expected = pipeline.vae.encode(pixels).latent_dist.mean * 0.5
+    ours = torch.stack([encoded.row(number)[0] for number in range(len(encoded))])
+    assert ours.dtype == torch.float16
+    torch.testing.assert_close(ours.float(), expected, **HALF)
+
+
+@torch.no_grad()
+def test_image_embeddings_are_those_of_open_clip(
+    split: tuple[EncodedSplit, list[Sample]], toy: Toy
+) -> None:
+    encoded, samples = split
+    name = toy.encode_params.image_encoder
+    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    model.eval()
+    expected = model.encode_image(torch.stack([preprocess(s.image) for s in samples]))
+    ours = torch.stack([encoded.row(number)[1] for number in range(len(encoded))])
+    torch.testing.assert_close(ours.float(), expected, **HALF)
+    assert encoded.embed_dim == expected.shape[1] == 24
+
+
+def test_texts_are_the_pipelines_prompt_embeddings(
+    split: tuple[EncodedSplit, list[Sample]], pipeline: StableDiffusionPipeline
+) -> None:
+    encoded, samples = split
+    for number, sample in enumerate(samples):
+        expected, _ = pipeline.encode_prompt(list(sample.captions), "cpu", 1, False)
+        draws = torch.arange(12) / 12
+        drawn = encoded.gather(torch.full((12,), number), draws).texts
+        which = (drawn[:, None] - expected).abs().amax(dim=(2, 3)).argmin(dim=1)
+        torch.testing.assert_close(drawn, expected[which], **HALF)
+        assert which.unique().tolist() == list(range(len(sample.captions)))
+    empty, _ = pipeline.encode_prompt("", "cpu", 1, False)
+    torch.testing.assert_close(encoded.empty, empty[0], **HALF)
+
+
+@pytest.mark.parametrize("text", ["", "unseen ✨ words, " * 30, "Ünïcödé 漢字"])
+def test_any_text_is_embedded_as_the_pipeline_does(
+    toy: Toy, pipeline: StableDiffusionPipeline, text: str
+) -> None:
+    ours = load_encoders(toy.encode_params, toy.backbone).texts([text])
+    expected, _ = pipeline.encode_prompt(text, "cpu", 1, False)
+    torch.testing.assert_close(ours, expected)
+
+
+def test_the_manifest_names_each_file_with_its_digest(toy: Toy) -> None:
+    manifest = read_json(toy.encoded / MANIFEST)
+    rows = [row for rows in manifest["splits"].values() for row in rows]
+    files = {row["name"]: row["sha256"] for row in rows}
+    files |= {row["index"]: row["index_sha256"] for row in rows}
+    files |= {row["name"]: row["sha256"] for row in (*manifest["texts"], manifest["common"])}
+    assert files.keys() | {MANIFEST} == contents(toy.encoded).keys()
+    assert files == {name: sha256(toy.encoded / name) for name in files}
+    assert [row["samples"] for row in manifest["splits"]["train"]] == [7, 7, 4]
+    assert all(row["skipped"] == [] for row in rows)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_caption_is_embedded_once_whatever_splits_and_shards_say_it(
+    own: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    texts = Encoders.texts
+
+    def counted(self: Encoders, captions: list[str]) -> torch.Tensor:
+        embedded.extend(captions)
+        return texts(self, captions)
+
+    monkeypatch.setattr(Encoders, "texts", counted)
+    # a second split that says what the first one says
+    manifest = read_json(own.shards / MANIFEST)
+    shutil.copy(own.shards / "train-00000.tar", own.shards / "again-00000.tar")
+    again = {**manifest["splits"]["train"]["shards"][0], "name": "again-00000.tar"}
+    manifest["splits"]["again"] = {"shards": [again]}
+    write_json(own.shards / MANIFEST, manifest)
+    run(own)
+    said = [s.captions for split in manifest["splits"] for s in read_split(own.shards, split)]
+    distinct = list(dict.fromkeys(text for texts in said for text in texts))
+    assert embedded == [*distinct, ""]
+    one, two = (EncodedSplit(own.encoded, split) for split in ("train", "again"))
+    assert torch.equal(one.row(3)[2], two.row(3)[2])
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("size", [1, 5, 7, 1000])
+def test_captions_are_found_in_whichever_file(
+    own: Toy, toy: Toy, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(captions, "CAPTIONS_PER_FILE", size)
+    run(own)
+    files = sorted(own.encoded.glob("texts-*.safetensors"))
+    rows = [len(load_file(path)["texts"]) for path in files]
+    assert set(rows[:-1]) <= {size}
+    for split in ("train", "validation"):
+        ours, expected = EncodedSplit(own.encoded, split), EncodedSplit(toy.encoded, split)
+        for number in range(len(ours)):
+            for draw in (0.0, 0.5, 0.99):
+                text = ours.row(number, draw)[2].float()
+                torch.testing.assert_close(text, expected.row(number, draw)[2].float(), **HALF)
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+def test_a_killed_run_keeps_its_finished_shards(
+    own: Toy, toy: Toy, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """It is killed with file `stop` half-written (5: captions); the next run makes the rest."""
+    saved: list[Path] = []
+
+    def dies(tensors: Any, path: Path) -> None:
+        saved.append(path)
+        save_file(tensors, path)
+        if len(saved) == stop:
+            path.write_bytes(path.read_bytes()[:100])
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "save_file", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(own)
+    assert not own.encoded.exists()
+
+    one_shard, done = module.encode_shard, []
+
+    def counted(path: Path, *others: Any) -> None:
+        done.append(path.name)
+        one_shard(path, *others)
+
+    monkeypatch.setattr(module, "encode_shard", counted)
+    run(own)
+    shards = ["train-00000.tar", "train-00001.tar", "train-00002.tar", "validation-00000.tar"]
+    assert done == shards[stop - 1 :]
+    assert contents(own.encoded) == contents(toy.encoded)  # which was never interrupted
+    assert list(Path(".resume").iterdir()) == []
+
+
+@pytest.mark.usefixtures("workplace")
+def test_another_backbone_starts_afresh(own: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_shard, done = module.encode_shard, []
+
+    def second_dies(path: Path, *others: Any) -> None:
+        done.append(path.name)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        one_shard(path, *others)
+
+    monkeypatch.setattr(module, "encode_shard", second_dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(own)
+    weights = own.backbone / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    run(own)
+    assert done[2:] == [f"train-{n:05d}.tar" for n in range(3)] + ["validation-00000.tar"]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_corrupt_picture_is_skipped_and_counted(
+    own: Toy, caplog: pytest.LogCaptureFixture
+) -> None:
+    replace_pictures(own.shards / "train-00000.tar", lambda name: name == "green-circle.png")
+    with caplog.at_level(logging.WARNING):
+        manifest = run(own)
+    assert manifest["splits"]["train"][0]["skipped"] == [
+        {"key": "green-circle", "cause": "not a readable image"}
+    ]
+    assert "green-circle" in caplog.text
+    encoded = EncodedSplit(own.encoded, "train")
+    assert len(encoded) == 17
+    keys = [sample["key"] for sample in encoded.samples]
+    assert "green-circle" not in keys
+    assert keys[:2] == ["red-circle", "blue-circle"]
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("missing", "train-00001.tar is missing"),
+        ("cut", "train-00001.tar is truncated or damaged"),
+        ("all corrupt", "train-00001.tar has no readable picture"),
+        ("no manifest", "manifest.json is missing"),
+        ("no backbone", "model_index.json is missing"),
+    ],
+)
+def test_bad_input_is_one_line_and_publishes_nothing(own: Toy, damage: str, message: str) -> None:
+    shard = own.shards / "train-00001.tar"
+    match damage:
+        case "missing":
+            shard.unlink()
+        case "cut":
+            shard.write_bytes(shard.read_bytes()[:-10240])
+        case "all corrupt":
+            replace_pictures(shard, lambda _: True)
+        case "no manifest":
+            (own.shards / MANIFEST).unlink()
+        case "no backbone":
+            shutil.rmtree(own.backbone)
+    with pytest.raises(UserError) as caught:
+        run(own)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not own.encoded.exists()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_full_disk_publishes_nothing_and_keeps_what_is_done(
+    own: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "link_or_copy", full)
+        with pytest.raises(OSError, match="No space"):
+            run(own)
+    assert not own.encoded.exists()
+    assert not list(own.root.glob(".encoded*"))  # nothing half-written beside it
+    monkeypatch.setattr(module, "encode_shard", lambda *_: pytest.fail("encoded again"))
+    run(own)
+    assert len(EncodedSplit(own.encoded, "train")) == 18

@@ -1,0 +1,184 @@
+"""`load_adapter` on the pipelines of diffusers, over the toy backbone and its image encoder."""
+
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from diffusers import (
+    ControlNetModel,
+    DiffusionPipeline,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
+from PIL import Image
+from toy_backbone import SIDE, picture
+
+from adapterbench import load_adapter
+from adapterbench.core.errors import UserError
+from adapterbench.exchange.pipeline import ImagePrompt
+from adapterbench.formats.edges import edge_map
+from adapterbench.formats.encoded import EncodedSplit
+
+if TYPE_CHECKING:
+    from toy_backbone import Toy
+
+REFERENCE = picture("ring", "red")
+OTHER = picture("bar", "blue")
+MASK = Image.new("L", (SIDE, SIDE), 255)
+PIPELINES: dict[type[DiffusionPipeline], dict[str, Any]] = {
+    StableDiffusionPipeline: {},
+    StableDiffusionImg2ImgPipeline: {"image": OTHER, "strength": 1.0},
+    StableDiffusionInpaintPipeline: {"image": OTHER, "mask_image": MASK},
+    StableDiffusionControlNetPipeline: {"image": OTHER},
+}
+
+
+def of_kind(kind: type[DiffusionPipeline], folder: Path) -> Any:
+    """A pipeline of diffusers as its users load it."""
+    parts = {}
+    if kind is StableDiffusionControlNetPipeline:
+        torch.manual_seed(0)
+        unet = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).unet
+        parts["controlnet"] = ControlNetModel.from_unet(
+            unet, conditioning_embedding_out_channels=(8, 8, 16, 16)
+        )
+    pipe = kind.from_pretrained(folder, safety_checker=None, **parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(torch.float32)
+
+
+def pictures(pipe: Any, inputs: dict[str, Any], prompt: Any = "a red ring") -> torch.Tensor:
+    """What the pipeline makes from a fixed seed."""
+    size = {} if "image" in inputs else {"height": SIDE, "width": SIDE}
+    seed = torch.Generator().manual_seed(1)
+    options = {"num_inference_steps": 2, "guidance_scale": 7.5, "output_type": "pt"}
+    return pipe(prompt, **{**options, **size, **inputs}, generator=seed).images
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+def test_every_pipeline_takes_it_and_gets_itself_back(
+    kind: type[DiffusionPipeline], toy: "Toy"
+) -> None:
+    pipe, inputs = of_kind(kind, toy.backbone), PIPELINES[kind]
+    base = pictures(pipe, inputs)
+    image_prompt = load_adapter(pipe, toy.adapter)
+    one = pictures(pipe, inputs | image_prompt(REFERENCE))
+    assert (one - base).abs().max() > 1e-3
+    assert not torch.equal(one, pictures(pipe, inputs | image_prompt([REFERENCE, OTHER])))
+    assert not torch.equal(one, pictures(pipe, inputs | image_prompt(REFERENCE, scale=0.3)))
+    assert torch.equal(base, pictures(pipe, inputs | image_prompt(REFERENCE, scale=0)))
+    assert torch.equal(one, pictures(pipe, inputs | image_prompt(REFERENCE)))
+    image_prompt.detach()
+    assert torch.equal(base, pictures(pipe, inputs))
+
+
+def test_image_prompt_text_and_control_each_count(toy: "Toy") -> None:
+    pipe = of_kind(StableDiffusionControlNetPipeline, toy.backbone)
+    torch.manual_seed(0)
+    with torch.no_grad():  # a fresh ControlNet says nothing
+        for weight in pipe.controlnet.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    image_prompt = load_adapter(pipe, toy.adapter)
+    edges = [edge_map(image, SIDE) for image in (REFERENCE, OTHER)]
+    made = [
+        pictures(pipe, {"image": control} | image_prompt(prompt), text)
+        for control in edges
+        for prompt in (REFERENCE, OTHER)
+        for text in ("", "a red ring")
+    ]
+    assert all((a - b).abs().max() > 1e-4 for a, b in combinations(made, 2))
+
+
+def test_the_mask_of_inpainting_bounds_the_image_prompt(toy: "Toy") -> None:
+    pipe = of_kind(StableDiffusionInpaintPipeline, toy.backbone)
+    image_prompt = load_adapter(pipe, toy.adapter)
+    right = Image.new("L", (SIDE, SIDE))
+    right.paste(255, (SIDE // 2, 0, SIDE, SIDE))
+    inputs = {"image": OTHER, "mask_image": right, "output_type": "latent", "strength": 1.0}
+    one, two = (pictures(pipe, inputs | image_prompt(image)) for image in (REFERENCE, OTHER))
+    half = one.shape[-1] // 2
+    assert torch.equal(one[..., :half], two[..., :half])
+    assert not torch.equal(one[..., half:], two[..., half:])
+
+
+@pytest.fixture
+def pipe(toy: "Toy") -> Any:
+    return of_kind(StableDiffusionPipeline, toy.backbone)
+
+
+@pytest.fixture
+def image_prompt(pipe: Any, toy: "Toy") -> ImagePrompt:
+    return load_adapter(pipe, toy.adapter)
+
+
+def test_a_picture_is_its_embedding(pipe: Any, image_prompt: ImagePrompt, toy: "Toy") -> None:
+    embedding = image_prompt.encode(REFERENCE)[0]
+    expected = pictures(pipe, image_prompt(REFERENCE))
+    for same in ([REFERENCE], embedding, embedding[None]):
+        assert torch.equal(expected, pictures(pipe, image_prompt(same)))
+    glass = REFERENCE.convert("RGBA")
+    glass.putalpha(REFERENCE.convert("L").point(lambda grey: 0 if grey == 255 else 255))
+    assert torch.equal(image_prompt.encode(glass)[0], embedding)
+    # the embedding that the stages train with
+    encoded = EncodedSplit(toy.encoded, "validation")
+    key = encoded.samples[0]["key"]
+    colour, shape = key.split("-")
+    ours = image_prompt.encode(picture(shape, colour))[0]
+    torch.testing.assert_close(ours, encoded.row(0)[1].float(), atol=2e-3, rtol=2e-3)
+
+
+def test_scale_by_layer(pipe: Any, image_prompt: ImagePrompt) -> None:
+    first, *rest = image_prompt.adapter.layers
+    one_layer = pictures(pipe, image_prompt(REFERENCE, scale={first: 1.0}))
+    assert image_prompt.adapter.scale == {first: 1.0, **dict.fromkeys(rest, 0.0)}
+    assert not torch.equal(one_layer, pictures(pipe, image_prompt(REFERENCE)))
+    with pytest.raises(UserError, match="no layer 'nowhere'"):
+        image_prompt(REFERENCE, scale={"nowhere": 1.0})
+
+
+def test_without_guidance_and_for_a_batch(pipe: Any, image_prompt: ImagePrompt) -> None:
+    assert pictures(pipe, image_prompt(REFERENCE, guidance_scale=1.0)).shape[0] == 1
+    several = {**image_prompt(REFERENCE), "num_images_per_prompt": 2}
+    assert pictures(pipe, several).shape[0] == 2
+    texts = pictures(pipe, image_prompt(REFERENCE), ["", "a red ring"])
+    assert texts.shape[0] == 2
+
+
+def test_it_goes_where_the_pipeline_goes(pipe: Any, image_prompt: ImagePrompt) -> None:
+    pipe.to(torch.bfloat16)
+    assert pictures(pipe, image_prompt(REFERENCE)).isfinite().all()
+
+
+def test_misuse_is_explained_in_one_line(pipe: Any, toy: "Toy", tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"adapter_config.json is missing"):
+        load_adapter(pipe, tmp_path)
+    with pytest.raises(UserError, match="no Stable Diffusion UNet"):
+        load_adapter(DiffusionPipeline(), toy.adapter)
+    image_prompt = load_adapter(pipe, str(toy.adapter))
+    with pytest.raises(UserError, match="already has an adapter"):
+        load_adapter(pipe, toy.adapter)
+    for bad in ([], ["a.png"], [torch.zeros(24)]):
+        with pytest.raises(UserError, match="a PIL image, a list of them, or an embedding"):
+            image_prompt(bad)
+    for shape in ((5,), (), (2, 1, 24)):
+        with pytest.raises(UserError, match=r"takes \(24,\) or \(n, 24\)"):
+            image_prompt(torch.zeros(shape))
+    image_prompt.detach()
+    with pytest.raises(UserError, match="not attached"):
+        image_prompt.detach()
+    pipe.register_to_config(_name_or_path=str(tmp_path))
+    with pytest.raises(UserError, match="which image encoder"):
+        load_adapter(pipe, toy.adapter)(REFERENCE)
+
+
+def test_the_import_is_light() -> None:
+    code = "import adapterbench, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(ImportError, match="nothing"):
+        from adapterbench import nothing  # noqa: F401

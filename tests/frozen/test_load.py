@@ -1,0 +1,175 @@
+"""Frozen models load as they were saved, or with one line that says what is wrong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from toy_backbone import HELD_OUT, Toy, toy_samples
+from transformers import CLIPTextModel
+
+from adapterbench.core.errors import UserError
+from adapterbench.frozen.load import fingerprint, load_clip, load_part
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+}
+CLASSES = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+
+
+@pytest.fixture
+def backbone(toy: Toy, tmp_path: Path) -> Path:
+    """A copy that the test may damage."""
+    shutil.copytree(toy.backbone, tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize("part", CLASSES)
+def test_networks_are_frozen_in_fp32_and_in_evaluation_mode(toy: Toy, part: str) -> None:
+    loaded = load_part(toy.backbone, part)
+    assert isinstance(loaded, CLASSES[part])
+    assert not loaded.training
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+    assert not any(weight.requires_grad for weight in loaded.parameters())
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+@pytest.mark.parametrize("damage", ["cut", "empty", "git-lfs", "missing", "config", "no folder"])
+def test_a_damaged_part_is_one_line(backbone: Path, part: str, damage: str) -> None:
+    weights, config = backbone / part / WEIGHTS[part], backbone / part / "config.json"
+    match damage:
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+        case "empty":
+            weights.write_bytes(b"")
+        case "git-lfs":
+            weights.write_text("version https://git-lfs.github.com/spec/v1")
+        case "missing":
+            weights.unlink()
+        case "config":
+            config.write_text("{")
+        case "no folder":
+            shutil.rmtree(backbone / part)
+    with pytest.raises(UserError, match="dvc repro backbone") as caught:
+        load_part(backbone, part)
+    assert str(backbone / part) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_weights_of_another_size_are_one_line(backbone: Path, part: str) -> None:
+    changes = {"unet": {"cross_attention_dim": 48}, "text_encoder": {"hidden_size": 48}}
+    edit_json(backbone / part / "config.json", lambda config: config.update(changes[part]))
+    with pytest.raises(UserError, match=f"cannot load .*{part}"):
+        load_part(backbone, part)
+
+
+def test_weights_are_never_read_from_a_pickle(backbone: Path) -> None:
+    weights = backbone / "unet" / WEIGHTS["unet"]
+    torch.save({"a": torch.zeros(1)}, backbone / "unet" / "diffusion_pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(UserError, match="safetensors"):
+        load_part(backbone, "unet")
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "scheduler"])
+def test_a_missing_folder_is_one_line(backbone: Path, part: str) -> None:
+    shutil.rmtree(backbone / part)
+    with pytest.raises(UserError, match=f"{part} is missing: run"):
+        load_part(backbone, part)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (["diffusers", "NoSuchModel"], "diffusers.NoSuchModel"),
+        (["their_own_code", "UNet"], "their_own_code.UNet"),
+        ([None, None], "None.None"),
+    ],
+)
+def test_an_unknown_class_is_one_line(backbone: Path, named: list[Any], message: str) -> None:
+    edit_json(backbone / "model_index.json", lambda index: index.update(unet=named))
+    with pytest.raises(UserError, match="not known here") as caught:
+        load_part(backbone, "unet")
+    assert message in str(caught.value)
+
+
+def test_what_is_not_a_pipeline_is_one_line(backbone: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no prior: is it a Stable Diffusion"):
+        load_part(backbone, "prior")
+    with pytest.raises(UserError, match=r"model_index\.json is missing"):
+        load_part(tmp_path / "absent", "unet")
+
+
+def test_the_fingerprint_follows_names_and_contents(backbone: Path, toy: Toy) -> None:
+    seen = [fingerprint(backbone)]
+    assert seen[0] == fingerprint(toy.backbone)
+    weights = backbone / "vae" / WEIGHTS["vae"]
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    seen.append(fingerprint(backbone))
+    moved = weights.rename(weights.with_name("other.safetensors"))
+    seen.append(fingerprint(backbone))
+    assert len(set(seen)) == 3
+    moved.write_bytes(data)
+    moved.rename(weights)
+    assert fingerprint(backbone) == seen[0]
+
+
+def test_a_clip_is_open_clips(toy: Toy) -> None:
+    clip = load_clip(toy.evaluator, None)
+    model, _, preprocess = open_clip.create_model_and_transforms(toy.evaluator)
+    model.eval()
+    samples = [s for s in toy_samples() if s.meta["concept"] in HELD_OUT]
+    texts = ["a ring", "", "unseen ✨ words"]
+    tokens = open_clip.get_tokenizer(toy.evaluator)(texts)
+    with torch.no_grad():
+        images = model.encode_image(torch.stack([preprocess(s.image) for s in samples]))
+        words = model.encode_text(tokens)
+    torch.testing.assert_close(clip.image_embeds([s.image for s in samples]), images)
+    torch.testing.assert_close(clip.text_embeds(texts), words)
+    assert clip.embed_dim == 24
+    assert not clip.model.training
+    assert not any(weight.requires_grad for weight in clip.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained"),
+    [
+        ("ViT-Nope", None),
+        ("ViT-B-32", "nope"),
+        ("ViT-S-32-alt", None),  # open_clip itself would go on with random weights
+        ("local-dir:/nowhere", None),
+    ],
+)
+def test_an_unknown_clip_is_one_line(name: str, pretrained: str | None) -> None:
+    with pytest.raises(UserError, match=f"cannot load the CLIP '{name}'") as caught:
+        load_clip(name, pretrained)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["no weights", "cut", "no configuration"])
+def test_a_damaged_clip_is_one_line(backbone: Path, damage: str) -> None:
+    weights = backbone / "evaluator" / "open_clip_model.safetensors"
+    match damage:
+        case "no weights":
+            weights.unlink()
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[:1000])
+        case "no configuration":
+            (backbone / "evaluator" / "open_clip_config.json").unlink()
+    with pytest.raises(UserError, match="cannot load the CLIP"):
+        load_clip(f"local-dir:{backbone / 'evaluator'}", None)

@@ -1,0 +1,164 @@
+"""Pictures beyond the scored ones: paired with those, and on the base model that is asked for."""
+
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import toy_backbone
+from PIL import Image
+from toy_backbone import Toy
+
+from adapterbench.backbone.bases import bring
+from adapterbench.core.config import BackboneParams, IllustrateParams
+from adapterbench.frozen.load import load_part
+from adapterbench.illustrating.pictures import Inputs, draw, items, mentioning
+from adapterbench.pretraining import descendant
+from adapterbench.sampling.sampler import Sampler
+
+SAMPLE = toy_backbone.SAMPLE.model_copy(update={"items": 4, "images_per_item": 2, "batch_size": 4})
+PARAMS = IllustrateParams.model_validate(
+    {
+        "prompts": [{"image": "frame", "text": "blue"}, {"image": "frame", "text": "red"}],
+        "scales": [0, 1],
+        "sweep_items": 3,
+    }
+)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Pixels by member name, in order."""
+    with tarfile.open(path) as tar:
+        files = {member.name: tar.extractfile(member) for member in tar}
+        return {name: np.asarray(Image.open(BytesIO(f.read()))) for name, f in files.items() if f}
+
+
+def same(images: list[Image.Image], tar: dict[str, np.ndarray]) -> bool:
+    return all(map(np.array_equal, map(np.asarray, images), tar.values()))
+
+
+@pytest.fixture(scope="module")
+def bases(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The backbone itself, and a LoRA over it."""
+    folder = tmp_path_factory.mktemp("bases")
+    torch.manual_seed(0)
+    unet = descendant.adapted(load_part(toy.backbone, "unet"), rank=2)
+    with torch.no_grad():
+        for weight in unet.parameters():
+            if weight.requires_grad:
+                weight += 0.3 * torch.randn_like(weight)
+    descendant.save(unet, folder / "lora")
+    out = folder / "bases"
+    for name, path in {"styled": folder / "lora", "twin": toy.backbone}.items():
+        bring(name, params(next(path.glob("*.safetensors"), path)), toy.backbone, out / name)
+    return out
+
+
+def params(path: Path) -> BackboneParams:
+    return BackboneParams(source="local", path=str(path), revision=None)
+
+
+@pytest.fixture(scope="module")
+def drawn(toy: Toy, bases: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What the stage draws with the adapter and without."""
+    folder = tmp_path_factory.mktemp("illustrations")
+    for name, adapter in {"toy": toy.adapter, "text_only": None}.items():
+        inputs = Inputs(
+            encoded=toy.encoded,
+            shards=toy.shards,
+            backbone=toy.backbone,
+            bases=bases,
+            adapter=adapter,
+        )
+        draw(PARAMS, SAMPLE, inputs, folder / name)
+    return {name: folder / name for name in ("toy", "text_only")}
+
+
+def test_there_is_a_tar_for_each_base_and_scale(drawn: dict[str, Path]) -> None:
+    def files(folder: Path) -> list[str]:
+        return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.tar"))
+
+    common = ["bases/styled.tar", "bases/twin.tar", "prompts.tar"]
+    assert files(drawn["toy"]) == [*common, "sweep/0.tar", "sweep/1.tar"]
+    assert files(drawn["text_only"]) == common
+
+
+def test_scale_0_is_text_only_bit_for_bit(toy: Toy, drawn: dict[str, Path]) -> None:
+    base = Sampler(SAMPLE, toy.encoded, toy.backbone, None)
+    own = items(base)[:3]
+    off, on = (read(drawn["toy"] / f"sweep/{scale}.tar") for scale in (0, 1))
+    assert list(off) == [f"{picture.key}.0.png" for picture in own]
+    assert same(base.make(own, True), off)
+    assert not same(base.make(own, True), on)
+
+
+def test_another_base_has_another_unet_and_the_same_adapter(toy: Toy, bases: Path) -> None:
+    samplers = [
+        Sampler(SAMPLE, toy.encoded, base, toy.adapter) for base in (toy.backbone, bases / "styled")
+    ]
+    unets = [s.unet.state_dict() for s in samplers]
+    changed = {name for name, w in unets[0].items() if not torch.equal(w, unets[1][name])}
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in changed} >= {"conv1", "to_q"}
+    own = [s.adapter.state_dict() for s in samplers if s.adapter]
+    assert all(torch.equal(own[0][name], own[1][name]) for name in own[0])
+
+
+def test_bases_are_drawn_from_the_noise_of_the_scored_pictures(
+    toy: Toy, drawn: dict[str, Path]
+) -> None:
+    for name, adapter, with_text in (("toy", toy.adapter, False), ("text_only", None, True)):
+        sampler = Sampler(SAMPLE, toy.encoded, toy.backbone, adapter)
+        chosen = mentioning(["frame"], sampler)
+        images = sampler.make(chosen, with_text)
+        assert same(images, read(drawn[name] / "bases/twin.tar"))
+        assert not same(images, read(drawn[name] / "bases/styled.tar"))
+
+
+def test_an_image_prompt_is_the_first_item_that_is_called_so(
+    toy: Toy, drawn: dict[str, Path]
+) -> None:
+    sampler = Sampler(SAMPLE, toy.encoded, toy.backbone, None)
+    captions = {s["key"]: s["captions"][0] for s in sampler.data.samples}
+    frames = [p for p in items(sampler) if "frame" in captions[p.key]]
+    assert mentioning(["frame", "unheard-of"], sampler) == [frames[0], items(sampler)[1]]
+    names = [f"{frames[0].key}.{k}.png" for k in range(2)]
+    made = {name: read(folder / "prompts.tar") for name, folder in drawn.items()}
+    assert list(made["toy"]) == list(made["text_only"]) == names
+    assert len({pixels.tobytes() for tar in made.values() for pixels in tar.values()}) == 4
+
+
+def test_a_fused_lora_is_the_sum_of_its_parts(toy: Toy, bases: Path) -> None:
+    """`W' = W + B A` for a linear layer and a convolution, by hand."""
+    from safetensors.torch import load_file
+
+    lora = load_file(bases.parent / "lora/pytorch_lora_weights.safetensors")
+    before, after = (
+        load_part(base, "unet").state_dict() for base in (toy.backbone, bases / "styled")
+    )
+    ends = "attn1.to_q.lora_A.weight", "conv1.lora_A.weight"
+    for name in [next(n for n in lora if n.endswith(end)) for end in ends]:
+        a, b = lora[name].float(), lora[name.replace("lora_A", "lora_B")].float()
+        change = (b.flatten(1) @ a.flatten(1)).view(b.shape[0], *a.shape[1:])
+        layer = name.removeprefix("unet.").replace("lora_A.", "")
+        assert change.abs().max() > 1e-3
+        torch.testing.assert_close(after[layer], before[layer] + change, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_base_is_one_line(toy: Toy, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from adapterbench.core.errors import UserError
+
+    strange = tmp_path / "strange.safetensors"
+    save_file({"a": torch.zeros(1)}, strange)
+    cases: dict[Any, str] = {
+        tmp_path / "nowhere": r"bases\.mine: .*nowhere has no model_index.*set bases\.mine\.path",
+        strange: r"bases\.mine: .*strange\.safetensors is no LoRA for this backbone",
+    }
+    for path, line in cases.items():
+        with pytest.raises(UserError, match=line) as caught:
+            bring("mine", params(path), toy.backbone, tmp_path / "out")
+        assert "\n" not in str(caught.value)

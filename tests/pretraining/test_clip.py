@@ -1,0 +1,120 @@
+"""The small CLIP: its text tower in the pipeline, its file format, its training."""
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.model import CLIP
+from toy_backbone import CLIP_PARAMS, SIDE, Toy, picture, toy_clip, toy_samples, toy_tokenizer
+from transformers import CLIPTokenizer
+
+from adapterbench.frozen.load import load_clip
+from adapterbench.pretraining import clip
+from adapterbench.pretraining.pictures import Pictures, load_pictures
+
+TEXTS = ["a red circle", "", "picture of a ring, blue", "unseen ✨ " * 20]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> CLIPTokenizer:
+    return toy_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(vocabulary: CLIPTokenizer) -> CLIP:
+    return toy_clip(vocabulary, seed=5)
+
+
+@pytest.fixture(scope="module")
+def pictures(toy: Toy) -> Pictures:
+    return load_pictures(toy.shards, "train")
+
+
+@torch.no_grad()
+def test_the_text_tower_is_open_clips(model: CLIP, vocabulary: CLIPTokenizer) -> None:
+    ids = clip.tokenize(TEXTS, vocabulary)
+    tower = clip.text_model(model, vocabulary)
+    out = tower(ids)
+    torch.testing.assert_close(out.pooler_output @ model.text_projection, model.encode_text(ids))
+
+    # and every token's state, which conditions the UNet, is open_clip's before pooling
+    x = model.token_embedding(ids) + model.positional_embedding
+    states = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
+    torch.testing.assert_close(out.last_hidden_state, states)
+
+
+@torch.no_grad()
+def test_a_saved_clip_loads_through_open_clip(
+    model: CLIP, vocabulary: CLIPTokenizer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clip"
+    clip.save(model, CLIP_PARAMS, vocabulary, folder)
+    name = f"local-dir:{folder}"
+    loaded = open_clip.create_model(name, require_pretrained=True).eval()
+    ids = open_clip.get_tokenizer(name)(TEXTS)
+    assert ids.equal(clip.tokenize(TEXTS, vocabulary))
+    half = {"atol": 5e-3, "rtol": 5e-3}
+    torch.testing.assert_close(loaded.encode_text(ids), model.encode_text(ids), **half)
+    pixels = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loaded.encode_image(pixels), model.encode_image(pixels), **half)
+
+
+@torch.no_grad()
+def test_training_sees_pictures_as_evaluation_does(toy: Toy, pictures: Pictures) -> None:
+    evaluator = load_clip(toy.evaluator, None)
+    samples = [s for s in toy_samples() if s.key in pictures.keys]
+    seen = torch.stack([evaluator.preprocess(sample.image) for sample in samples])
+    torch.testing.assert_close(clip.normalise(pictures.pixels), seen)
+
+
+def test_embeddings_are_unit_vectors_of_the_first_captions(
+    toy: Toy, model: CLIP, vocabulary: CLIPTokenizer, pictures: Pictures
+) -> None:
+    images, texts = clip.embed(model, pictures, vocabulary)
+    assert images.shape == texts.shape == (18, CLIP_PARAMS.embed_dim)
+    for rows in (images, texts):
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(18))
+    ids = clip.tokenize([pictures.captions[4][0]], vocabulary)
+    with torch.no_grad():
+        torch.testing.assert_close(texts[4], model.encode_text(ids, normalize=True)[0])
+    assert toy
+
+
+def test_recall_by_hand() -> None:
+    texts = torch.eye(4)
+    images = torch.tensor(
+        [
+            [0.9, 0.1, 0.0, 0.0],  # its own first
+            [0.5, 0.4, 0.1, 0.0],  # second
+            [0.5, 0.4, 0.2, 0.1],  # third
+            [0.4, 0.3, 0.2, 0.1],  # fourth
+        ]
+    )
+    assert [clip.recall(images, texts, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_shifted_pictures_are_windows_of_the_padded_ones() -> None:
+    pixels = torch.from_numpy(np.asarray(picture("ring", "red")).transpose(2, 0, 1).copy())
+    batch = pixels.expand(50, -1, -1, -1)
+    shifted = clip.shifted(batch, 2, torch.Generator().manual_seed(0))
+    padded = torch.full((3, SIDE + 4, SIDE + 4), 255, dtype=torch.uint8)
+    padded[:, 2:-2, 2:-2] = pixels
+    windows = [padded[:, y : y + SIDE, x : x + SIDE] for y in range(5) for x in range(5)]
+    found = {next(n for n, w in enumerate(windows) if w.equal(image)) for image in shifted}
+    assert len(found) > 15
+    assert clip.shifted(batch, 0, torch.Generator()).equal(batch)
+
+
+def test_training_brings_pictures_and_captions_together(
+    pictures: Pictures, vocabulary: CLIPTokenizer, tmp_path: Path
+) -> None:
+    params = CLIP_PARAMS.model_copy(
+        update={"steps": 40, "batch_size": 18, "learning_rate": 3e-3, "log_every": 10}
+    )
+    model, fitted = clip.train(
+        params, pictures, vocabulary, tmp_path / "state", lambda *_: None, "clip"
+    )
+    assert fitted.losses[-1][1] < 0.6 * fitted.losses[0][1]
+    assert clip.recall(*clip.embed(model, pictures, vocabulary), 1) > 0.5

@@ -1,0 +1,140 @@
+"""The small VAE and UNet: their measures, what the UNet learns from, a few steps of training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from toy_backbone import FIT, UNET_PARAMS, VAE_PARAMS, Toy, toy_samples
+
+from adapterbench.core.files import read_json
+from adapterbench.frozen.load import load_part
+from adapterbench.pretraining import unet, vae
+from adapterbench.pretraining.pictures import Pictures, load_pictures, mirrored, to_signed
+from adapterbench.pretraining.run import resume_file, write_metrics
+from adapterbench.training.loop import Fitted
+
+
+@pytest.fixture(scope="module")
+def pictures(toy: Toy) -> Pictures:
+    return load_pictures(toy.shards, "train")
+
+
+def test_a_split_is_held_as_it_was_drawn(pictures: Pictures) -> None:
+    samples = {s.key: s for s in toy_samples()}
+    assert len(pictures) == 18
+    assert pictures.pixels.dtype == torch.uint8
+    for number, key in enumerate(pictures.keys):
+        drawn = np.asarray(samples[key].image).transpose(2, 0, 1)
+        assert np.array_equal(pictures.pixels[number].numpy(), drawn)
+        assert pictures.captions[number] == samples[key].captions
+        assert pictures.concepts[number] == samples[key].meta["concept"]
+
+
+def test_several_splits_are_joined(toy: Toy) -> None:
+    assert len(load_pictures(toy.shards, "train", "validation")) == 24
+
+
+def test_pixels_span_the_range_of_the_vae() -> None:
+    ends = to_signed(torch.tensor([0, 255], dtype=torch.uint8))
+    torch.testing.assert_close(ends, torch.tensor([-1.0, 1.0]))
+
+
+def test_some_pictures_are_mirrored(pictures: Pictures) -> None:
+    batch = pictures.pixels[:1].clone()
+    batch[..., :4] = 0  # no symmetry
+    many = batch.expand(400, -1, -1, -1)
+    half = mirrored(many, 0.25, torch.Generator().manual_seed(0))
+    turned = (half == many.flip(-1)).all(dim=(1, 2, 3))
+    assert turned.float().mean().item() == pytest.approx(0.25, abs=0.09)
+    assert mirrored(many, 0.0, torch.Generator()).equal(many)
+
+
+def test_psnr_by_hand() -> None:
+    a = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
+    b = a.clone()
+    b[1, 0, 0, 0] = 148  # one of 48 values is off by 48: the mean square error is 48
+    b[0] = 90  # all are off by 10, downwards
+    expected = [20 * np.log10(255 / 10), 10 * np.log10(255**2 / 48)]
+    assert vae.psnr(a, b).tolist() == pytest.approx(expected)
+    assert vae.psnr(a, a).min() > 100
+
+
+def test_reconstruction_is_the_pipelines_round_trip(
+    pipeline: StableDiffusionPipeline, pictures: Pictures
+) -> None:
+    ours = vae.reconstruct(pipeline.vae, pictures.pixels[:3])
+    images = pipeline.image_processor.preprocess([s.image for s in toy_samples()][:3])
+    with torch.no_grad():
+        latents = pipeline.vae.encode(images).latent_dist.mode()
+        decoded = pipeline.vae.decode(latents).sample
+    expected = pipeline.image_processor.postprocess(decoded, "np") * 255
+    assert np.abs(ours.permute(0, 2, 3, 1).numpy() - expected).max() <= 1
+
+
+def test_the_vae_learns_and_scales_its_latents(pictures: Pictures, tmp_path: Path) -> None:
+    params = VAE_PARAMS.model_copy(
+        update={"steps": 30, "batch_size": 6, "learning_rate": 5e-3, "log_every": 10}
+    )
+    model, fitted = vae.train(params, pictures, tmp_path / "state", lambda *_: None)
+    assert fitted.losses[-1][1] < 0.7 * fitted.losses[0][1]
+    with torch.no_grad():
+        latents = model.encode(to_signed(pictures.pixels)).latent_dist.mode()
+    assert (latents * model.config.scaling_factor).std().item() == pytest.approx(1, abs=1e-3)
+
+    vae.save(model, tmp_path / "vae")
+    assert {w.dtype for w in model.parameters()} == {torch.float32}
+    loaded = type(model).from_pretrained(tmp_path / "vae")
+    assert loaded.config.scaling_factor == pytest.approx(model.config.scaling_factor)
+    difference = vae.reconstruct(loaded, pictures.pixels).int() - vae.reconstruct(
+        model, pictures.pixels
+    )
+    assert difference.abs().max() <= 2  # the rounding of fp16
+
+
+def test_the_unet_learns_from_what_the_pipeline_would_compute(
+    toy: Toy, pipeline: StableDiffusionPipeline, tmp_path: Path
+) -> None:
+    pictures = load_pictures(toy.shards, "train")
+    rows = [n for n, texts in enumerate(pictures.captions) if len(texts) == 3]
+    three = Pictures(
+        pictures.pixels[rows],
+        [pictures.captions[n] for n in rows],
+        [pictures.keys[n] for n in rows],
+        [pictures.concepts[n] for n in rows],
+    )
+    parts = (load_part(toy.backbone, part) for part in ("vae", "text_encoder", "tokenizer"))
+    data = unet.encode(three, *parts)
+    images = pipeline.image_processor.preprocess(
+        [s.image for s in toy_samples() if s.key in three.keys]
+    )
+    with torch.no_grad():
+        latents = pipeline.vae.encode(images).latent_dist.mode() * 0.5
+    torch.testing.assert_close(data.latents, latents, atol=1e-4, rtol=1e-4)
+    for number, texts in enumerate(three.captions):
+        expected, _ = pipeline.encode_prompt(list(texts), "cpu", 1, False)
+        torch.testing.assert_close(data.texts[number], expected)
+    torch.testing.assert_close(data.empty, pipeline.encode_prompt("", "cpu", 1, False)[0][0])
+
+    params = UNET_PARAMS.model_copy(
+        update={"steps": 30, "batch_size": 6, "learning_rate": 2e-3, "log_every": 10}
+    )
+    _, fitted = unet.train(params, data, tmp_path / "state", lambda *_: None)
+    assert fitted.losses[-1][1] < fitted.losses[0][1]
+
+
+def test_a_checkpoint_belongs_to_its_parameters_and_shards(toy: Toy, workplace: Path) -> None:
+    first = resume_file("vae", VAE_PARAMS, toy.shards)
+    assert first == resume_file("vae", VAE_PARAMS, toy.shards)
+    assert first.suffix == ".safetensors"
+    assert first != resume_file("vae", VAE_PARAMS.model_copy(update={"seed": 1}), toy.shards)
+    assert list(workplace.iterdir()) == []
+
+
+def test_metrics_are_written_and_the_checkpoint_goes(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("x")
+    fitted = Fitted(seconds=12.4, losses=[(1, 0.5), (FIT["steps"], 0.25)])
+    write_metrics(tmp_path / "m.json", fitted, tmp_path / "state", {"psnr": 30.0})
+    assert read_json(tmp_path / "m.json") == {"loss": 0.25, "seconds": 12, "psnr": 30.0}
+    assert not (tmp_path / "state").exists()

@@ -1,0 +1,128 @@
+"""Stages in two processes over gloo against one; a run that is killed and started again."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import toy_backbone
+from accelerate import debug_launcher
+from accelerate.state import AcceleratorState
+from toy_backbone import Toy
+
+import adapterbench.encoding.shards as module
+from adapterbench.core.config import ScoreParams
+from adapterbench.encoding.shards import encode
+from adapterbench.runs.processes import processes, share
+from adapterbench.sampling.sampler import sample
+from adapterbench.scoring.clip import load_judge, score_samples
+
+SAMPLE = toy_backbone.SAMPLE.model_copy(update={"items": 5, "batch_size": 2})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in the same order everywhere; and a fork of a process with threads may hang."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def alone(toy: Toy, workplace: Path) -> dict[str, bytes]:
+    """What one process encodes."""
+    encode_toy(toy, Path("alone"))
+    return contents(workplace / "alone")
+
+
+def together(call: Callable[..., Any], *arguments: Any) -> None:
+    """Run `call` in two processes of a group. They are forked: nothing is imported again."""
+    debug_launcher(joined, (call, *arguments), num_processes=2)
+
+
+def joined(call: Callable[..., Any], *arguments: Any) -> None:
+    """Run in a process of `together`, which knows its parent's state and must forget it."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert processes().num_processes == 2
+    call(*arguments)
+
+
+def encode_toy(toy: Toy, out: Path) -> None:
+    encode(toy.encode_params, toy.shards, toy.backbone, out)
+
+
+def sample_and_score(toy: Toy, out: Path) -> None:
+    pictures = out / "toy"
+    sample(SAMPLE, toy.encoded, toy.backbone, toy.adapter, ["image"], pictures)
+    params = ScoreParams(encoder=toy.evaluator, pretrained=None, batch_size=2)
+    judge = load_judge(params, toy.shards, pictures)
+    score_samples(judge, pictures, out / "scores.parquet")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shares_make_up_the_whole(count: int) -> None:
+    states = [SimpleNamespace(num_processes=count, process_index=rank) for rank in range(count)]
+    shares = [share(range(5), state) for state in states]
+    assert sorted(task for each in shares for task in each) == list(range(5))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_two_processes_encode_the_same_bytes(toy: Toy, alone: dict[str, bytes]) -> None:
+    together(encode_toy, toy, Path("encoded"))
+    assert contents(Path("encoded")) == alone
+    assert list(Path(".resume").iterdir()) == []
+
+
+def test_encoding_goes_on_after_a_kill(
+    toy: Toy, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes are killed once one has finished a shard; then one goes on alone."""
+    run = get_context("fork").Process(target=in_a_group, args=(toy,))
+    run.start()
+    while not list(Path().glob(".resume/encode-*/*.json")):
+        assert run.is_alive()
+        time.sleep(0.001)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.join()
+    done = list(Path().glob(".resume/encode-*/*.json"))
+    assert 1 <= len(done) < 4
+    assert not Path("encoded").exists()
+
+    one_shard, encoded = module.encode_shard, []
+
+    def counted(path: Path, *others: Any) -> None:
+        encoded.append(path.stem)
+        one_shard(path, *others)
+
+    monkeypatch.setattr(module, "encode_shard", counted)
+    encode_toy(toy, Path("encoded"))
+    assert sorted(encoded + [path.stem for path in done]) == [
+        "train-00000", "train-00001", "train-00002", "validation-00000",
+    ]  # fmt: skip
+    assert contents(Path("encoded")) == alone
+
+
+def in_a_group(toy: Toy) -> None:
+    """Encode in two processes that one signal reaches."""
+    os.setsid()
+    together(encode_toy, toy, Path("encoded"))
+
+
+@pytest.mark.usefixtures("workplace")
+def test_two_processes_sample_and_score_the_same_bytes(toy: Toy) -> None:
+    sample_and_score(toy, Path("one"))
+    together(sample_and_score, toy, Path("two"))
+    assert contents(Path("two")) == contents(Path("one"))
+    assert contents(Path("one")).keys() == {"toy/image.tar", "scores.parquet"}

@@ -1,0 +1,51 @@
+"""Image prompts of items: those that stage `encode` made, and those of another encoder."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from adapterbench.adapters.core.storage import AdapterConfig
+from adapterbench.core.errors import UserError
+from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.shards import read_split
+from adapterbench.frozen.load import load_clip
+from adapterbench.frozen.prompts import image_prompts
+from adapterbench.sampling.prompts import OwnPrompts, encoded_prompts
+
+if TYPE_CHECKING:
+    from toy_backbone import Toy
+
+
+@pytest.fixture
+def data(toy: "Toy") -> EncodedSplit:
+    return EncodedSplit(toy.encoded, "validation")
+
+
+def config(encoder: str) -> AdapterConfig:
+    return AdapterConfig(variant={}, embed_dim=24, backbone={}, image_encoder=encoder)
+
+
+def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit) -> None:
+    own = OwnPrompts(data, config(toy.encode_params.image_encoder), False, toy.shards, 2)
+    expected, nothing = encoded_prompts(data)([4, 0, 0])
+    found, none = own([4, 0, 0])
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)  # the rounding of fp16
+    assert torch.equal(none, nothing)
+
+
+def test_another_encoder_reads_the_pictures(toy: "Toy", data: EncodedSplit) -> None:
+    own = OwnPrompts(data, config(toy.evaluator), True, toy.shards, 2)
+    images = {s.key: s.image for s in read_split(toy.shards, "validation")}
+    keys = [data.samples[number]["key"] for number in (1, 5, 3)]
+    clip = load_clip(toy.evaluator, None)
+    expected, nothing = image_prompts(clip, [images[key] for key in keys], patches=True)
+    own([5])
+    found, none = own([1, 5, 3])
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(none, nothing)
+
+
+def test_it_needs_the_pictures(toy: "Toy", data: EncodedSplit) -> None:
+    with pytest.raises(UserError, match="--shards"):
+        OwnPrompts(data, config(toy.evaluator), True, None, 2)

@@ -1,0 +1,333 @@
+"""Training an adapter on the toy project: what changes, what stays, what a kill costs."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers.models.resnet import ResnetBlock2D
+from safetensors.torch import load_file, save_file
+from torch import nn
+from toy_backbone import CLIP_PARAMS, FIT, VARIANT, Toy
+
+import adapterbench.training.adapter as module
+from adapterbench.adapters.core.base import cross_attention_layers
+from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.storage import load_adapter
+from adapterbench.core.config import TrainParams, parse
+from adapterbench.core.errors import UserError
+from adapterbench.frozen.load import load_part
+from adapterbench.training.adapter import Trained, drop_conditions, train_adapter
+
+LORA = {"projection": "mlp", "attention": "lora", "tokens": 2, "hidden_layers": 1, "expansion": 2,
+        "rank": 2}  # fmt: skip
+GLOBAL = {"projection": "feedforward", "attention": "append", "tokens": 4, "expansion": 2}
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """A process has one precision for life; a test has its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def train_params(**changes: Any) -> TrainParams:
+    rates = {"drop_image": 0.1, "drop_text": 0.1, "drop_both": 0.1}
+    values = {
+        **FIT,
+        **rates,
+        "steps": 5,
+        "checkpoint_every": 2,
+        "log_every": 2,
+        "gradient_checkpointing": False,
+        "mixed_precision": "no",
+        "accumulate": 1,
+        "compile": False,
+        "min_snr_gamma": None,
+    }
+    return TrainParams(**values | changes)
+
+
+class Log:
+    """Collects what is logged and dies at step `stop`."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.stop = stop
+
+    def __call__(self, step: int, values: dict[str, float]) -> None:
+        self.rows.append((step, values))
+        if step == self.stop:
+            raise KeyboardInterrupt
+
+
+def train(
+    toy: Toy,
+    out: str,
+    variant: dict[str, Any] = VARIANT,
+    on_log: Log | None = None,
+    **changes: Any,
+) -> Trained:
+    return train_adapter(
+        "toy",
+        variant,
+        train_params(**changes),
+        toy.encoded,
+        toy.backbone,
+        Path(out),
+        on_log or Log(),
+    )
+
+
+def weights(out: str) -> bytes:
+    return Path(out, "adapter.safetensors").read_bytes()
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The UNets that are trained over, as they come."""
+    unets: list[nn.Module] = []
+
+    def remembered(backbone: Path, part: str) -> Any:
+        network = load_part(backbone, part)
+        if part == "unet":
+            unets.append(network)
+        return network
+
+    monkeypatch.setattr(module, "load_part", remembered)
+    return unets
+
+
+@pytest.mark.parametrize("variant", [VARIANT, LORA, GLOBAL], ids=["decoupled", "lora", "append"])
+def test_only_the_adapter_learns(
+    toy: Toy, loaded: list[nn.Module], variant: dict[str, Any]
+) -> None:
+    train(toy, "out", variant)
+    base = load_part(toy.backbone, "unet").state_dict()
+    after = loaded[0].state_dict()
+    assert after.keys() == base.keys()
+    assert all(torch.equal(after[name], base[name]) for name in base)
+    assert all(weight.grad is None for weight in loaded[0].parameters())
+
+    torch.manual_seed(FIT["seed"])
+    fresh = build_adapter(variant, load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim)
+    trained = load_adapter(Path("out"), load_part(toy.backbone, "unet"))
+    moved = [
+        name
+        for name, weight in fresh.named_parameters()
+        if not torch.equal(weight, trained.get_parameter(name))
+    ]
+    assert moved == [name for name, _ in fresh.named_parameters()]
+
+
+def test_two_runs_write_the_same_bytes(toy: Toy) -> None:
+    first, second = train(toy, "a"), train(toy, "b")
+    assert weights("a") == weights("b")
+    assert first.losses == second.losses
+    assert weights("a") != (train(toy, "c", seed=1), weights("c"))[1]
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_a_killed_run_ends_like_an_unbroken_one(toy: Toy, stop: int) -> None:
+    unbroken = train(toy, "unbroken")
+    with pytest.raises(KeyboardInterrupt):
+        train(toy, "out", on_log=Log(stop))
+    assert not Path("out").exists()
+    log = Log()
+    resumed = train(toy, "out", on_log=log)
+    assert weights("out") == weights("unbroken")
+    assert resumed.losses == unbroken.losses
+    assert log.rows[0][0] == stop  # only what came after the last checkpoint is done again
+    assert list(Path(".resume").iterdir()) == []
+
+
+@pytest.mark.parametrize("variant", [VARIANT, LORA, GLOBAL], ids=["decoupled", "lora", "append"])
+def test_gradient_checkpointing_runs_blocks_twice_and_changes_no_bit(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any]
+) -> None:
+    calls: list[str] = []
+    forward = ResnetBlock2D.forward
+
+    def counted(self: ResnetBlock2D, *arguments: Any) -> torch.Tensor:
+        calls.append(where)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(ResnetBlock2D, "forward", counted)
+    for where in ("plain", "checkpointed"):
+        train(toy, where, variant, gradient_checkpointing=where == "checkpointed")
+    assert weights("plain") == weights("checkpointed")
+    assert calls.count("checkpointed") > 1.5 * calls.count("plain")  # some blocks are left out
+
+
+def test_bf16_is_the_frozen_weights_alone(toy: Toy, loaded: list[nn.Module]) -> None:
+    """The adapter starts from the weights as they were, and is saved so: here it hardly moves."""
+    train(toy, "out", mixed_precision="bf16", steps=1, learning_rate=1e-9)
+    assert {weight.dtype for weight in loaded[0].parameters()} == {torch.bfloat16}
+    base = load_part(toy.backbone, "unet")
+    start = cross_attention_layers(base)
+    for path, branch in load_adapter(Path("out"), base).layers.items():
+        torch.testing.assert_close(branch.to_k.weight, start[path].to_k.weight, rtol=0, atol=1e-8)
+    train(toy, "longer", mixed_precision="bf16")
+    assert weights("longer") != weights("out")
+
+
+def test_another_parameter_starts_afresh(toy: Toy) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(toy, "out", on_log=Log(4))
+    log = Log()
+    train(toy, "out", on_log=log, learning_rate=1e-4)
+    assert [step for step, _ in log.rows] == [2, 4, 5]
+
+
+def test_the_costs_are_those_of_the_table(toy: Toy) -> None:
+    trained = train(toy, "out")
+    trained.write(Path("m/costs.json"), Path("m/curve.csv"))
+    costs = json.loads(Path("m/costs.json").read_text())
+    assert costs == trained.costs
+    assert costs["trainable_params"] == sum(
+        w.numel() for w in load_file("out/adapter.safetensors").values()
+    )
+    assert costs["steps"] == 5
+    assert costs["loss"] == trained.losses[-1][1]
+    assert costs["checkpoint_mb"] == pytest.approx(len(weights("out")) / 2**20, abs=1e-3)
+    assert costs["images_per_second"] > 0
+    assert costs["peak_memory_mb"] > 10
+    curve = pd.read_csv("m/curve.csv")
+    assert list(curve.columns) == ["step", "loss"]
+    assert curve["step"].tolist() == [2, 4, 5]
+    assert curve["loss"].tolist() == pytest.approx([loss for _, loss in trained.losses])
+
+
+def test_the_adapter_says_what_it_was_trained_over(toy: Toy) -> None:
+    train(toy, "a", {**VARIANT, "train": {"steps": 5}})
+    config = json.loads(Path("a/adapter_config.json").read_text())
+    assert config["variant"] == VARIANT
+    assert config["embed_dim"] == CLIP_PARAMS.embed_dim
+    assert len(config["backbone"]["digest"]) == 64
+
+
+def test_a_diverging_run_is_one_line_and_publishes_nothing(toy: Toy) -> None:
+    with pytest.raises(UserError, match=r"toy: the loss is not finite at step \d.*lower") as caught:
+        train(toy, "out", learning_rate=1e30)
+    assert "\n" not in str(caught.value)
+    assert not Path("out").exists()
+
+
+def test_bad_latents_are_one_line_and_publish_nothing(toy: Toy, tmp_path: Path) -> None:
+    shutil.copytree(toy.encoded, tmp_path / "encoded")
+    (tmp_path / "backbone").symlink_to(toy.backbone)
+    path = tmp_path / "encoded" / "train-00001.safetensors"
+    tensors = load_file(path)
+    tensors["latents"][:] = math.nan
+    save_file(tensors, path)
+    with pytest.raises(UserError, match="look for bad inputs"):
+        train(Toy(tmp_path), "out")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("missing", ["encoded", "encoded/train-00001.safetensors", "backbone",
+                                     "backbone/unet", "backbone/scheduler"])  # fmt: skip
+def test_a_missing_input_is_one_line(toy: Toy, tmp_path: Path, missing: str) -> None:
+    for name in ("encoded", "backbone"):
+        shutil.copytree(toy.root / name, tmp_path / name)
+    path = tmp_path / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match=missing) as caught:
+        train(Toy(tmp_path), "out")
+    assert "\n" not in str(caught.value)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"projection": "transformer"}, "unknown projections 'transformer'"),
+        ({"attention": None}, "unknown attention None"),
+        ({"rank": 4}, "variant.rank is not a parameter"),
+        ({"tokens": "four"}, "variant.tokens = 'four'"),
+        ({"tokens": 0}, "variant.tokens = 0"),
+    ],
+)
+def test_a_bad_variant_is_one_line(toy: Toy, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        train(toy, "out", {**VARIANT, **change})
+    assert message in str(caught.value)
+    assert not Path("out").exists()
+
+
+COUNT = 20_000
+EMBEDS, TEXTS, EMPTY = torch.ones(COUNT, 3), torch.ones(COUNT, 2, 5), torch.full((2, 5), 7.0)
+
+
+def dropped(seed: int = 0, **rates: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which samples lost the image, and which the text."""
+    values = {"drop_image": 0.0, "drop_text": 0.0, "drop_both": 0.0, **rates}
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.rand(COUNT, generator=generator)
+    conditions = drop_conditions(EMBEDS, TEXTS, EMPTY, train_params(**values), draw)
+    image = conditions["added_cond_kwargs"]["image_embeds"][0]
+    text = conditions["encoder_hidden_states"]
+    assert image.shape == (COUNT, 1, 3)
+    assert text.shape == TEXTS.shape
+    no_image, no_text = (image == 0).all(dim=(1, 2)), (text == EMPTY).all(dim=(1, 2))
+    # dropped as a whole or not at all
+    assert torch.equal(image, EMBEDS[:, None] * ~no_image[:, None, None])
+    assert torch.equal(text[~no_text], TEXTS[~no_text])
+    return no_image, no_text
+
+
+def test_what_reads_patches_is_brought_not_trained(toy: Toy) -> None:
+    plus = {"projection": "resampler", "attention": "decoupled", "tokens": 3, "patch_width": 8}
+    with pytest.raises(UserError, match="adapterbench adopt") as error:
+        train(toy, "out", {**plus, "channels": 8, "depth": 1, "heads": 1})
+    assert "\n" not in str(error.value)
+
+
+def test_conditions_are_dropped_at_their_rates() -> None:
+    no_image, no_text = dropped(drop_image=0.05, drop_text=0.2, drop_both=0.1)
+    shares = {
+        "image alone": (no_image & ~no_text, 0.05),
+        "text alone": (no_text & ~no_image, 0.2),
+        "both": (no_image & no_text, 0.1),
+        "none": (~no_image & ~no_text, 0.65),
+    }
+    for share, rate in shares.values():
+        spread = math.sqrt(rate * (1 - rate) / COUNT)
+        assert share.float().mean().item() == pytest.approx(rate, abs=4 * spread)
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        ("drop_image", (COUNT, 0)),
+        ("drop_text", (0, COUNT)),
+        ("drop_both", (COUNT, COUNT)),
+        (None, (0, 0)),
+    ],
+)
+def test_each_rate_drops_what_it_says(rate: str | None, expected: tuple[int, int]) -> None:
+    no_image, no_text = dropped(**({rate: 1.0} if rate else {}))
+    assert (no_image.sum().item(), no_text.sum().item()) == expected
+
+
+def test_rates_of_more_than_everything_are_one_line() -> None:
+    rates = {"drop_image": 0.5, "drop_text": 0.4, "drop_both": 0.2}
+    values = train_params().model_dump() | rates
+    with pytest.raises(UserError, match=r"^params\.yaml: train: .* is more than 1$"):
+        parse(TrainParams, values, "train")
+
+
+def test_drops_follow_the_generator() -> None:
+    rates = {"drop_image": 0.3, "drop_text": 0.3, "drop_both": 0.3}
+    first, again, other = (dropped(seed, **rates)[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

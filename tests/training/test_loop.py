@@ -1,0 +1,268 @@
+"""The loop against plain torch, and a run that was killed against one that was not."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import get_cosine_schedule_with_warmup
+
+import adapterbench.training.loop as module
+from adapterbench.core.config import FitParams
+from adapterbench.core.errors import UserError
+from adapterbench.training.loop import Fitted, batch_indices, fit, learning_rate, seeded
+
+SAMPLES = 10
+WHOLE = slice(None)
+
+
+def fit_params(**changes: Any) -> FitParams:
+    values = {
+        "steps": 11,
+        "batch_size": 4,
+        "learning_rate": 0.05,
+        "weight_decay": 0.1,
+        "warmup_steps": 3,
+        "max_grad_norm": 0.5,
+        "ema_decay": 0.0,
+        "log_every": 4,
+        "checkpoint_every": 3,
+        "seed": 7,
+    }
+    return FitParams(**values | changes)
+
+
+class Regression:
+    """A linear layer that learns from noisy samples; `stop` happens in the loss of that step."""
+
+    def __init__(self, params: FitParams, stop: int | None = None) -> None:
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 2)
+        self.x, self.y = torch.randn(SAMPLES, 3), torch.randn(SAMPLES, 2)
+        self.params, self.stop = params, stop
+        self.before: list[list[Tensor]] = []
+        """The weights that each step starts from."""
+        self.logged: list[tuple[int, dict[str, float]]] = []
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        return list(self.layer.parameters())
+
+    def values(self) -> list[Tensor]:
+        return [weight.detach().clone() for weight in self.weights]
+
+    def loss(self, step: int, generator: torch.Generator, part: slice = WHOLE) -> Tensor:
+        if step == self.stop:
+            raise KeyboardInterrupt
+        self.before.append(self.values())
+        index = batch_indices(SAMPLES, self.params.batch_size, self.params.seed, step)
+        x = self.x[index] + 0.1 * torch.randn(len(index), 3, generator=generator)
+        return (self.layer(x[part]) - self.y[index][part]).square().mean()
+
+    def fit(self, resume: Path) -> Fitted:
+        return fit(
+            self.weights,
+            self.loss,
+            self.params,
+            resume,
+            lambda step, values: self.logged.append((step, values)),
+        )
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(("size", "batch"), [(10, 3), (7, 7), (5, 12), (1, 4), (6, 1)])
+def test_every_sample_comes_once_an_epoch(size: int, batch: int) -> None:
+    steps = math.lcm(size, batch) // batch * 2
+    seen = torch.cat([batch_indices(size, batch, 3, step) for step in range(steps)])
+    epochs = seen.view(-1, size)
+    assert torch.equal(epochs.sort(dim=1).values, torch.arange(size).expand_as(epochs))
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    first = batch_indices(100, 8, seed=1, step=40)
+    torch.manual_seed(123)
+    torch.rand(5)
+    assert torch.equal(first, batch_indices(100, 8, seed=1, step=40))
+    assert not torch.equal(first, batch_indices(100, 8, seed=2, step=40))
+    assert not torch.equal(batch_indices(8, 8, 1, 0), batch_indices(8, 8, 1, 1))  # a fresh order
+
+
+def test_the_order_of_an_epoch_is_drawn_once() -> None:
+    module.epoch_order.cache_clear()
+    for step in range(9):  # 36 samples: four epochs of ten
+        batch_indices(10, 4, 3, step)
+    assert module.epoch_order.cache_info().misses == 4
+
+
+def test_draws_differ_between_seeds_and_steps() -> None:
+    numbers = {
+        (seed, step): torch.rand(4, generator=seeded(seed, step, 1)).tolist()
+        for seed in range(20)
+        for step in range(20)
+    }
+    assert len({tuple(draw) for draw in numbers.values()}) == len(numbers)
+
+
+def test_the_learning_rate_by_hand() -> None:
+    params = fit_params(learning_rate=2.0, warmup_steps=2, steps=6)
+    expected = [1.0, 2.0, 2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5)]
+    assert [learning_rate(step, params) for step in range(6)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10, 50])
+def test_the_learning_rate_against_transformers(warmup: int) -> None:
+    params = fit_params(steps=50, warmup_steps=warmup)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = get_cosine_schedule_with_warmup(optimizer, warmup, 50).lr_lambdas[0]
+    for step in range(50):
+        # ours reaches the peak with the last warm-up step: a first step of rate 0 learns nothing
+        factor = reference(step + 1 if step < warmup else step)
+        assert learning_rate(step, params) == pytest.approx(params.learning_rate * factor)
+
+
+def test_a_fit_is_plain_adamw(tmp_path: Path) -> None:
+    params = fit_params()
+    ours = Regression(params)
+    fitted = ours.fit(tmp_path / "state")
+
+    plain = Regression(params)
+    optimizer = torch.optim.AdamW(plain.weights, betas=(0.9, 0.99), weight_decay=0.1)
+    losses = []
+    for step in range(params.steps):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, params)
+        optimizer.zero_grad()
+        loss = plain.loss(step, seeded(params.seed, step, 1))
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.weights, params.max_grad_norm)
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert same(ours.values(), plain.values())
+    means = [(4, sum(losses[:4]) / 4), (8, sum(losses[4:8]) / 4), (11, sum(losses[8:]) / 3)]
+    assert fitted.losses == means
+    assert [(step, values["loss"]) for step, values in ours.logged] == fitted.losses
+    assert [v["learning_rate"] for _, v in ours.logged] == [
+        learning_rate(step, params) for step in (3, 7, 10)
+    ]
+    assert fitted.samples_per_second == pytest.approx(11 * 4 / fitted.seconds)
+
+
+def test_the_average_by_hand(tmp_path: Path) -> None:
+    params = fit_params(ema_decay=0.7)
+    averaged, last = Regression(params), Regression(fit_params())
+    averaged.fit(tmp_path / "a")
+    last.fit(tmp_path / "b")
+    path = [*last.before[1:], last.values()]  # the weights after each step
+    average = path[0]
+    for number, weights in enumerate(path[1:], start=1):
+        decay = min(0.7, 1 - (1 + number) ** -0.75)
+        average = [decay * a + (1 - decay) * w for a, w in zip(average, weights, strict=True)]
+    for ours, expected in zip(averaged.values(), average, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 10])
+def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path, stop: int) -> None:
+    params = fit_params(ema_decay=0.9)
+    unbroken = Regression(params)
+    fitted = unbroken.fit(tmp_path / "unbroken")
+
+    with pytest.raises(KeyboardInterrupt):
+        Regression(params, stop).fit(tmp_path / "state")
+    resumed = Regression(params)
+    again = resumed.fit(tmp_path / "state")
+
+    assert same(resumed.values(), unbroken.values())
+    assert again.losses == fitted.losses
+    assert len(resumed.before) == params.steps - stop // 3 * 3  # from the last checkpoint on
+    assert again.samples_per_second == pytest.approx(11 * 4 / again.seconds)
+
+
+def killed_while_saving(resume: Path) -> None:
+    """What the subprocess of the next test does: die with the second checkpoint half-written."""
+    calls = []
+
+    def half(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        save_file(tensors, path, metadata)
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(path.read_bytes()[:300])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    module.save_file = half
+    Regression(fit_params(ema_decay=0.9)).fit(resume)
+
+
+def test_a_kill_while_saving_costs_no_more_than_the_steps_since(tmp_path: Path) -> None:
+    call = (
+        "import sys, pathlib, test_loop; test_loop.killed_while_saving(pathlib.Path(sys.argv[1]))"
+    )
+    state = tmp_path / "state"
+    done = subprocess.run(
+        [sys.executable, "-c", call, str(state)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+
+    unbroken, resumed = (Regression(fit_params(ema_decay=0.9)) for _ in range(2))
+    unbroken.fit(tmp_path / "unbroken")
+    resumed.fit(state)
+    assert same(resumed.values(), unbroken.values())
+    assert len(resumed.before) == 11 - 3
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_one_line_and_keeps_the_checkpoint(
+    tmp_path: Path, bad: float
+) -> None:
+    run = Regression(fit_params())
+    healthy = run.loss
+    run.loss = lambda step, *rest: healthy(step, *rest) * (bad if step == 5 else 1)
+    with pytest.raises(UserError, match="not finite at step 5") as caught:
+        run.fit(tmp_path / "state")
+    assert "\n" not in str(caught.value)
+    assert "learning_rate" in str(caught.value)
+    resumed, unbroken = Regression(fit_params()), Regression(fit_params())
+    resumed.fit(tmp_path / "state")
+    unbroken.fit(tmp_path / "other")
+    assert same(resumed.values(), unbroken.values())
+    assert len(resumed.before) == 11 - 3
+
+
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
+    run = Regression(fit_params())
+    healthy = run.loss
+    run.loss = lambda *arguments: (healthy(*arguments) * 0).sqrt()
+    start = run.values()
+    with pytest.raises(UserError, match="gradient norm nan"):
+        run.fit(tmp_path / "state")
+    assert same(run.values(), start)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "other"])
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, damage: str) -> None:
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        Regression(fit_params(), stop=4).fit(state)
+    data = state.read_bytes()
+    damaged = {"cut": data[:-20], "empty": b"", "garbage": b"x" * 1000}
+    state.write_bytes(damaged.get(damage, data))
+    run = Regression(fit_params())
+    if damage == "other":
+        run.layer = nn.Linear(3, 5)
+    with pytest.raises(UserError, match="delete it to start over") as caught:
+        run.fit(state)
+    assert str(state) in str(caught.value)
