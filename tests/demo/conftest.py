@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from toy_backbone import Toy
 
+    from adapterbench.demo.page import Page
     from adapterbench.demo.painter import Painter
 
 
@@ -64,17 +65,30 @@ def workspace(place: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def app(painter: "Painter", toy: "Toy", results: Path, workspace: Path) -> Iterator["Starlette"]:
-    """The demo; it takes small files only, as large ones take the browser long."""
+def uploads() -> Iterator[upload.Uploads]:
+    """Where uploads wait; small files only, as large ones take the browser long."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upload, "MAX_BYTES", 2**18)
-        from adapterbench.demo.application import application
-        from adapterbench.demo.page import build
-        from adapterbench.demo.references import references
+        yield upload.Uploads()
 
-        uploads = upload.Uploads()
-        page = build(painter, references(toy.shards), SAMPLE, results, workspace, uploads)
-        yield application(page, uploads, known_hosts("127.0.0.1"))
+
+@pytest.fixture(scope="module")
+def page(
+    painter: "Painter", toy: "Toy", results: Path, workspace: Path, uploads: upload.Uploads
+) -> "Page":
+    """The demo's page."""
+    from adapterbench.demo.page import build
+    from adapterbench.demo.references import references
+
+    return build(painter, references(toy.shards), SAMPLE, results, workspace, uploads)
+
+
+@pytest.fixture(scope="module")
+def app(page: "Page", uploads: upload.Uploads) -> "Starlette":
+    """The demo as it is served."""
+    from adapterbench.demo.application import application
+
+    return application(page, uploads, known_hosts("127.0.0.1"))
 
 
 @contextmanager

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi.exceptions import RequestValidationError
 from gradio.themes import Default
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
@@ -27,7 +28,7 @@ from adapterbench.demo.limits import (
     FailuresPerMinute,
     QueueShare,
 )
-from adapterbench.demo.origin import ResponseHeaders, SameOriginOnly
+from adapterbench.demo.origin import SameOriginOnly
 from adapterbench.demo.upload import Uploads
 
 STYLE = Path(__file__).with_name("style.css")
@@ -43,6 +44,19 @@ KINDS = ("", "-unsecure")
 """Of the cookies that Gradio sets at a login."""
 LEAVE_SECONDS = 2
 """For open connections to end when the server does."""
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": (
+        "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Of every response; Gradio needs its inline scripts and styles, and templates that it compiles."""
 PASS_ON = (
     "/",
     "/assets/{path:path}",
@@ -78,7 +92,6 @@ def application(
     app = Starlette(
         max_body_size=MAX_BODY,
         middleware=[
-            Middleware(ResponseHeaders),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(CORSMiddleware),  # no origin but its own; replaces Gradio's, which allows
             Middleware(SameOriginOnly),
@@ -100,6 +113,7 @@ def application(
         enable_monitoring=False,
         theme=Default(font=("system-ui", "sans-serif")).set(body_text_color_subdued="*neutral_600"),
         css_paths=STYLE,
+        app_kwargs={"exception_handlers": {RequestValidationError: not_of_this_page}},
     )
     page.has_launched = True  # Gradio checks paths of files only then, and `launch` alone says so
     gradio: Any = app.routes.pop().app  # type: ignore[attr-defined]
@@ -127,6 +141,11 @@ def application(
     return app
 
 
+async def not_of_this_page(_request: Request, _error: Exception) -> JSONResponse:
+    """A refusal of JSON of another structure; FastAPI's own fails where the value is no JSON."""
+    return JSONResponse({"detail": "Not a request of this page"}, 422)
+
+
 class LoggedInOnly:
     """Refuses whom Gradio would, on a route that is not Gradio's."""
 
@@ -149,6 +168,7 @@ def server(app: Starlette) -> Server:
             app,
             http=PromptH11,
             ws="none",
+            headers=list(HEADERS.items()),
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -161,7 +181,11 @@ def server(app: Starlette) -> Server:
 def serve(app: Starlette, bound: socket.socket) -> None:
     """Serve until Ctrl-C, SIGTERM, or the terminal's end, which `nohup` keeps away."""
     serving = server(app)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    on_hangup = signal.getsignal(signal.SIGHUP)
+    if on_hangup is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, serving.handle_exit)
-    with suppress(KeyboardInterrupt):
-        serving.run(sockets=[bound])
+    try:
+        with suppress(KeyboardInterrupt):  # uvicorn passes the signal on when it is done
+            serving.run(sockets=[bound])
+    finally:
+        signal.signal(signal.SIGHUP, on_hangup)

@@ -62,7 +62,9 @@ def image_input(
     Returns:
         The session's `Reference`, checked; what the browser sends is never used unchecked.
     """
-    chosen = gr.State(start)
+    chosen = gr.State(None)
+    # as a page opens; a session that the server has forgotten shall not fall back to it
+    gr.on(fn=lambda: start, outputs=chosen, show_progress="hidden")
     place = gr.HTML(
         html.chosen(start),
         label=title,

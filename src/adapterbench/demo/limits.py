@@ -11,7 +11,8 @@ from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
@@ -131,11 +132,11 @@ class QueueShare(BaseHTTPMiddleware):
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         try:
-            join = Join.model_validate_json(await request.body())
-        except ValidationError as error:
-            return refused(422, f"Not a request of this page: {error.errors()[0]['msg']}")
+            join = Join.model_validate(from_json(await request.body(), allow_inf_nan=False))
+        except ValueError:  # of pydantic, too
+            return refused(422, "Not a request of this page")
         if join.fn_index not in self.page.fns:
-            return refused(422, f"Not a request of this page: it has no function {join.fn_index}")
+            return refused(422, "Not a request of this page: it has no such function")
         async with self.lock:  # counted and queued without another request in between
             events = list(self.events())
             client = client_of(request.scope)

@@ -1,41 +1,11 @@
-"""Where a request may come from: the page itself, which no other page frames."""
+"""Where a request may come from: the page itself, or no page."""
 
-from urllib.parse import urlsplit
-
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": (
-        "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-        "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-"""Of every response; Gradio needs its inline scripts and styles, and templates that it compiles."""
 REWRITES = {b"x-forwarded-host", b"x-gradio-server"}
 """Headers by which a client could choose the address that Gradio writes into the page."""
-
-
-class ResponseHeaders:
-    """Adds `HEADERS` to every response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
 
 
 class SameOriginOnly:
@@ -64,7 +34,7 @@ def same_origin(headers: Headers) -> bool:
     Browsers send `Sec-Fetch-Site` to trustworthy addresses only, `Origin` not with every GET.
     """
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
+    if origin is not None and origin.lower().partition("://")[2] != headers["host"].lower():
         return False
     return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
 

@@ -29,7 +29,7 @@ the same frozen Stable Diffusion, from the same noise.
 """
 QUEUE = 64
 """Requests that may wait; further ones are told so."""
-SESSIONS = 1000
+SESSIONS = 300
 """Sessions whose images and settings are remembered; the longest unused are forgotten."""
 HISTORY = 24
 """Images that a session keeps."""

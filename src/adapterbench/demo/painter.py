@@ -20,7 +20,7 @@ from torch import Tensor
 from adapterbench.adapters.core.storage import CONFIG
 from adapterbench.core.config import BackboneParams, EncodeParams
 from adapterbench.core.errors import UserError
-from adapterbench.demo.settings import Settings
+from adapterbench.demo.settings import Settings, short
 from adapterbench.demo.stream import stream
 from adapterbench.exchange.pipeline import load_adapter
 from adapterbench.formats.edges import edge_map
@@ -111,7 +111,13 @@ class Painter:
         self.lock = Lock()
 
     def load_base(self, name: str) -> StableDiffusionPipeline:
-        """A base model as diffusers' pipeline, in fp32."""
+        """A base model as diffusers' pipeline, in fp32.
+
+        Raises:
+            UserError: there is none of that name, or it is damaged.
+        """
+        if name not in self.bases:
+            raise UserError(f"Base model is {short(name)}: choose one of {', '.join(self.bases)}")
         folder = self.bases[name]
         parts = ("vae", "text_encoder", "tokenizer", "unet")
         pipe = StableDiffusionPipeline(
