@@ -26,10 +26,12 @@ def run(*mains: Callable[..., None], help: str | None = None) -> None:
     One function is the program itself, such as a stage's `main`; several are its commands, under
     a `help` of their own.
 
-    Exit codes: 0 done, 1 a condition the user can mend, 2 bad arguments, 130 interrupted (Ctrl-C
-    or SIGTERM, so that a scheduler's stop cleans up as a person's does).
+    Exit codes: 0 done, 1 a condition the user can mend, 2 bad arguments, 130 interrupted (Ctrl-C,
+    SIGTERM or the terminal's end, so that those clean up as a person's stop does).
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` has it ignored
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     keep_freed_memory()
     spare_imports()
     console = Console(stderr=True)
