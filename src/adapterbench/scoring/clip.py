@@ -4,7 +4,6 @@ CLIP-T = cos(v_gen, v_text), CLIP-I = cos(v_gen, v_ref): the deck's means are ov
 (cosines, neither clipped nor scaled; CLIPScore of Hessel et al. 2021 is 2.5 max(CLIP-T, 0)).
 """
 
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +22,10 @@ from tqdm import tqdm
 
 from adapterbench.core.config import ScoreParams
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import check_tar_end, publish
+from adapterbench.core.files import publish
 from adapterbench.formats.image import decode
 from adapterbench.formats.shards import read_split
+from adapterbench.formats.tars import open_tar
 from adapterbench.frozen.load import Clip, load_clip
 from adapterbench.runs.processes import processes, share
 
@@ -143,15 +143,10 @@ def read_pictures(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: the tar is damaged.
     """
-    with intact(path):
-        check_tar_end(path)
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, k, _ = member.name.rsplit(".", 2)
-                file = tar.extractfile(member)
-                if file is None:
-                    raise ValueError(f"{member.name} is not a file")
-                yield {"key": key, "k": int(k), "png": file.read()}
+    with intact(path), open_tar(path) as tar:
+        for name in tar.members:
+            key, k, _ = name.rsplit(".", 2)
+            yield {"key": key, "k": int(k), "png": tar.read(name)}
 
 
 def embed_pictures(clip: Clip, path: Path, rows: list[dict[str, Any]]) -> Tensor:
@@ -170,7 +165,7 @@ def intact(path: Path) -> Iterator[None]:
     """Say how to mend a tar whose reading fails in the block."""
     try:
         yield
-    except (OSError, tarfile.TarError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}): delete it and run `dvc repro sample@{path.parent.name}`"
         ) from error

@@ -7,8 +7,6 @@ import logging
 import shutil
 import subprocess
 import sys
-import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from adapterbench.core.config import Section
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
 from adapterbench.data.sample import RawSample
+from adapterbench.formats.tars import open_tar
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ PERSON, PEOPLE = "1F9D1", {"1F468", "1F469"}
 GENDER = {"2640", "2642"}
 JOINERS = {"200D", "FE0F"}
 
-DAMAGED = (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error)
+DAMAGED = (OSError, KeyError, ValueError)
 """What a tarball that is missing, cut short or overwritten may raise."""
 
 
@@ -165,11 +164,10 @@ def read_pictures(tarball: Path, folder: str) -> dict[str, bytes]:
     """
     pictures = {}
     try:
-        with tarfile.open(tarball) as tar:
-            for member in tar:
-                path = Path(member.name)
-                if str(path.parent) == folder and (file := tar.extractfile(member)):
-                    pictures[path.stem] = file.read()
+        with open_tar(tarball) as tar:
+            for path in map(Path, tar.members):
+                if str(path.parent) == folder:
+                    pictures[path.stem] = tar.read(str(path))
     except DAMAGED as error:
         raise UserError(
             f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`"
@@ -213,10 +211,8 @@ def emoji_names(raw: Path, words: dict[str, list[str]]) -> dict[str, dict[str, A
 def read_table(tarball: Path, member: str) -> list[dict[str, Any]]:
     """The table of names inside a package."""
     try:
-        with tarfile.open(tarball) as tar:
-            file = tar.extractfile(member)
-            assert file is not None
-            table: list[dict[str, Any]] = json.load(file)
+        with open_tar(tarball) as tar:
+            table: list[dict[str, Any]] = json.loads(tar.read(member))
             return table
     except DAMAGED as error:
         raise UserError(
