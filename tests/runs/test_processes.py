@@ -102,9 +102,9 @@ def test_encoding_goes_on_after_a_kill(
 
     one_shard, encoded = module.encode_shard, []
 
-    def counted(path: Path, *others: Any) -> None:
-        encoded.append(path.stem)
-        one_shard(path, *others)
+    def counted(shard: Shard, *others: Any) -> None:
+        encoded.append(shard.path.stem)
+        one_shard(shard, *others)
 
     monkeypatch.setattr(module, "encode_shard", counted)
     encode_toy(toy, Path("encoded"))

@@ -16,7 +16,7 @@ from stat import S_ISREG
 from typing import Any
 
 import webdataset as wds
-from braceexpand import braceexpand
+from braceexpand import UnbalancedBracesError, braceexpand
 from more_itertools import ichunked
 from tqdm import tqdm
 
@@ -309,7 +309,7 @@ def cause(error: OSError) -> str:
 
 def key(name: str) -> str:
     """A unique key that people recognise, such as `cats-tom-1f2e3d4c`."""
-    return digest_key(name.rpartition(".")[0], name)
+    return digest_key(name.rpartition(".")[0] or name, name)
 
 
 def copy_tars(pattern: str, out: Path) -> None:
@@ -318,10 +318,7 @@ def copy_tars(pattern: str, out: Path) -> None:
     Raises:
         UserError: there are none, one is damaged, or two have the same name.
     """
-    # an absolute pattern is none for `Path.glob`
-    tars = [Path(p) for part in braceexpand(pattern) for p in sorted(glob(part))]  # noqa: PTH207
-    if Path(pattern).is_file():  # whatever `[` and `{` are in its name
-        tars = [Path(pattern)]
+    tars = named(pattern)
     if not tars:
         raise UserError(f"data.fetch.path = {pattern} matches no file: set it to your tars")
     for tar in tqdm(tars, desc="fetch", unit="tar"):
@@ -329,6 +326,22 @@ def copy_tars(pattern: str, out: Path) -> None:
         if target.exists():
             raise UserError(f"two tars of data.fetch.path have the name {tar.name}: rename one")
         copy_tar(tar, target)
+
+
+def named(pattern: str) -> list[Path]:
+    """The files of a path, whatever its characters, or else of a pattern.
+
+    Raises:
+        UserError: it has braces without their others.
+    """
+    if Path(pattern).is_file():
+        return [Path(pattern)]
+    try:
+        parts = list(braceexpand(pattern))
+    except UnbalancedBracesError as error:
+        raise UserError(f"data.fetch.path = {pattern} has unbalanced braces: mend it") from error
+    # an absolute pattern is none for `Path.glob`
+    return [Path(path) for part in parts for path in sorted(glob(part))]  # noqa: PTH207
 
 
 def copy_tar(tar: Path, target: Path) -> None:
