@@ -10,7 +10,7 @@ from adapterbench.core.files import publish
 from adapterbench.illustrating.pictures import SCORES, SWEEP, Inputs, draw
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
-from adapterbench.scoring.clip import load_judge, score_samples
+from adapterbench.scoring.scores import load_scorer, score_samples
 
 
 def main(
@@ -29,8 +29,9 @@ def main(
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
         if adapter:
-            judge = load_judge(load_params(ScoreParams, "score"), shards, to / SWEEP)
-            score_samples(judge, to / SWEEP, to / SCORES)
+            score = load_params(ScoreParams, "score")
+            scorer = load_scorer(score, shards, to / SWEEP, neutral=False)
+            score_samples(scorer, to / SWEEP, to / SCORES)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from open_clip.model import CLIP
 from PIL import Image, ImageDraw
+from timm.models import save_for_hf
 from transformers import CLIPTokenizer
 
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import save_adapter
-from adapterbench.core.config import EncodeParams, SampleParams
+from adapterbench.core.config import EncodeParams, SampleParams, ScoreParams
 from adapterbench.core.files import MANIFEST, write_json
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.shards import Sample, write_shard
@@ -115,6 +117,19 @@ class Toy:
     def evaluator(self) -> str:
         return f"local-dir:{self.backbone / 'evaluator'}"
 
+    @property
+    def neutral(self) -> Path:
+        return self.root / "neutral_evaluator"
+
+    def score_params(self, batch_size: int = 4) -> ScoreParams:
+        """Both evaluators."""
+        size = {"batch_size": batch_size}
+        clip = {"kind": "open_clip", "model": self.evaluator, "pretrained": None, **size}
+        neutral = {"kind": "timm", "path": str(self.neutral), "resolution": SIDE, **size}
+        return ScoreParams.model_validate(
+            {"evaluators": {"clip": clip, "neutral": neutral}, "kid_subset_size": None}
+        )
+
 
 def picture(shape: str, colour: str) -> Image.Image:
     """A coloured shape on white."""
@@ -187,6 +202,12 @@ def write_backbone(folder: Path) -> None:
     clip.save(toy_clip(vocabulary, 3), CLIP_PARAMS, vocabulary, folder / "evaluator")
 
 
+def write_neutral_evaluator(folder: Path) -> None:
+    """What stage `neutral_evaluator` leaves: a tiny network of timm's own tests."""
+    torch.manual_seed(5)
+    save_for_hf(timm.create_model("test_efficientnet"), str(folder), safe_serialization=True)
+
+
 def write_adapter(toy: Toy) -> None:
     """What stage `train` leaves: an adapter that has moved away from where it started."""
     torch.manual_seed(4)
@@ -202,6 +223,7 @@ def make(root: Path) -> Toy:
     toy = Toy(root)
     write_shards(toy.shards)
     write_backbone(toy.backbone)
+    write_neutral_evaluator(toy.neutral)
     with chdir(root):
         encode(toy.encode_params, toy.shards, toy.backbone, toy.encoded)
     write_adapter(toy)

@@ -29,7 +29,10 @@ def data_params(**changes: Any) -> DataParams:
         "source": "emoji",
         "fetch": {},
         "resolution": 16,
+        "split": "concepts",
+        "held_out": None,
         "validation_concepts": 4,
+        "images_per_concept": None,
         "samples_per_shard": 5,
         "seed": 0,
     }
@@ -192,6 +195,7 @@ def test_pictures_are_resized(tmp_path: Path, source: Callable[[Source], None]) 
     assert [s.image.size for s in read_split(tmp_path / "out", "train")] == [(24, 24)] * 2
 
 
+OWN_SPLIT = {"split": "source", "validation_concepts": None}
 KEYS = st.text(st.characters(), max_size=150)
 
 
@@ -245,7 +249,7 @@ def test_a_lack_of_images_names_its_real_cause(
 
     source(silent)
     with pytest.raises(UserError, match=r"dropped: 7 no caption, 1 not a readable image") as caught:
-        prepare(data_params(validation_concepts=None if own_split else 4), tmp_path, tmp_path / "o")
+        prepare(data_params(**OWN_SPLIT if own_split else {}), tmp_path, tmp_path / "out")
     assert "mend those" in str(caught.value)
 
 
@@ -316,7 +320,9 @@ def test_a_split_of_the_source_is_kept_in_its_order(
     tmp_path: Path, source: Callable[[Source], None]
 ) -> None:
     source(with_split)
-    manifest = prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    manifest = prepare(
+        data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out"
+    )
     assert manifest["dropped"] == {"HTTP 404": 1}
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     assert (train["samples"], train["concepts"]) == (7, 7)
@@ -349,14 +355,14 @@ def test_a_split_of_the_source_is_streamed(
 
     monkeypatch.setattr(module, "write_shard", noted)
     source(counted)
-    prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    prepare(data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out")
     assert len(written) == 10
 
 
 @pytest.mark.usefixtures("source")
 def test_a_source_without_split_needs_a_number_of_concepts(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"validation_concepts is null, .* no split of its own"):
-        prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match=r"split = source, .* no split of its own"):
+        prepare(data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -366,7 +372,7 @@ def test_an_empty_split_is_one_line(tmp_path: Path, source: Callable[[Source], N
 
     source(train_alone)
     with pytest.raises(UserError, match="has no usable picture for validation"):
-        prepare(data_params(validation_concepts=None), tmp_path, tmp_path / "out")
+        prepare(data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from adapterbench.core.config import ScoreParams
+from adapterbench.core.config import EncodeParams
 from adapterbench.core.errors import UserError
 from adapterbench.runs.resume import RESUME, resume_path
 
-PARAMS = ScoreParams(encoder="e", pretrained=None, batch_size=1)
+PARAMS = EncodeParams(image_encoder="e", pretrained=None, batch_size=1)
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ import adapterbench.sampling.sampler as module
 from adapterbench.adapters.core.storage import load_adapter
 from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import UserError
-from adapterbench.data.items import choose_items, noise
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import load_part
+from adapterbench.sampling.items import choose_items, noise
 from adapterbench.sampling.sampler import PROTOCOLS, Sampler, sample
 
 pytestmark = pytest.mark.usefixtures("workplace")

@@ -12,7 +12,7 @@ from adapterbench.demo.server import credentials, nothing_left_behind, serve
 
 MODELS = Path("models")
 BASES = Path("data/bases")
-CONTROLNET = Path("backbone/emoji_controlnet")
+CONTROLNET = Path("pins/emoji_controlnet")
 SHARDS = Path("data/shards")
 RESULTS = Path("results")
 

@@ -2,12 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, write_json
 from adapterbench.core.registry import load
 from adapterbench.data.sample import SPLITS, RawSample, plain_key
+from adapterbench.data.split import MORE, TooFewError, split
 from adapterbench.formats.image import BadImageError, decode, is_blank, square
 from adapterbench.formats.shards import Sample, write_shard
 
@@ -26,19 +25,6 @@ log = logging.getLogger(__name__)
 
 LISTED = 10_000
 """Drops that the manifest names one by one; all are counted."""
-
-MORE = "set data.fetch to more images"
-
-Clean = Callable[[Iterable[RawSample]], Iterator[Sample]]
-Splits = Iterator[tuple[str, Iterable[Sample]]]
-
-
-class TooFewError(UserError):
-    """Too few images are usable: a cause, and a remedy that does not regard what was dropped."""
-
-    def __init__(self, cause: str, remedy: str) -> None:
-        super().__init__(f"{cause}: {remedy}")
-        self.cause, self.remedy = cause, remedy
 
 
 @dataclass
@@ -88,7 +74,8 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
     try:
         with publish(out) as folder:
             folder.mkdir()
-            splits = split(shown, partial(clean, params=params, drops=drops), params)
+            keep = partial(clean, params=params, drops=drops)
+            splits = split(shown, keep, params, drops.add)
             packed = {name: pack(folder, name, rows, params) for name, rows in splits}
             if empty := [name for name in SPLITS if not packed.get(name, {}).get("samples")]:
                 raise TooFewError(f"{raw} has no usable picture for {empty[0]}", MORE)
@@ -108,49 +95,6 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
         ) from error
     log.info("dropped: %s", drops.explained() or "nothing")
     return manifest
-
-
-def split(raw: Iterable[RawSample], keep: Clean, params: DataParams) -> Splits:
-    """The usable samples of each split, by the source's own split or by concept."""
-    if params.validation_concepts is None:
-        return own_split(raw, keep)
-    return by_concept(list(keep(raw)), params.validation_concepts, params.seed)
-
-
-def own_split(raw: Iterable[RawSample], keep: Clean) -> Splits:
-    """Splits as the source has them, one after the other; one picture is in memory at a time.
-
-    Raises:
-        UserError: the source has no split of its own.
-    """
-    for name, samples in groupby(raw, key=attrgetter("split")):
-        if name is None:
-            raise UserError(
-                "data.validation_concepts is null, but this source has no split of its own: "
-                "set it to the number of concepts to keep out of training"
-            )
-        yield name, keep(samples)
-
-
-def by_concept(samples: list[Sample], held_out: int, seed: int) -> Splits:
-    """Splits of which `held_out` concepts, drawn by hash, are the validation; in hashed order.
-
-    Raises:
-        UserError: there are not more concepts than `held_out`.
-    """
-    concepts = {sample.meta["concept"] for sample in samples}
-    if len(concepts) < len(SPLITS):
-        raise TooFewError(f"the usable pictures show {len(concepts)} concepts of at least 2", MORE)
-    if len(concepts) <= held_out:
-        raise TooFewError(
-            f"data.validation_concepts = {held_out}, but there are only {len(concepts)} concepts "
-            "with usable pictures",
-            "lower it so that some are left to train on",
-        )
-    kept_out = set(sorted(concepts, key=lambda c: rank(c, seed))[:held_out])
-    ordered = sorted(samples, key=lambda s: rank(s.key, seed))
-    yield "train", [s for s in ordered if s.meta["concept"] not in kept_out]
-    yield "validation", [s for s in ordered if s.meta["concept"] in kept_out]
 
 
 def clean(raw: Iterable[RawSample], params: DataParams, drops: Drops) -> Iterator[Sample]:
@@ -183,11 +127,6 @@ def unusable(sample: RawSample, key: str, drops: Drops) -> str:
     if not drops.is_new("key", key.encode()):
         return "duplicate key"
     return ""
-
-
-def rank(name: str, seed: int) -> bytes:
-    """A pseudo-random order of names that does not depend on which others there are."""
-    return sha256(f"{seed}:{name}".encode()).digest()
 
 
 def pack(folder: Path, name: str, samples: Iterable[Sample], params: DataParams) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from adapterbench.formats.tars import BadFileError, BadTarError, Record, read_re
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
 """Extensions of image files."""
 SPLITS = ("train", "validation")
-"""In this order a source with a split of its own reads its samples."""
+"""In this order a source with a split of its own reads its samples; every data set has both."""
 KEPT = ("path", "url")
 """Facts of a tar's `.json` that say where an image came from."""
 PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from adapterbench.core.config import Section
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
-from adapterbench.data.sources.emoji import DAMAGED, Package, integrity, npm_pack
+from adapterbench.data.emoji_sets import DAMAGED
+from adapterbench.data.sources.emoji import Package, integrity, npm_pack
 from adapterbench.formats.image import decode, to_array
 from adapterbench.formats.tars import open_tar
 from adapterbench.pretraining.pictures import Pictures

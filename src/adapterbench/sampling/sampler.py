@@ -17,11 +17,11 @@ from tqdm import tqdm
 from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter, load_config
 from adapterbench.core.config import SampleParams
 from adapterbench.core.files import MANIFEST, publish
-from adapterbench.data.items import choose_items, noise
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.resume import resume_path
+from adapterbench.sampling.items import choose_items, noise
 from adapterbench.sampling.prompts import OwnPrompts, Prompts, encoded_prompts
 
 log = logging.getLogger(__name__)

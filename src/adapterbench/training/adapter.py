@@ -13,11 +13,11 @@ from torch import Tensor
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
 from adapterbench.core.config import TrainParams
+from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, remove, write_json
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
-from adapterbench.runs.record import peak_memory_mb
 from adapterbench.runs.resume import resume_path
 from adapterbench.training.distributed import Team
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit

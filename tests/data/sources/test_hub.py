@@ -150,7 +150,10 @@ def data_params() -> DataParams:
         source="hub",
         fetch=FETCH,
         resolution=16,
+        split="source",
+        held_out=None,
         validation_concepts=None,
+        images_per_concept=None,
         samples_per_shard=4,
         seed=0,
     )

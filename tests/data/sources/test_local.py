@@ -62,7 +62,10 @@ def prepared(path: Path | str, tmp_path: Path, **changes: Any) -> dict[str, Any]
         "source": "local",
         "fetch": {"path": str(path)},
         "resolution": 16,
+        "split": "concepts",
+        "held_out": None,
         "validation_concepts": 2,
+        "images_per_concept": None,
         "samples_per_shard": 3,
         "seed": 0,
     }

@@ -175,7 +175,10 @@ def data_params(fetch: dict[str, Any]) -> DataParams:
         "source": "urls",
         "fetch": fetch,
         "resolution": 32,
+        "split": "source",
+        "held_out": None,
         "validation_concepts": None,
+        "images_per_concept": None,
         "samples_per_shard": 5,
         "seed": 0,
     }

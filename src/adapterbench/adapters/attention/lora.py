@@ -51,6 +51,11 @@ class Lora(DecoupledBranch):
         for name, layer in frozen_layers(attn).items():
             getattr(self, name).base_layer.share(layer)
 
+    def keep_weights(self) -> None:
+        """See `Branch.keep_weights`."""
+        for adapted in self.children():
+            adapted.base_layer.keep()
+
     def combine(
         self,
         attn: Attention,

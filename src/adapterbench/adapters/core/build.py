@@ -87,6 +87,11 @@ def build_adapter(
     parts = parse_variant(variant)
     attentions = cross_attention_layers(unet)
     widths = {attn.cross_attention_dim for attn in attentions.values()}
+    if any(attn.added_kv_proj_dim is not None for attn in attentions.values()):
+        raise UserError(
+            "this UNet's cross-attention joins text and features in one layer (added_kv_proj), "
+            "which no adapter here serves: choose another backbone"
+        )
     if len(widths) != 1:
         raise UserError(
             f"an adapter needs cross-attention layers of one token width, this UNet has "
