@@ -27,7 +27,9 @@ class Program:
         )
         data = [values.get(block.label, getattr(block, "value", None)) for block in fn.inputs]
         body = {
-            "data": [None if block.stateful else d for block, d in zip(fn.inputs, data, strict=True)],
+            "data": [
+                None if block.stateful else d for block, d in zip(fn.inputs, data, strict=True)
+            ],
             "fn_index": number,
             "session_hash": self.session,
             "event_data": event,
@@ -36,7 +38,9 @@ class Program:
         headers = {"content-type": "application/json", **headers}
         return self.http.post("gradio_api/queue/join", content=json.dumps(body), headers=headers)
 
-    def call(self, function: str, values: Mapping[str, Any] | None = None, event: object = None) -> Any:
+    def call(
+        self, function: str, values: Mapping[str, Any] | None = None, event: object = None
+    ) -> Any:
         """Call and wait; the last message's output."""
         joined = self.join(function, values or {}, event)
         assert joined.status_code == 200, joined.text

@@ -207,7 +207,7 @@ def test_a_killed_run_goes_on(
         run(toy, "out", list(PROTOCOLS), toy.adapter, batch_size=2)
     assert not Path("out").exists()
     run(toy, "out", list(PROTOCOLS), toy.adapter, batch_size=2)
-    names = [f"{item['key']}.{k}" for _, item in chosen(toy) for k in range(K)]
+    names = [f"{number}.{k}" for number, _ in chosen(toy) for k in range(K)]
     assert [name for batch in batches for name in batch] == names * 2  # each made once
     for name in ("image.tar", "image_text.tar"):
         assert same(read(Path("out", name)), read(whole["adapter"] / name))

@@ -19,6 +19,15 @@ Drop = Callable[[str, str], None]
 """(key, cause) of a sample that is left out."""
 
 TRAIN = "train"
+MORE = "set data.fetch to more images"
+
+
+class TooFewError(UserError):
+    """Too few images are usable: the cause, and a remedy besides mending what was dropped."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}: {remedy}")
+        self.cause, self.remedy = cause, remedy
 
 
 class HeldOut(Section):
@@ -74,13 +83,16 @@ def by_concept(samples: list[Sample], held_out: int, seed: int) -> dict[str, lis
     """Splits of which `held_out` whole concepts, drawn by hash, are the validation.
 
     Raises:
-        UserError: there are not more concepts than `held_out`.
+        TooFewError: there are not more concepts than `held_out`.
     """
     concepts = {sample.meta["concept"] for sample in samples}
+    if len(concepts) < 2:
+        raise TooFewError(f"the usable images show {len(concepts)} concepts of at least 2", MORE)
     if len(concepts) <= held_out:
-        raise UserError(
+        raise TooFewError(
             f"data.validation_concepts = {held_out}, but there are only {len(concepts)} concepts "
-            "with usable images: lower it so that some are left to train on"
+            "with usable images",
+            "lower it so that some are left to train on",
         )
     kept_out = set(sorted(concepts, key=lambda c: rank(c, seed))[:held_out])
     splits: dict[str, list[Sample]] = {TRAIN: [], "validation": []}

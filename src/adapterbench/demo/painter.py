@@ -30,6 +30,8 @@ from adapterbench.sampling.sampler import solver
 
 TEXT_ONLY = "text_only"
 """The method without an adapter."""
+FINISHED = "[!.]*"
+"""Folders that a stage has not finished, or that a killed one left, are hidden."""
 PREVIEW_SHARE = 0.3
 """Of the time, that previews may take."""
 
@@ -61,7 +63,7 @@ def adapters(models: Path) -> list[str]:
     Raises:
         UserError: there is none.
     """
-    found = sorted(path.parent.name for path in models.glob(f"*/{CONFIG}"))
+    found = sorted(path.parent.name for path in models.glob(f"{FINISHED}/{CONFIG}"))
     if not found:
         raise UserError(
             f"{models} has no trained adapter: run `make repro`, or `dvc pull` where a remote "
@@ -77,7 +79,10 @@ def bases(params: BackboneParams, folder: Path, others: Path) -> dict[str, Path]
         folder: of stage `backbone`.
         others: of stage `bases`; may be missing.
     """
-    found = {path.parent.name: path.parent for path in sorted(others.glob("*/model_index.json"))}
+    found = {
+        path.parent.name: path.parent
+        for path in sorted(others.glob(f"{FINISHED}/model_index.json"))
+    }
     return {Path(params.path).name: folder, **found}
 
 

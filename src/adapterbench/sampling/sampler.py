@@ -43,8 +43,8 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """Name in the tar, without `.png`."""
-        return f"{self.key}.{self.k}"
+        """Name of its file while the stage works; not by key, whose case some disks ignore."""
+        return f"{self.number}.{self.k}"
 
 
 class PairedPipeline(StableDiffusionPipeline):

@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 from more_itertools import chunked
+from pydantic import field_validator
 from tqdm.contrib.concurrent import thread_map
 
 from adapterbench.core.config import Section
@@ -45,6 +46,13 @@ class Params(Section):
     """Shards to train on; `{0000..0575}` stands for a range."""
     validation: str
     """Shards to validate on."""
+
+    @field_validator(*SPLITS)
+    @classmethod
+    def braces_are_balanced(cls, pattern: str) -> str:
+        """`braceexpand` refuses others, as a ValueError."""
+        braceexpand(pattern)
+        return pattern
 
 
 def fetch(params: Params, out: Path) -> None:
