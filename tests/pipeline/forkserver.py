@@ -34,7 +34,7 @@ HEAVY = (
     "webdataset",
 )
 PR_SET_NAME = 15  # of Linux's <sys/prctl.h>
-START = 120
+START = 600
 """Seconds that the server may take to import them."""
 
 

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from adapterbench.runs.follower import Follower
 
-from .project import FLOORS, VARIANT_STAGES, VARIANTS, Project, all_stages
+from .project import FLOORS, REAL, VARIANT_STAGES, VARIANTS, Project, all_stages
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def runs(client: MlflowClient, where: str = "") -> list[Run]:
 def test_every_stage_has_a_finished_run(client: MlflowClient) -> None:
     assert {run.info.status for run in runs(client)} == {"FINISHED"}
     stages = Counter(stage.replace("_floor", "").partition("@")[0] for stage in all_stages())
-    stages["score"] += len(FLOORS) * stages.pop("scores")  # one process, a run each
+    stages["score"] += len(FLOORS + REAL) * stages.pop("scores")  # one process, a run each
     found = runs(client, "tags.level = 'stage'")
     assert Counter(run.data.tags["stage"] for run in found) == stages
 

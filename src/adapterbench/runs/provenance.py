@@ -3,16 +3,14 @@
 import hashlib
 import os
 import platform
-import resource
-import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import yaml
 from pydantic import BaseModel
 
+from adapterbench.core.environment import git, installed, revision
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, sha256
 
@@ -26,9 +24,6 @@ PACKAGES = (
     "webdataset",
 )
 """Libraries whose version may change a number."""
-
-SOURCES = ("src", "stages", "conf", "params.yaml", "dvc.yaml")
-"""What makes a revision dirty: code and settings, not the results that DVC rewrites as it goes."""
 
 
 class Provenance(BaseModel):
@@ -59,32 +54,6 @@ def experiment_name() -> str:
         or git("rev-parse", "--short", "HEAD")
         or "workspace"
     )
-
-
-def revision() -> dict[str, Any]:
-    """The git revision and whether code or settings differ from it; `None` outside git."""
-    changes = git("status", "--porcelain", "--", *SOURCES)
-    return {
-        "revision": git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
-    }
-
-
-def git(*arguments: str) -> str | None:
-    """What git prints; `None` where it is absent or refuses."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def installed(package: str) -> str | None:
-    """Version of an installed package, without importing it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def digest(path: Path) -> str:
@@ -134,10 +103,3 @@ def device() -> str:
     if torch.cuda.is_initialized():
         return f"cuda ({torch.cuda.get_device_name()})"
     return f"cpu ({torch.get_num_threads()} threads)"
-
-
-def peak_memory_mb() -> float:
-    """Most memory that this process has held at once, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
-    return round(peak * unit / 2**20, 1)

@@ -16,11 +16,12 @@ from typing import Any, Literal, Self
 import psutil
 from pydantic import BaseModel, ValidationError
 
+from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish, sha256
 from adapterbench.runs import follow
 from adapterbench.runs.identity import Process, dvc_process
-from adapterbench.runs.provenance import Provenance, device, digest, peak_memory_mb
+from adapterbench.runs.provenance import Provenance, device, digest
 
 FLUSH_SECONDS = 10.0
 """Least time between two writes of the record while a stage runs."""
