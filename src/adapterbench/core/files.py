@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import Any
 
 from adapterbench.core.errors import UserError, one_line
 
+PRIVATE = 0o600
+"""Permissions of a file that nobody but its owner may read."""
 MANIFEST = "manifest.json"
 """Name of the file in which a folder of shards says what it holds."""
 
@@ -26,11 +29,23 @@ def publish(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial-{os.getpid()}")
     remove(beside)
+    beside.touch()
+    mode = beside.stat().st_mode  # as the umask has it
+    remove(beside)
     try:
         yield beside
+        grant(beside, stat.S_IMODE(mode))
         swap(beside, path)
     finally:
         remove(beside)
+
+
+def grant(path: Path, mode: int) -> None:
+    """Give files that their writer kept private, as that of safetensors does, the usual `mode`."""
+    for file in [path, *path.rglob("*")]:
+        state = file.lstat()
+        if stat.S_ISREG(state.st_mode) and stat.S_IMODE(state.st_mode) == PRIVATE:
+            file.chmod(mode)
 
 
 def swap(new: Path, path: Path) -> None:
