@@ -4,10 +4,12 @@ import math
 import re
 import subprocess
 import sys
+from io import BytesIO
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -137,6 +139,26 @@ def test_a_picture_is_its_embedding(pipe: Any, image_prompt: ImagePrompt, toy: "
     colour, shape = key.split("-")
     ours = image_prompt.encode(picture(shape, colour))[0]
     torch.testing.assert_close(ours, encoded.row(0)[1].float(), atol=2e-3, rtol=2e-3)
+
+
+def test_an_image_is_read_as_in_training(image_prompt: ImagePrompt) -> None:
+    """Upright as its camera says; 16-bit grey keeps its shades, where Pillow has it white."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by a quarter
+    marked = REFERENCE.copy()
+    marked.paste("black", (0, 0, SIDE // 4, SIDE // 8))  # no two turns of it are alike
+    file = BytesIO()
+    marked.rotate(90).save(file, "PNG", exif=exif)
+    upright = image_prompt.encode(marked)
+    assert torch.equal(image_prompt.encode(Image.open(file)), upright)
+    grey = REFERENCE.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert deep.mode == "I;16"
+    assert torch.equal(image_prompt.encode(deep), image_prompt.encode(grey))
+    with pytest.raises(UserError, match=r"cannot be used .pixel values of unknown range"):
+        image_prompt.encode(Image.new("I", (8, 8), 99_999))
+    with pytest.raises(UserError, match=r"cannot be used .not a readable image"):
+        image_prompt.encode(Image.open(BytesIO(file.getvalue()[:-60])))
 
 
 def test_scale_by_layer(pipe: Any, image_prompt: ImagePrompt) -> None:

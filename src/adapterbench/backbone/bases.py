@@ -6,6 +6,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
+from adapterbench.backbone.fetch import fetch
 from adapterbench.core import registry
 from adapterbench.core.config import BackboneParams
 from adapterbench.core.errors import UserError
@@ -24,11 +25,9 @@ def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
         UserError: the source does not have it, or it is neither a model nor a LoRA that fits.
     """
     try:
-        registry.load(SOURCES, params.source).fetch(params, out)
+        fetch(registry.load(SOURCES, params.source), params, f"bases.{name}", out)
     except UserError as error:
-        # a source speaks of the section that it mostly fills
-        cause = str(error).replace("backbone.", f"bases.{name}.")
-        raise UserError(f"bases.{name}: {cause}") from error
+        raise UserError(f"bases.{name}: {error}") from error
     if (out / "model_index.json").is_file():
         return
     loras = sorted(out.glob("*.safetensors"))

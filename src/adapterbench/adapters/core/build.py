@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from adapterbench.adapters.core.base import Adapter, cross_attention_layers
+from adapterbench.adapters.core.adapter import Adapter, cross_attention_layers
 from adapterbench.core import registry
 from adapterbench.core.config import OwnEncoder, Section, parse
 from adapterbench.core.errors import UserError
