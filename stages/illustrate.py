@@ -5,7 +5,13 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.core.config import IllustrateParams, SampleParams, ScoreParams, load_params
+from adapterbench.core.config import (
+    IllustrateParams,
+    SampleParams,
+    ScoreParams,
+    load_encoder,
+    load_params,
+)
 from adapterbench.core.files import publish
 from adapterbench.illustrating.pictures import SCORES, SWEEP, Inputs, draw
 from adapterbench.runs.program import run
@@ -24,7 +30,14 @@ def main(
     """Draw with other texts, on other base models and at other scales; score the latter."""
     params = load_params(IllustrateParams, "illustrate")
     sample = load_params(SampleParams, "sample")
-    inputs = Inputs(encoded=encoded, shards=shards, backbone=backbone, bases=bases, adapter=adapter)
+    inputs = Inputs(
+        encoded=encoded,
+        shards=shards,
+        backbone=backbone,
+        bases=bases,
+        adapter=adapter,
+        encoder=load_encoder(out.name) if adapter else None,
+    )
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
