@@ -6,9 +6,9 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from adapterbench.core.config import DataParams, Section, parse
+from adapterbench.core.config import DataParams
+from adapterbench.core.documents import Document, read_document
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import read_json
 from adapterbench.core.seeds import rank
 from adapterbench.data.sample import RawSample
 from adapterbench.formats.shards import Sample
@@ -30,7 +30,7 @@ class TooFewError(UserError):
         self.cause, self.remedy = cause, remedy
 
 
-class HeldOut(Section):
+class HeldOut(Document):
     """A committed list of the images that nothing is trained on."""
 
     splits: dict[str, dict[str, tuple[str, ...]]]
@@ -140,4 +140,5 @@ def read_held_out(path: str) -> HeldOut:
     Raises:
         UserError: the file is missing or is no such list.
     """
-    return parse(HeldOut, read_json(Path(path)), f"the list {path}")
+    remedy = "run `make hold-out`, or correct data.held_out"
+    return read_document(HeldOut, Path(path), "a list of held-out images", remedy)
