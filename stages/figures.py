@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Option
 
 from adapterbench.core.config import IllustrateParams, load_params
-from adapterbench.core.files import MANIFEST, read_json
+from adapterbench.formats.shards import read_manifest
 from adapterbench.report import measured, page, plates, provenance, table
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
@@ -30,7 +30,7 @@ def main(
         row = both["image"].row(both["image"].original)
         facts = measured.measured_on(row["n"], row["k"])
         files = [tables / name for name in (*table.FILES.values(), table.PAIRED_FILE)]
-        origin, makers = provenance.provenance(files), read_json(shards / MANIFEST)["attribution"]
+        origin, makers = provenance.provenance(files), read_manifest(shards).attribution
         page.write(report, page.render(both, facts, drawn, origin, makers))
         record.artifact(report)
         record.images("figures", [plate.path for plate in drawn])
