@@ -4,11 +4,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMG2DATASET := .venv-img2dataset
 DESCENDANTS := openmoji_color openmoji_black
-BRING_CONTROLNET := dvc pull --quiet --remote published backbone/emoji_controlnet.dvc
+BRING_PUBLISHED := dvc pull --quiet $(wildcard pins/*.dvc)
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test test-slow lint style bench backbone controlnet descendants \
+.PHONY: help setup repro demo test test-slow lint style bench backbone hold-out controlnet descendants \
 	publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
@@ -31,10 +31,11 @@ $(IMG2DATASET)/.installed: requirements-img2dataset.lock
 	@touch $@
 
 repro: setup ## Reproduce everything: data, adapters, pictures, scores, table, figures
+	$(BRING_PUBLISHED)
 	dvc repro
 
 demo: setup ## Try the adapters in the browser, on this machine alone
-	$(BRING_CONTROLNET)
+	$(BRING_PUBLISHED)
 	adapterbench demo
 
 test: setup ## Run the tests (minutes)
@@ -57,19 +58,24 @@ bench: setup ## Measure speed and memory against other ways of doing the same wo
 	python benchmarks/pipeline.py
 
 backbone: setup ## Train the small backbone from scratch (hours); publish it with `make publish`
-	dvc repro backbone/dvc.yaml:report
+	dvc --cd backbone repro report
+
+hold-out: setup ## Choose again which images nothing is trained on (data/splits)
+	dvc --cd backbone repro hold_out
+	cp backbone/held_out/emoji.json data/splits/emoji.json
 
 controlnet: setup ## Train the ControlNet for edge maps (35 minutes); publish it with `make publish-controlnet`
-	dvc repro backbone/dvc.yaml:edges
+	dvc repro backbone
+	dvc --cd backbone repro edges
 
 publish-controlnet: setup ## Publish the trained ControlNet in this repository
-	rm -rf backbone/emoji_controlnet
-	cp -r backbone/models/controlnet backbone/emoji_controlnet
-	dvc commit --quiet --force backbone/emoji_controlnet.dvc
-	dvc push --remote published backbone/emoji_controlnet.dvc
+	rm -rf pins/emoji_controlnet
+	cp -r backbone/models/controlnet pins/emoji_controlnet
+	dvc commit --quiet --force pins/emoji_controlnet.dvc
+	dvc push --remote published pins/emoji_controlnet.dvc
 
 examples: setup ## Run examples/ on what `make repro` left: pictures in examples/out
-	$(BRING_CONTROLNET)
+	$(BRING_PUBLISHED)
 	mkdir -p examples/out
 	rm -rf examples/out/exported
 	tar --extract --to-stdout --wildcards --occurrence --file data/shards/validation-00000.tar '*.png' \
@@ -80,24 +86,25 @@ examples: setup ## Run examples/ on what `make repro` left: pictures in examples
 	python examples/compose.py examples/out/compose.jpg
 
 publish: setup ## Publish the trained backbone in this repository
-	rm -rf backbone/emoji
-	cp -r backbone/models/pipeline backbone/emoji
-	cp -r backbone/models/image_encoder backbone/models/evaluator backbone/emoji
-	dvc commit --quiet --force backbone/emoji.dvc
-	dvc push --remote published backbone/emoji.dvc
+	rm -rf pins/emoji
+	cp -r backbone/models/pipeline pins/emoji
+	cp -r backbone/models/image_encoder backbone/models/evaluator pins/emoji
+	dvc commit --quiet --force pins/emoji.dvc
+	dvc push --remote published pins/emoji.dvc
 	@echo "set backbone.revision in params.yaml and conf/backbone/emoji.yaml to:"
-	@sed -n 's/.*md5: *//p' backbone/emoji.dvc
+	@sed -n 's/.*md5: *//p' pins/emoji.dvc
 
 descendants: setup ## Fine-tune the backbone to other styles (minutes each); publish them likewise
-	dvc repro backbone/dvc.yaml:descendant
+	dvc repro backbone
+	dvc --cd backbone repro descendant
 
 publish-descendants: setup ## Publish the descendants in this repository
 	for name in $(DESCENDANTS); do \
-	    rm -rf backbone/$$name && cp -r backbone/models/$$name backbone/$$name && \
-	    dvc commit --quiet --force backbone/$$name.dvc && \
-	    dvc push --remote published backbone/$$name.dvc && \
+	    rm -rf pins/$$name && cp -r backbone/models/$$name pins/$$name && \
+	    dvc commit --quiet --force pins/$$name.dvc && \
+	    dvc push --remote published pins/$$name.dvc && \
 	    echo "set bases.$$name.revision in params.yaml and conf/backbone/emoji.yaml to:" && \
-	    sed -n 's/.*md5: *//p' backbone/$$name.dvc || exit 1; \
+	    sed -n 's/.*md5: *//p' pins/$$name.dvc || exit 1; \
 	done
 
 clean: ## Delete results and caches that `make repro` makes again

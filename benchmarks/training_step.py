@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from adapterbench.adapters.core.base import Adapter
+from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.core.config import (
     EncodeParams,
@@ -33,12 +33,12 @@ from adapterbench.core.config import (
     load_train,
     load_variant,
 )
+from adapterbench.core.environment import peak_memory_mb
 from adapterbench.encoding.encoders import Encoders, load_encoders
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.frozen.load import load_part
 from adapterbench.runs.memory import keep_freed_memory
-from adapterbench.runs.record import peak_memory_mb
 from adapterbench.training.adapter import drop_conditions
 from adapterbench.training.loop import batch_indices, seeded
 from adapterbench.training.loss import denoising_loss, draw_noise

@@ -1,6 +1,6 @@
 """An image prompt with everything else that steers diffusers' pipelines, as one picture.
 
-`dvc repro && dvc pull --remote published backbone/emoji_controlnet.dvc`, then
+`make repro`, then
 python examples/compose.py docs/compose.jpg
 """
 
@@ -34,7 +34,7 @@ SIDE = 64
 STEPS = 20
 
 pipe = StableDiffusionPipeline.from_pretrained("data/backbone", safety_checker=None)
-controlnet = ControlNetModel.from_pretrained("backbone/emoji_controlnet")
+controlnet = ControlNetModel.from_pretrained("pins/emoji_controlnet")
 image_prompt = load_adapter(pipe, "models/ip_adapter_mlp")
 img2img = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
 control = StableDiffusionControlNetPipeline(

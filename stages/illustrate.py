@@ -5,12 +5,13 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.core.config import IllustrateParams, SampleParams, ScoreParams, load_params
+from adapterbench.core import config
+from adapterbench.core.config import load_encoder, load_params
 from adapterbench.core.files import publish
 from adapterbench.illustrating.pictures import SCORES, SWEEP, Inputs, draw
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
-from adapterbench.scoring.clip import load_judge, score_samples
+from adapterbench.scoring.scores import load_scorer, score_samples
 
 
 def main(
@@ -22,15 +23,17 @@ def main(
     adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
 ) -> None:
     """Draw with other texts, on other base models and at other scales; score the latter."""
-    params = load_params(IllustrateParams, "illustrate")
-    sample = load_params(SampleParams, "sample")
-    inputs = Inputs(encoded=encoded, shards=shards, backbone=backbone, bases=bases, adapter=adapter)
+    params = load_params(config.IllustrateParams, "illustrate")
+    sample = load_params(config.SampleParams, "sample")
+    encoder = load_encoder(out.name) if adapter else None
+    inputs = Inputs(encoded, shards, backbone, bases, adapter, encoder)
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
         if adapter:
-            judge = load_judge(load_params(ScoreParams, "score"), shards, to / SWEEP)
-            score_samples(judge, to / SWEEP, to / SCORES)
+            score = load_params(config.ScoreParams, "score")
+            scorer = load_scorer(score, shards, to / SWEEP, neutral=False)
+            score_samples(scorer, to / SWEEP, to / SCORES)
 
 
 if __name__ == "__main__":

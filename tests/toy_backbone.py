@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from open_clip.model import CLIP
 from PIL import Image, ImageDraw
+from timm.models import save_for_hf
 from transformers import CLIPTokenizer
 
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import save_adapter
-from adapterbench.core.config import EncodeParams, SampleParams
+from adapterbench.core.config import EncodeParams, SampleParams, ScoreParams
 from adapterbench.core.files import MANIFEST, write_json
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.shards import Sample, write_shard
@@ -50,7 +52,6 @@ FIT: dict[str, Any] = {
 }
 CLIP_PARAMS = clip.ClipParams(
     **FIT,
-    splits=("train",),
     vocab_size=560,
     context_length=16,
     embed_dim=24,
@@ -60,10 +61,18 @@ CLIP_PARAMS = clip.ClipParams(
     text_width=32,
     text_layers=2,
     head_width=16,
-    max_shift=2,
+    max_shift=0.05,
+    max_zoom=0.1,
+    color_jitter=0.1,
+    maker_weight=0.5,
 )
 VAE_PARAMS = vae.VaeParams(
-    **FIT, latent_channels=4, block_out_channels=(8, 8, 16, 16), layers_per_block=1
+    **FIT,
+    latent_channels=4,
+    block_out_channels=(8, 8, 16, 16),
+    layers_per_block=1,
+    perceptual_weight=0.03,
+    balance=0.75,
 )
 UNET_PARAMS = unet.UnetParams(
     **FIT, block_out_channels=(32, 64), layers_per_block=1, head_width=16, drop_text=0.1
@@ -114,6 +123,19 @@ class Toy:
     @property
     def evaluator(self) -> str:
         return f"local-dir:{self.backbone / 'evaluator'}"
+
+    @property
+    def neutral(self) -> Path:
+        return self.root / "neutral_evaluator"
+
+    def score_params(self, batch_size: int = 4) -> ScoreParams:
+        """Both evaluators."""
+        size = {"batch_size": batch_size}
+        clip = {"kind": "open_clip", "model": self.evaluator, "pretrained": None, **size}
+        neutral = {"kind": "timm", "path": str(self.neutral), "resolution": SIDE, **size}
+        return ScoreParams.model_validate(
+            {"evaluators": {"clip": clip, "neutral": neutral}, "kid_subset_size": None}
+        )
 
 
 def picture(shape: str, colour: str) -> Image.Image:
@@ -187,6 +209,12 @@ def write_backbone(folder: Path) -> None:
     clip.save(toy_clip(vocabulary, 3), CLIP_PARAMS, vocabulary, folder / "evaluator")
 
 
+def write_neutral_evaluator(folder: Path) -> None:
+    """What stage `neutral_evaluator` leaves: a tiny network of timm's own tests."""
+    torch.manual_seed(5)
+    save_for_hf(timm.create_model("test_efficientnet"), str(folder), safe_serialization=True)
+
+
 def write_adapter(toy: Toy) -> None:
     """What stage `train` leaves: an adapter that has moved away from where it started."""
     torch.manual_seed(4)
@@ -202,6 +230,7 @@ def make(root: Path) -> Toy:
     toy = Toy(root)
     write_shards(toy.shards)
     write_backbone(toy.backbone)
+    write_neutral_evaluator(toy.neutral)
     with chdir(root):
         encode(toy.encode_params, toy.shards, toy.backbone, toy.encoded)
     write_adapter(toy)

@@ -21,7 +21,7 @@ def main(
 ) -> None:
     """Train a CLIP; its tokenizer is learnt on the captions of the same pictures."""
     params = load_params(clip.ClipParams, name)
-    pictures, held_out = load_pictures(shards, *params.splits), load_pictures(shards, "validation")
+    pictures, held_out = load_pictures(shards, "train"), load_pictures(shards, "validation")
     captions = (text for texts in pictures.captions for text in texts)
     vocabulary = tokenizer.train(captions, params.vocab_size, params.context_length)
     resume = resume_file(name, params, shards)

@@ -8,9 +8,9 @@ from adapterbench.demo import html, upload
 from adapterbench.report.pictures import Reference
 
 
-def encoded(image: Image.Image) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     file = BytesIO()
-    image.save(file, "PNG")
+    image.save(file, kind)
     return file.getvalue()
 
 
@@ -42,6 +42,17 @@ def test_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_name_of_a_file(path: str, name: str) -> None:
     assert upload.base_name(path) == name
     assert len(name) <= upload.MAX_NAME
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "EPS"])
+def test_another_format_under_a_promised_name(kind: str) -> None:
+    with pytest.raises(UserError, match=r"a.png: not a readable image. Use PNG, JPEG or WebP"):
+        upload.read_upload(encoded(Image.new("RGB", (8, 8)), kind), "a.png")
+
+
+@pytest.mark.parametrize("kind", upload.FORMATS)
+def test_the_promised_formats(kind: str) -> None:
+    assert upload.read_upload(encoded(Image.new("RGB", (8, 8)), kind), "a").image.size == (8, 8)
 
 
 def test_a_file_name_is_no_html() -> None:

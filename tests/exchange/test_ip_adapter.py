@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from toy_adapters import EMBED_DIM, PLUS, VARIANTS, build, call, prompts, toy_unet, trained
 
-from adapterbench.adapters.core.base import Adapter
+from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.core.errors import UserError
 from adapterbench.exchange.ip_adapter import (
     check_ip_adapter,

@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from torch import Tensor, nn
 from toy_adapters import EMBED_DIM, PLUS, VARIANTS, WIDTH, build, call, prompts, trained
 
-from adapterbench.adapters.core.base import Adapter
+from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.core.errors import UserError
 from adapterbench.exchange.ip_adapter import from_ip_adapter, grouped, to_ip_adapter
 

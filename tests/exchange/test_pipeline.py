@@ -1,11 +1,15 @@
 """`load_adapter` on the pipelines of diffusers, over the toy backbone and its image encoder."""
 
+import math
+import re
 import subprocess
 import sys
+from io import BytesIO
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -16,14 +20,18 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
 )
+from peft import LoraConfig
 from PIL import Image
-from toy_backbone import SIDE, picture
+from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, picture
 
 from adapterbench import load_adapter
+from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
 from adapterbench.core.errors import UserError
 from adapterbench.exchange.pipeline import ImagePrompt
 from adapterbench.formats.edges import edge_map
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.frozen.load import load_clip
 
 if TYPE_CHECKING:
     from toy_backbone import Toy
@@ -133,6 +141,26 @@ def test_a_picture_is_its_embedding(pipe: Any, image_prompt: ImagePrompt, toy: "
     torch.testing.assert_close(ours, encoded.row(0)[1].float(), atol=2e-3, rtol=2e-3)
 
 
+def test_an_image_is_read_as_in_training(image_prompt: ImagePrompt) -> None:
+    """Upright as its camera says; 16-bit grey keeps its shades, where Pillow has it white."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by a quarter
+    marked = REFERENCE.copy()
+    marked.paste("black", (0, 0, SIDE // 4, SIDE // 8))  # no two turns of it are alike
+    file = BytesIO()
+    marked.rotate(90).save(file, "PNG", exif=exif)
+    upright = image_prompt.encode(marked)
+    assert torch.equal(image_prompt.encode(Image.open(file)), upright)
+    grey = REFERENCE.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert deep.mode == "I;16"
+    assert torch.equal(image_prompt.encode(deep), image_prompt.encode(grey))
+    with pytest.raises(UserError, match=r"cannot be used .pixel values of unknown range"):
+        image_prompt.encode(Image.new("I", (8, 8), 99_999))
+    with pytest.raises(UserError, match=r"cannot be used .not a readable image"):
+        image_prompt.encode(Image.open(BytesIO(file.getvalue()[:-60])))
+
+
 def test_scale_by_layer(pipe: Any, image_prompt: ImagePrompt) -> None:
     first, *rest = image_prompt.adapter.layers
     one_layer = pictures(pipe, image_prompt(REFERENCE, scale={first: 1.0}))
@@ -155,23 +183,122 @@ def test_it_goes_where_the_pipeline_goes(pipe: Any, image_prompt: ImagePrompt) -
     assert pictures(pipe, image_prompt(REFERENCE)).isfinite().all()
 
 
-def test_misuse_is_explained_in_one_line(pipe: Any, toy: "Toy", tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"adapter_config.json is missing"):
-        load_adapter(pipe, tmp_path)
-    with pytest.raises(UserError, match="no Stable Diffusion UNet"):
-        load_adapter(DiffusionPipeline(), toy.adapter)
-    image_prompt = load_adapter(pipe, str(toy.adapter))
-    with pytest.raises(UserError, match="already has an adapter"):
-        load_adapter(pipe, toy.adapter)
-    for bad in ([], ["a.png"], [torch.zeros(24)]):
-        with pytest.raises(UserError, match="a PIL image, a list of them, or an embedding"):
-            image_prompt(bad)
+def test_a_pipeline_saved_with_an_adapter_loads_without(
+    pipe: Any, toy: "Toy", tmp_path: Path
+) -> None:
+    base = pictures(pipe, {})
+    load_adapter(pipe, toy.adapter)
+    pipe.save_pretrained(tmp_path)
+    assert torch.equal(pictures(of_kind(StableDiffusionPipeline, tmp_path), {}), base)
+
+
+@pytest.mark.parametrize("attached", ["first", "last"])
+@pytest.mark.parametrize("attention", ["decoupled", "lora"])
+def test_a_fused_lora_changes_no_image(
+    attention: str, attached: str, pipe: Any, tmp_path: Path
+) -> None:
+    row = {**VARIANT, "attention": attention, **({"rank": 4} if attention == "lora" else {})}
+    torch.manual_seed(2)
+    adapter = build_adapter(row, pipe.unet, CLIP_PARAMS.embed_dim)
+    with torch.no_grad():
+        for weight in adapter.trainable_parameters():
+            weight += 0.2 * torch.randn_like(weight)
+    save_adapter(adapter, tmp_path / "it", row, {})
+    embedding = torch.randn(CLIP_PARAMS.embed_dim)
+
+    def add_style() -> None:
+        targets = ["to_q", "to_k", "to_v", "to_out.0"]
+        style = LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+        pipe.unet.add_adapter(style, "style")
+
+    if attached == "last":
+        add_style()
+    image_prompt = load_adapter(pipe, tmp_path / "it")
+    if attached == "first":
+        add_style()
+    expected = pictures(pipe, image_prompt(embedding))
+    for merge in (pipe.fuse_lora, pipe.unload_lora_weights):
+        merge()
+        assert (pictures(pipe, image_prompt(embedding)) - expected).abs().mean() < 1e-5
+
+
+@pytest.mark.slow
+def test_a_compiled_unet_takes_it(pipe: Any, image_prompt: ImagePrompt, toy: "Toy") -> None:
+    compiled = of_kind(StableDiffusionPipeline, toy.backbone)
+    compiled.unet = torch.compile(compiled.unet, backend="eager")
+    prompt = load_adapter(compiled, toy.adapter)
+    for scale in (1.0, 0.0):
+        expected = pictures(pipe, image_prompt(REFERENCE, scale=scale))
+        assert torch.equal(pictures(compiled, prompt(REFERENCE, scale=scale)), expected)
+    prompt.detach()
+    assert torch.equal(pictures(compiled, {}), expected)
+
+
+def test_the_image_encoder_is_a_name_or_a_folder(pipe: Any, toy: "Toy") -> None:
+    folder = toy.backbone / "evaluator"
+    expected = load_clip(f"local-dir:{folder}", None).image_embeds([REFERENCE])
+    for name in (folder, f"local-dir:{folder}"):
+        image_prompt = load_adapter(pipe, toy.adapter, image_encoder=name)
+        assert torch.equal(image_prompt.encode(REFERENCE), expected)
+        image_prompt.detach()
+
+
+def test_what_is_no_adapter_is_refused_in_one_line(pipe: Any, toy: "Toy", tmp_path: Path) -> None:
+    def refused(message: str, pipeline: Any, folder: Any) -> None:
+        with pytest.raises(UserError, match=message) as error:
+            load_adapter(pipeline, folder)
+        assert "\n" not in str(error.value)
+
+    refused(r"adapter_config.json is missing", pipe, tmp_path)
+    for folder in (toy.adapter / WEIGHTS, "h94/IP-Adapter", tmp_path / "nowhere", None, 3):
+        refused("no folder of an adapter on this machine", pipe, folder)
+    for pipeline in (DiffusionPipeline(), None, pipe.vae):
+        refused("no Stable Diffusion UNet", pipeline, toy.adapter)
+    load_adapter(pipe, str(toy.adapter))
+    refused("already has an adapter", pipe, toy.adapter)
+
+
+NO_IMAGES = [[], "a.png", ["a.png"], Path("a.png"), None, 3, [REFERENCE, None], [torch.zeros(24)]]
+NO_NUMBERS = [math.nan, math.inf, None, "much", [0.7, 0.3], REFERENCE]
+
+
+def test_misuse_is_explained_in_one_line(pipe: Any, image_prompt: ImagePrompt) -> None:
+    def refused(message: str, images: Any, **options: Any) -> None:
+        with pytest.raises(UserError, match=message) as error:
+            image_prompt(images, **options)
+        assert "\n" not in str(error.value)
+
+    before = image_prompt.adapter.scale
+    for images in NO_IMAGES:
+        refused("a PIL image, a list of them, or an embedding", images)
     for shape in ((5,), (), (2, 1, 24)):
-        with pytest.raises(UserError, match=r"takes \(24,\) or \(n, 24\)"):
-            image_prompt(torch.zeros(shape))
-    image_prompt.detach()
+        refused(r"takes \(24,\) or \(n, 24\)", torch.zeros(shape))
+    refused("not finite in torch.float32", torch.full((24,), math.nan))
+    for number in NO_NUMBERS:
+        refused(f"scale = {re.escape(repr(number))}: give a finite number", REFERENCE, scale=number)
+        refused("guidance_scale = .*: give a finite", REFERENCE, guidance_scale=number)
+    first, last, *_ = before
+    refused("scale = nan", REFERENCE, scale={first: 0.5, last: math.nan})
+    refused("no layer '3'", REFERENCE, scale={3: 1.0})
+    assert image_prompt.adapter.scale == before
+    pipe.to(torch.float16)
+    refused("not finite in torch.float16", torch.full((24,), 1e6))
+
+
+@pytest.mark.parametrize("leave", ["detach", "unload_ip_adapter"])
+def test_without_the_adapter_there_is_no_image_prompt(
+    leave: str, pipe: Any, image_prompt: ImagePrompt, toy: "Toy"
+) -> None:
+    expected = pictures(pipe, image_prompt(REFERENCE))
+    getattr(image_prompt if leave == "detach" else pipe, leave)()
+    with pytest.raises(UserError, match="no longer on the pipeline"):
+        image_prompt(REFERENCE)
     with pytest.raises(UserError, match="not attached"):
         image_prompt.detach()
+    assert torch.equal(pictures(pipe, load_adapter(pipe, toy.adapter)(REFERENCE)), expected)
+
+
+def test_an_unknown_image_encoder_is_asked_for(pipe: Any, toy: "Toy", tmp_path: Path) -> None:
     pipe.register_to_config(_name_or_path=str(tmp_path))
     with pytest.raises(UserError, match="which image encoder"):
         load_adapter(pipe, toy.adapter)(REFERENCE)

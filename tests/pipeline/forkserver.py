@@ -33,7 +33,7 @@ HEAVY = (
     "transformers",
     "webdataset",
 )
-START = 120
+START = 600
 """Seconds that the server may take to import them."""
 
 

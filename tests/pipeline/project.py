@@ -24,11 +24,16 @@ CODE = (
     ".dvc/config",
     ".dvcignore",
     ".gitignore",
-    "backbone/dvc.lock",
+    "backbone/.dvc/.gitignore",
+    "backbone/.dvc/config",
+    "backbone/.dvcignore",
+    "backbone/.gitignore",
     "backbone/dvc.yaml",
     "backbone/params.yaml",
+    "backbone/src",
     "backbone/stages",
     "conf",
+    "data/splits",
     "dvc.yaml",
     "src",
     "stages",
@@ -53,9 +58,13 @@ ILLUSTRATE = {
     "sweep_items": 2,
 }
 
+ALIEN = ("ADAPTERBENCH", "DVC", "GIT", "MLFLOW")
+"""How variables begin that no command of the tests inherits."""
+
 VARIANT_STAGES = ("train", "sample", "score", "illustrate")
 TABLE_STAGES = ("compare", "figures")
-FLOORS = ("no_prompt", "text_only", "reference")
+FLOORS = ("no_prompt", "text_only")
+REAL = ("other_item", "reference_16px", "vae", "reference")
 
 
 @dataclass(frozen=True)
@@ -67,15 +76,9 @@ class Project:
 
     def run(self, *command: str, fails: bool = False) -> "subprocess.CompletedProcess[str]":
         """Run a command in the project; it must succeed, or must fail where `fails`."""
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment(), capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=self.root, env=self.env, capture_output=True, text=True)
         assert bool(done.returncode) == fails, f"{command}:\n{done.stdout}\n{done.stderr}"
         return done
-
-    def environment(self) -> dict[str, str]:
-        """The project's own copy of the package comes first."""
-        return {**self.env, "PYTHONPATH": str(self.root / "src")}
 
     def dvc(self, *arguments: str, fails: bool = False) -> "subprocess.CompletedProcess[str]":
         """Run DVC."""
@@ -122,9 +125,10 @@ def stages_of(variant: str) -> set[str]:
 
 def all_stages(variants: Iterable[str] = VARIANTS) -> set[str]:
     """Every stage of the pipeline."""
-    return {"fetch", "prepare", "backbone", "bases", "encode", *TABLE_STAGES}.union(
+    first = {"fetch", "prepare", "backbone", "bases", "neutral_evaluator", "encode"}
+    return {*first, *TABLE_STAGES}.union(
         *(stages_of(variant) for variant in variants),
-        {f"sample_floor@{floor}" for floor in FLOORS[:2]},
+        {f"sample_floor@{floor}" for floor in FLOORS},
         {"score_floors"},
         {"illustrate_floor@text_only"},
     )
@@ -146,7 +150,7 @@ def environment(home: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
     }
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "GIT", "MLFLOW"))}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(ALIEN)}
     return inherited | settings
 
 
@@ -156,7 +160,9 @@ def create(root: Path, sources: Path, env: dict[str, str]) -> Project:
     for name in CODE:
         source, target = ROOT / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        elif source.is_dir():
             shutil.copytree(
                 source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
             )
@@ -178,7 +184,10 @@ def configure(root: Path, sources: Path) -> None:
             "source": "emoji",
             "fetch": {"packages": packages(sources)},
             "resolution": toy_backbone.SIDE,
+            "split": "concepts",
+            "held_out": None,
             "validation_concepts": 3,
+            "images_per_concept": None,
             "samples_per_shard": 8,
             "seed": 0,
         },
@@ -198,7 +207,8 @@ def configure(root: Path, sources: Path) -> None:
         "train": TRAIN,
         "illustrate": ILLUSTRATE,
         "sample": {"steps": 2, "batch_size": 8},
-        "score": {**real["score"], "batch_size": 8},
+        "neutral_evaluator": real["neutral_evaluator"],
+        "score": real["score"],
         "compare": {"bootstrap_samples": 200},
     }
     (conf / "toy.yaml").write_text(yaml.safe_dump(toy, sort_keys=False))

@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on_where_it_was(project: Project) -> None:
     running = subprocess.Popen(
         command,
         cwd=project.root,
-        env=project.environment(),
+        env=project.env,
         process_group=0,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

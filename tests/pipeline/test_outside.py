@@ -25,6 +25,6 @@ def test_an_outside_adapter_is_a_row(project: Project, tmp_path: Path) -> None:
     assert project.ran("repro") == made | {"compare", "figures"}
 
     table = pd.read_csv(project.root / "results/comparison.csv", index_col="method")
-    scores = ["clip_t", "clip_i", "n", "k", "trainable_params"]
+    scores = ["clip_t", "clip_i", "neutral", "r_at_1", "n", "k", "trainable_params"]
     assert table.loc["outside", scores].tolist() == table.loc["ip_adapter", scores].tolist()
     assert pd.isna(table.loc["outside", "train_seconds"])

@@ -8,7 +8,7 @@ import yaml
 
 from adapterbench.report.metrics import COSTS
 
-from .project import FLOORS, VARIANTS, Project, all_stages, stages_of
+from .project import FLOORS, REAL, VARIANTS, Project, all_stages, stages_of
 
 COST_COLUMNS = [cost.key for cost in COSTS]
 TABLE = "results/comparison.csv"
@@ -20,12 +20,16 @@ def methods(project: Project) -> list[str]:
 
 
 def test_the_table_has_a_row_for_each_variant_floor_and_ceiling(finished: Project) -> None:
-    assert sorted(methods(finished)) == sorted([*VARIANTS, *FLOORS, "shuffled_reference"])
+    rows = [*VARIANTS, *FLOORS, *REAL, "shuffled_reference"]
+    assert sorted(methods(finished)) == sorted(rows)
     table = pd.read_csv(finished.root / TABLE).set_index("method")
     assert table["n"].unique() == [3]
     assert table.loc["ip_adapter", "k"] == 2
     assert table.loc[list(VARIANTS), ["trainable_params", *COST_COLUMNS]].gt(0).all(axis=None)
-    assert table.loc["reference", "clip_i"] == pytest.approx(1, abs=1e-3)
+    scores = ["clip_i", "neutral", "r_at_1"]
+    assert table.loc["reference", scores].tolist() == pytest.approx([1] * 3, abs=1e-3)
+    assert table.loc["other_item", "r_at_1"] == 0
+    assert table.loc[list(VARIANTS), "diversity"].gt(0).all()
     assert (finished.root / "results/report.html").stat().st_size > 10_000
 
 

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 
 from adapterbench.core.files import read_json
 
-from .project import FLOORS, VARIANT_STAGES, VARIANTS, Project, all_stages
+from .project import FLOORS, REAL, VARIANT_STAGES, VARIANTS, Project, all_stages
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_every_stage_has_a_finished_run(finished: Project, client: MlflowClient)
     runs = [client.get_run(record["mlflow"]["run_id"]) for record in records(finished)]
     assert {run.info.status for run in runs} == {"FINISHED"}
     stages = Counter(stage.replace("_floor", "").partition("@")[0] for stage in all_stages())
-    stages["score"] += len(FLOORS) * stages.pop("scores")  # one process, a run each
+    stages["score"] += len(FLOORS + REAL) * stages.pop("scores")  # one process, a run each
     assert Counter(run.data.tags["stage"] for run in runs) == stages
 
 

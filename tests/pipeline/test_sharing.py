@@ -66,14 +66,14 @@ def test_sftp_shares_everything(project: Project, tmp_path: Path) -> None:
 def publisher(fresh: Project, tmp_path: Path) -> Project:
     """A fresh project that ships its backbone, as `make publish` does."""
     project = fresh.copy(tmp_path / "publisher")
-    shutil.copytree(project.params()["backbone"]["path"], project.root / "backbone/emoji")
-    shutil.copy(ROOT / "backbone/emoji.dvc", project.root / "backbone")
-    project.dvc("commit", "--quiet", "--force", "backbone/emoji.dvc")
-    project.dvc("push", "--remote", "published", "backbone/emoji.dvc")
-    out = yaml.safe_load((project.root / "backbone/emoji.dvc").read_text())["outs"][0]
+    shutil.copytree(project.params()["backbone"]["path"], project.root / "pins/emoji")
+    shutil.copy(ROOT / "pins/emoji.dvc", project.root / "pins")
+    project.dvc("commit", "--quiet", "--force", "pins/emoji.dvc")
+    project.dvc("push", "--remote", "published", "pins/emoji.dvc")
+    out = yaml.safe_load((project.root / "pins/emoji.dvc").read_text())["outs"][0]
     assert out["desc"]
     pin = out["md5"]
-    project.params(backbone={"source": "published", "path": "backbone/emoji", "revision": pin})
+    project.params(backbone={"source": "published", "path": "pins/emoji", "revision": pin})
     project.commit("Publish")
     return project
 
@@ -83,13 +83,15 @@ def test_a_fresh_clone_has_the_shipped_model_and_pushes_nothing_there(
 ) -> None:
     clone = publisher.clone(tmp_path / "clone")
     assert clone.ran("repro", "backbone") == {"backbone"}
+    clone.dvc("checkout", fails=True)  # the cache lacks what nobody has pulled
     model = clone.root / "data/backbone"
-    original = publisher.root / "backbone/emoji"
+    original = publisher.root / "pins/emoji"
     assert contents(model) == contents(original)
 
     before = files(clone.root / "published")
-    clone.dvc("pull", "backbone/emoji.dvc")  # comes from its own remote, whatever the default
-    assert contents(clone.root / "backbone/emoji") == contents(original)
+    clone.dvc("pull", "pins/emoji.dvc")  # comes from its own remote, whatever the default
+    assert contents(clone.root / "pins/emoji") == contents(original)
+    clone.dvc("checkout")
     (clone.root / "data/backbone/note.txt").write_text("mine")
     clone.dvc("commit", "--force", "backbone")
     clone.dvc("push", fails=True)  # no default remote

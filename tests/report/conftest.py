@@ -54,7 +54,10 @@ def picture(rng: np.random.Generator) -> bytes:
 def scores(
     seed: int, protocol: str, clip_t: float, clip_i: float, k: int = K, shuffled: bool = True
 ) -> pd.DataFrame:
-    """Scores about the given means; the item's own share is common to all methods."""
+    """Scores about the given means; the item's own share is common to all methods.
+
+    The neutral evaluator sees half of what CLIP-I sees.
+    """
     items = np.random.default_rng(99).normal(0, 0.04, N).repeat(k)
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
@@ -62,9 +65,15 @@ def scores(
     )
     frame["clip_t"] = clip_t + items / 2 + rng.normal(0, 0.02, N * k)
     frame["clip_i"] = clip_i + items + rng.normal(0, 0.03, N * k)
+    frame["neutral"] = clip_i / 2 + items + rng.normal(0, 0.03, N * k)
+    frame["r_at_1"] = (rng.random(N * k) < clip_i / 2).astype(float)
+    frame["diversity"] = rng.uniform(0.2, 0.4, N * k) if k > 1 else np.nan
+    frame[["kid", "precision", "recall"]] = np.nan
     if shuffled:
         frame["clip_t_shuffled"] = 0.10 + rng.normal(0, 0.02, N * k)
         frame["clip_i_shuffled"] = 0.50 + rng.normal(0, 0.03, N * k)
+        frame["neutral_shuffled"] = 0.25 + rng.normal(0, 0.03, N * k)
+        frame["r_at_1_shuffled"] = (rng.random(N * k) < 1 / N).astype(float)
     return frame
 
 
@@ -80,7 +89,12 @@ def fill_scores(folder: Path, gains: dict[str, float] | None = None) -> None:
     floors = {
         "no_prompt": scores(101, "image", 0.10, 0.50, shuffled=False),
         "text_only": scores(102, "image_text", 0.21, 0.57, shuffled=False),
-        "reference": scores(103, "image", 0.27, 1.0, k=1, shuffled=False).assign(clip_i=1.0),
+        "other_item": scores(104, "image", 0.05, 0.1, k=1, shuffled=False),
+        "reference_16px": scores(105, "image", 0.26, 0.9, k=1, shuffled=False),
+        "vae": scores(106, "image", 0.27, 0.95, k=1, shuffled=False),
+        "reference": scores(103, "image", 0.27, 1.0, k=1, shuffled=False).assign(
+            clip_i=1.0, neutral=1.0, r_at_1=1.0
+        ),
     }
     for name, frame in floors.items():
         frame.to_parquet(folder / f"{name}.parquet")
@@ -152,8 +166,8 @@ def write_training(folder: Path, rng: np.random.Generator) -> None:
 def write_shards(folder: Path, pictures: list[bytes]) -> None:
     """Two validation shards with their manifest; one caption holds markup."""
     folder.mkdir(parents=True)
-    names = ["validation-00000.tar", "validation-00001.tar"]
-    for name, keys in zip(names, (KEYS[: N // 2], KEYS[N // 2 :]), strict=True):
+    halves = {"validation-00000.tar": KEYS[: N // 2], "validation-00001.tar": KEYS[N // 2 :]}
+    for name, keys in halves.items():
         with wds.TarWriter(str(folder / name), mtime=0) as tar:
             for key in keys:
                 caption = (
@@ -167,9 +181,10 @@ def write_shards(folder: Path, pictures: list[bytes]) -> None:
                         "json": json.dumps({"captions": [caption]}).encode(),
                     }
                 )
+    shards = [{"name": name, "samples": len(keys)} for name, keys in halves.items()]
     manifest = {
         "attribution": {"set": "Drawn <script>alert(1)</script> by A & B, CC-BY 4.0"},
-        "splits": {"validation": {"shards": [{"name": name} for name in names]}},
+        "splits": {"validation": {"shards": shards}},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
@@ -218,7 +233,8 @@ def measured() -> MeasuredOn:
         data="emoji (set)",
         backbone="base",
         image_encoder="clip",
-        evaluator="judge",
+        evaluator="scoring clip",
+        neutral_evaluator="neutral network",
         items=N,
         images_per_item=K,
         train_steps=2000,

@@ -13,7 +13,7 @@ from adapterbench.core.config import CompareParams, IllustrateParams, load_param
 from adapterbench.core.errors import UserError
 from adapterbench.report import figures
 from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
-from adapterbench.report.methods import label
+from adapterbench.report.methods import BASELINES, CEILINGS, label
 from adapterbench.report.pictures import read_samples, sampled
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison, compare
@@ -44,7 +44,7 @@ def test_pareto(both: list[Comparison], tmp_path: Path) -> None:
     check_text(figure, tmp_path / "a.png")
     for ax in figure.axes:
         boxes = sorted((t.get_window_extent() for t in ax.texts), key=lambda b: b.y0)
-        assert len(boxes) == 4
+        assert len(boxes) == len(BASELINES)
         assert all(low.y1 <= high.y0 for low, high in pairwise(boxes))
     figures.save(figures.pareto(both[0]), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -56,25 +56,26 @@ def test_forest_shows_every_method_under_both_protocols(
     figure = figures.forest(both)
     check_text(figure, tmp_path / "a.png")
     assert [ax.get_title() for ax in figure.axes] == [
-        "CLIP-I, image prompt alone",
-        "CLIP-T, image prompt alone",
-        "CLIP-I, image prompt and caption",
-        "CLIP-T, image prompt and caption",
+        f"{metric}, {protocol}"
+        for protocol in ("image prompt alone", "image prompt and caption")
+        for metric in ("CLIP-T", "CLIP-I", "Neutral-I", "R@1")
     ]
     for ax in figure.axes:
-        assert len(ax.containers) + len(ax.texts) == 10
+        assert len(ax.containers) + len(ax.texts) == len(both[0].rows)
 
 
 def test_a_far_ceiling_does_not_flatten_the_rest(both: list[Comparison], tmp_path: Path) -> None:
     near = both[0].rows.copy()
-    variants = near["method"].isin([*both[0].variants])
+    rest = ~near["method"].isin(CEILINGS)
     columns = ["clip_i", "clip_i_lo", "clip_i_hi"]
-    near.loc[variants, columns] = near.loc[variants, columns] * 0.1 + 0.45
+    near.loc[rest, columns] = near.loc[rest, columns] * 0.1 + 0.45
     comparison = Comparison(protocol="image", rows=near, paired=both[0].paired)
     figure = figures.forest([comparison])
     check_text(figure, tmp_path / "a.png")
-    assert figure.axes[0].get_xlim()[1] < 0.7
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1.000 →"]
+    panel = figure.axes[1]
+    assert panel.get_xlim()[1] < 0.7
+    values = near.set_index("method").loc[list(CEILINGS), "clip_i"]
+    assert [text.get_text() for text in panel.texts] == [f"{value:.3f} →" for value in values]
 
 
 def test_losses(finished: Path, variants: list[str], tmp_path: Path) -> None:

@@ -23,13 +23,16 @@ def test_the_file(
     text = (project / "comparison.md").read_text()
     lines = text.splitlines()
     assert lines[0] == "# Comparison: image prompt alone"
-    assert lines[2] == "| Method | Trainable parameters | CLIP-T | CLIP-I | CLIPScore |"
+    scores = "CLIP-T | CLIP-I | Neutral-I | R@1 | Diversity | CLIPScore"
+    assert lines[2] == f"| Method | Trainable parameters | {scores} |"
     assert lines[4].startswith("| UniControlNet (Global) | 11.80 M | 0.1")
     assert lines[8].startswith("| IP Adapter | 20.75 M | 0.1")
     assert lines[9].startswith("| my_sixth_row | 45,000 | ")
     assert '\n- **DID NOT LEARN: my_sixth_row: its CLIP-I does not exceed "no prompt" (' in text
-    assert "- Evaluator (scores): judge" in text
-    assert "N = 40 validation items, K = 3 pictures" in text
+    assert "- Evaluator (CLIP-T, CLIP-I): scoring clip" in text
+    assert "- Neutral evaluator (the other scores): neutral network" in text
+    assert "chance of R@1: 1/40 = 0.025" in text
+    assert "N = 40 validation items, K = 3 images" in text
     assert "nan" not in text
 
 

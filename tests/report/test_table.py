@@ -11,10 +11,12 @@ import pytest
 from adapterbench.core.config import CompareParams
 from adapterbench.core.errors import UserError
 from adapterbench.report import table
+from adapterbench.report.methods import FLOORS
 from adapterbench.report.table import Comparison, compare
 
 COLUMNS = (
-    "method,trainable_params,clip_t,clip_t_lo,clip_t_hi,clip_i,clip_i_lo,clip_i_hi,n,k,"
+    "method,trainable_params,clip_t,clip_t_lo,clip_t_hi,clip_i,clip_i_lo,clip_i_hi,"
+    "neutral,neutral_lo,neutral_hi,r_at_1,r_at_1_lo,r_at_1_hi,diversity,kid,precision,recall,n,k,"
     "train_seconds,images_per_second,peak_memory_mb,checkpoint_mb"
 )
 
@@ -43,12 +45,17 @@ def test_files_have_the_promised_columns_rows_and_bytes(
         "no_prompt",
         "text_only",
         "shuffled_reference",
+        "other_item",
+        "reference_16px",
+        "vae",
         "reference",
     ]
     assert lines[7].split(",")[1] == "0"
     assert lines[7].endswith(",40,3,,,,")
     assert lines[6].endswith(",0.45,45.678,,0.180")  # its peak memory was not measured
-    assert lines[10].endswith("1.000000,1.000000,1.000000,40,1,,,,")
+    assert lines[13].endswith(f"{'1.000000,' * 9},,,,40,1,,,,")  # one image has no diversity
+    assert 0.2 < float(lines[1].split(",")[-10]) < 0.4  # nor were there enough for KID
+    assert lines[1].split(",")[-9:-5] == ["", "", "", "40"]
 
 
 def test_what_is_written_is_read_back(
@@ -97,7 +104,7 @@ def test_every_variant_is_paired_with_floors_and_with_the_original(
     ]
     for variant in variants:
         baselines = set(paired[paired["method"] == variant]["baseline"])
-        wanted = {"no_prompt", "text_only", "shuffled_reference", "ip_adapter"} - {variant}
+        wanted = {*FLOORS, "ip_adapter"} - {variant}
         assert wanted <= baselines
     assert not paired.duplicated(["method", "baseline", "metric"]).any()
     assert (paired["apart"] == (paired["lo"] * paired["hi"] > 0)).all()

@@ -3,56 +3,74 @@
 import pandas as pd
 import pytest
 
-from adapterbench.report.methods import contrasts
+from adapterbench.report.methods import BASELINES, contrasts
+from adapterbench.report.metrics import SCORES
 from adapterbench.report.table import Comparison
 from adapterbench.report.words import findings
 
 HALF = 0.01
 
+Means = dict[str, tuple[float, ...]]
+"""`(clip_t, clip_i)` of a method, then `neutral` where it is not the same as `clip_i`."""
 
-def comparison(
-    scores: dict[str, tuple[float, float]], floors: dict[str, tuple[float, float]], protocol: str
-) -> Comparison:
-    """A comparison whose intervals all have the half width 0.01; `(clip_t, clip_i)` a method."""
-    means = {**scores, **floors, "reference": (0.3, 1.0)}
+
+def comparison(scores: Means, floors: Means, protocol: str) -> Comparison:
+    """A comparison whose intervals all have the half width 0.01; R@1 is 0 throughout."""
+    rest = dict.fromkeys(BASELINES, (0.3, 1.0))
+    means = {
+        method: dict(zip((m.key for m in SCORES), (t, i, (n or [i])[0], 0.0), strict=True))
+        for method, (t, i, *n) in {**scores, **rest, **floors}.items()
+    }
     rows = [
         {
             "method": method,
             "trainable_params": 1_000_000 * (place + 1) if method in scores else 0,
-            **{"clip_t": t, "clip_t_lo": t - HALF, "clip_t_hi": t + HALF},
-            **{"clip_i": i, "clip_i_lo": i - HALF, "clip_i_hi": i + HALF},
+            **{f"{key}{end}": v + at for key, v in values.items() for end, at in ENDS.items()},
         }
-        for place, (method, (t, i)) in enumerate(means.items())
+        for place, (method, values) in enumerate(means.items())
     ]
     paired = [
         {
-            **{"method": a, "baseline": b, "metric": metric},
-            "difference": (d := means[a][at] - means[b][at]),
+            **{"method": a, "baseline": b, "metric": m.key},
+            "difference": (d := means[a][m.key] - means[b][m.key]),
             **{"lo": d - HALF, "hi": d + HALF},
         }
         for a, b in contrasts(list(scores))
-        for at, metric in enumerate(("clip_t", "clip_i"))
+        for m in SCORES
     ]
     return Comparison(protocol=protocol, rows=pd.DataFrame(rows), paired=pd.DataFrame(paired))
 
 
-FLOORS = {"no_prompt": (0.1, 0.5), "text_only": (0.2, 0.57), "shuffled_reference": (0.1, 0.5)}
+ENDS = {"": 0, "_lo": -HALF, "_hi": HALF}
+FLOORS: Means = {
+    "no_prompt": (0.1, 0.5),
+    "text_only": (0.2, 0.57),
+    "shuffled_reference": (0.1, 0.5),
+}
 
 
-def texts(scores: dict[str, tuple[float, float]], protocol: str = "image") -> list[str]:
+def texts(scores: Means, protocol: str = "image") -> list[str]:
     return [f.text for f in findings(comparison(scores, FLOORS, protocol))]
 
 
 def test_a_variant_on_the_floor_did_not_learn() -> None:
-    found = findings(
-        comparison({"ip_adapter": (0.19, 0.7), "still": (0.1, 0.505)}, FLOORS, "image")
-    )
+    scores = {"ip_adapter": (0.19, 0.7), "still": (0.1, 0.505, 0.52)}
+    found = findings(comparison(scores, FLOORS, "image"))
     assert [f.text for f in found if f.alarm] == [
         'DID NOT LEARN: still: its CLIP-I does not exceed "no prompt" (+0.005 [-0.005, +0.015]) '
         "and its own shuffled reference (+0.005 [-0.005, +0.015])."
     ]
     assert found[0].alarm
     assert "IP Adapter learned to use the image prompt" in found[1].text
+
+
+def test_what_one_evaluator_alone_sees_is_not_learned() -> None:
+    found = findings(comparison({"ip_adapter": (0.19, 0.7, 0.505)}, FLOORS, "image"))
+    assert [f.text for f in found if "LEARN" in f.text] == [
+        'DID NOT LEARN: IP Adapter: its Neutral-I does not exceed "no prompt" '
+        "(+0.005 [-0.005, +0.015]) and its own shuffled reference (+0.005 [-0.005, +0.015])."
+    ]
+    assert not any("learned" in f.text for f in found)
 
 
 @pytest.mark.parametrize(("protocol", "alarms"), [("image", 0), ("image_text", 1)])
@@ -80,6 +98,34 @@ def test_best_ties_trade_off_and_text() -> None:
     )
     assert "On CLIP-T, all pairs of adapters are apart." in said
     assert "On CLIP-I, the interval of the difference includes zero for IP Adapter and big." in said
+
+
+def test_where_the_evaluators_agree_and_where_they_do_not() -> None:
+    scores: Means = {
+        "ip_adapter": (0.2, 0.70, 0.65),
+        "turned": (0.2, 0.60, 0.75),
+        "blind": (0.2, 0.60, 0.651),
+    }
+    found = findings(comparison(scores, FLOORS, "image"))
+    assert [f.text for f in found if f.alarm] == [
+        "EVALUATORS CONTRADICT EACH OTHER on IP Adapter against turned: "
+        "CLIP-I +0.100 [+0.090, +0.110], Neutral-I -0.100 [-0.110, -0.090]."
+    ]
+    said = [f.text for f in found]
+    assert (
+        "CLIP-I and Neutral-I agree, intervals apart, on 3 of 6 pairs: "
+        "IP Adapter over Text only; turned over Text only; blind over Text only." in said
+    )
+    assert "Only CLIP-I tells apart: IP Adapter over blind." in said
+    assert "Only Neutral-I tells apart: turned over blind." in said
+
+
+def test_evaluators_that_see_no_difference_agree_on_none() -> None:
+    said = texts({"ip_adapter": (0.2, 0.575), "same": (0.2, 0.571)})
+    assert "CLIP-I and Neutral-I agree, intervals apart, on 0 of 3 pairs." in said
+    assert not any(s.startswith(("Only", "EVALUATORS")) for s in said)
+    said = texts({"ip_adapter": (0.2, 0.575), "same": (0.2, 0.571), "too": (0.2, 0.573)})
+    assert "On CLIP-I, no two adapters are apart." in said
 
 
 def test_one_variant_alone_has_nothing_to_be_compared_with() -> None:

@@ -17,11 +17,11 @@ from accelerate.state import AcceleratorState
 from toy_backbone import Toy
 
 import adapterbench.encoding.shards as module
-from adapterbench.core.config import ScoreParams
 from adapterbench.encoding.shards import encode
+from adapterbench.formats.shards import Shard
 from adapterbench.runs.processes import processes, share
 from adapterbench.sampling.sampler import sample
-from adapterbench.scoring.clip import load_judge, score_samples
+from adapterbench.scoring.scores import load_scorer, score_samples
 
 SAMPLE = toy_backbone.SAMPLE.model_copy(update={"items": 5, "batch_size": 2})
 
@@ -61,9 +61,8 @@ def encode_toy(toy: Toy, out: Path) -> None:
 def sample_and_score(toy: Toy, out: Path) -> None:
     pictures = out / "toy"
     sample(SAMPLE, toy.encoded, toy.backbone, toy.adapter, ["image"], pictures)
-    params = ScoreParams(encoder=toy.evaluator, pretrained=None, batch_size=2)
-    judge = load_judge(params, toy.shards, pictures)
-    score_samples(judge, pictures, out / "scores.parquet")
+    scorer = load_scorer(toy.score_params(batch_size=2), toy.shards, pictures)
+    score_samples(scorer, pictures, out / "scores.parquet")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -102,9 +101,9 @@ def test_encoding_goes_on_after_a_kill(
 
     one_shard, encoded = module.encode_shard, []
 
-    def counted(path: Path, *others: Any) -> None:
-        encoded.append(path.stem)
-        one_shard(path, *others)
+    def counted(shard: Shard, *others: Any) -> None:
+        encoded.append(shard.path.stem)
+        one_shard(shard, *others)
 
     monkeypatch.setattr(module, "encode_shard", counted)
     encode_toy(toy, Path("encoded"))

@@ -30,13 +30,13 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import adapterbench.training.adapter as training
-from adapterbench.adapters.core.base import Adapter
+from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.core.config import SampleParams, TrainParams
+from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.files import MANIFEST, read_json, write_json
 from adapterbench.formats.encoded import COMMON
 from adapterbench.frozen.load import load_part
-from adapterbench.runs.record import peak_memory_mb
 from adapterbench.sampling.sampler import Picture, Sampler
 
 pytestmark = [

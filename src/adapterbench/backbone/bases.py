@@ -6,6 +6,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
+from adapterbench.backbone.fetch import fetch
 from adapterbench.core import registry
 from adapterbench.core.config import BackboneParams
 from adapterbench.core.errors import UserError
@@ -24,11 +25,9 @@ def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
         UserError: the source does not have it, or it is neither a model nor a LoRA that fits.
     """
     try:
-        registry.load(SOURCES, params.source).fetch(params, out)
+        fetch(registry.load(SOURCES, params.source), params, f"bases.{name}", out)
     except UserError as error:
-        # a source speaks of the section that it mostly fills
-        cause = str(error).replace("backbone.", f"bases.{name}.")
-        raise UserError(f"bases.{name}: {cause}") from error
+        raise UserError(f"bases.{name}: {error}") from error
     if (out / "model_index.json").is_file():
         return
     loras = sorted(out.glob("*.safetensors"))
@@ -51,9 +50,16 @@ def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
 def fused(backbone: Path, lora: Path) -> StableDiffusionPipeline:
     """The backbone with `W' = W + (alpha / r) B A` in place of the weights that a LoRA adapts."""
     pipeline = StableDiffusionPipeline.from_pretrained(
-        backbone, safety_checker=None, torch_dtype=torch.float32, local_files_only=True
+        backbone,
+        safety_checker=None,
+        torch_dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
     )
-    pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
+    pipeline.load_lora_weights(
+        lora.parent, weight_name=lora.name, local_files_only=True, use_safetensors=True
+    )
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
     return pipeline

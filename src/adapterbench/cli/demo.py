@@ -13,7 +13,7 @@ from adapterbench.demo.server import credentials, listening, temporary_workspace
 
 MODELS = Path("models")
 BASES = Path("data/bases")
-CONTROLNET = Path("backbone/emoji_controlnet")
+CONTROLNET = Path("pins/emoji_controlnet")
 SHARDS = Path("data/shards")
 RESULTS = Path("results")
 

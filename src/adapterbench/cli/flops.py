@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from adapterbench.adapters.core.base import Adapter
+from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.cli.architecture import Shapes
 
 PATCHES = 257

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.adapters.core.storage import CONFIG
-from adapterbench.core.config import BackboneParams, EncodeParams
+from adapterbench.core.config import NAME, TAKEN, BackboneParams, EncodeParams
 from adapterbench.core.errors import UserError
 from adapterbench.demo.settings import Settings, short
 from adapterbench.demo.stream import stream
@@ -30,6 +30,8 @@ from adapterbench.sampling.sampler import solver
 
 TEXT_ONLY = "text_only"
 """The method without an adapter."""
+FINISHED = "[!.]*"
+"""Folders that a killed stage left are hidden."""
 PREVIEW_SHARE = 0.3
 """Of the time, that previews may take."""
 
@@ -56,12 +58,13 @@ Emit = Callable[[Event], None]
 
 
 def adapters(models: Path) -> list[str]:
-    """The trained adapters in `models`, in the order of the table.
+    """The trained adapters in `models` whose names a variant can have, in the table's order.
 
     Raises:
         UserError: there is none.
     """
-    found = sorted(path.parent.name for path in models.glob(f"*/{CONFIG}"))
+    folders = {path.parent.name for path in models.glob(f"*/{CONFIG}")} - TAKEN
+    found = sorted(filter(NAME.fullmatch, folders))  # not what a killed stage left, for one
     if not found:
         raise UserError(
             f"{models} has no trained adapter: run `make repro`, or `dvc pull` where a remote "
@@ -77,7 +80,10 @@ def bases(params: BackboneParams, folder: Path, others: Path) -> dict[str, Path]
         folder: of stage `backbone`.
         others: of stage `bases`; may be missing.
     """
-    found = {path.parent.name: path.parent for path in sorted(others.glob("*/model_index.json"))}
+    found = {
+        path.parent.name: path.parent
+        for path in sorted(others.glob(f"{FINISHED}/model_index.json"))
+    }
     return {Path(params.path).name: folder, **found}
 
 

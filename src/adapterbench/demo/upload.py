@@ -15,6 +15,8 @@ from adapterbench.report.pictures import Reference
 
 MAX_BYTES = 10 * 2**20
 """Of an uploaded file."""
+FORMATS = ("PNG", "JPEG", "WEBP")
+"""Of an uploaded file."""
 SIDE = 1024
 """Longest side that is kept, pixels: several times what any image encoder looks at."""
 MAX_NAME = 100
@@ -39,7 +41,7 @@ def read_upload(data: bytes, name: str) -> Reference:
     if len(data) > MAX_BYTES:
         raise UserError(f"{name}: too many bytes. Use {limits()}")
     try:
-        image = decode(data)
+        image = decode(data, FORMATS)
     except BadImageError as error:
         raise UserError(f"{name}: {error}. Use {limits()}") from error
     image.thumbnail((SIDE, SIDE))

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adapterbench.adapters.core.base import Adapter, cross_attention_layers
+from adapterbench.adapters.core.adapter import Adapter, cross_attention_layers
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import mismatch
 from adapterbench.adapters.projections.resampler import HEAD_WIDTH

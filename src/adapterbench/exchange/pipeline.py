@@ -8,7 +8,7 @@ Image to image, inpainting and ControlNet take it likewise: the adapter sits in 
 diffusers' own channel for image prompts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.adapters.core import storage
-from adapterbench.adapters.core.base import Adapter
+from adapterbench.adapters.core.base import Adapter, finite
+from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
+from adapterbench.formats.image import BadImageError, to_rgb
 from adapterbench.frozen.load import Clip, load_clip
 from adapterbench.frozen.prompts import image_prompts
 
@@ -31,35 +33,45 @@ ENCODER = "image_encoder"
 def load_adapter(
     pipeline: DiffusionPipeline,
     folder: Path | str,
-    image_encoder: str | None = None,
+    image_encoder: Path | str | None = None,
     pretrained: str | None = None,
 ) -> "ImagePrompt":
     """Attach a trained adapter to a pipeline, until `ImagePrompt.detach`.
 
     Args:
-        pipeline: any with a Stable Diffusion UNet; it is not subclassed, only its UNet changes.
+        pipeline: any with a Stable Diffusion UNet, compiled or not; it is not subclassed, only its
+            UNet changes.
         folder: of the adapter, such as `models/ip_adapter`.
-        image_encoder: open_clip name of the model that the adapter was trained with, such as
-            `ViT-B-32` or `local-dir:PATH`, loaded with the first picture; left out, the one that
-            the adapter names, or the `image_encoder/` beside the pipeline's own parts. Embeddings
-            need none.
-        pretrained: open_clip weights tag, such as `openai`; None for a `local-dir:` model.
+        image_encoder: the model that the adapter was trained with, loaded with the first image: an
+            open_clip name, such as `ViT-B-32`, or a folder. Left out, it is the `image_encoder/`
+            beside the pipeline's own parts; one that the adapter itself names is told, never
+            loaded. Embeddings need none.
+        pretrained: open_clip weights tag, such as `openai`; None for a folder.
 
     Raises:
         UserError: the pipeline has no such UNet or already an adapter, or the adapter is missing,
             damaged or of another architecture.
     """
     unet = getattr(pipeline, "unet", None)
+    unet = getattr(unet, "_orig_mod", unet)  # `torch.compile` wraps it
     if not isinstance(unet, UNet2DConditionModel):
         raise UserError(
             f"{type(pipeline).__name__} has no Stable Diffusion UNet: use another pipeline"
         )
+    if not (isinstance(folder, Path | str) and Path(folder).is_dir()):
+        raise UserError(
+            f"{str(folder)!r} is no folder of an adapter on this machine: name one, such as "
+            "models/ip_adapter; `adapterbench adopt` makes one of an IP-Adapter's file"
+        )
     adapter = storage.load_adapter(Path(folder), unet).requires_grad_(False)
     adapter.attach(unet)
-    if image_encoder is None:
-        own = storage.load_config(Path(folder))
-        image_encoder, pretrained = own.image_encoder or beside(pipeline), own.pretrained
-    return ImagePrompt(adapter, unet, image_encoder, pretrained)
+    adapter.keep_weights()
+    trained_with: OwnEncoder = storage.load_config(Path(folder))
+    if image_encoder is None and trained_with.image_encoder is None:
+        image_encoder = beside(pipeline)
+    elif isinstance(image_encoder, Path):
+        image_encoder = f"local-dir:{image_encoder}"
+    return ImagePrompt(adapter, unet, image_encoder, pretrained, trained_with)
 
 
 def beside(pipeline: DiffusionPipeline) -> str | None:
@@ -77,10 +89,13 @@ class ImagePrompt:
         unet: UNet2DConditionModel,
         image_encoder: str | None,
         pretrained: str | None,
+        trained_with: OwnEncoder,
     ) -> None:
+        """See `load_adapter`; `trained_with` is what the adapter says, to tell, never to load."""
         self.adapter = adapter
         self.unet = unet
         self.image_encoder, self.pretrained = image_encoder, pretrained
+        self.trained_with = trained_with
 
     def __call__(
         self,
@@ -100,9 +115,12 @@ class ImagePrompt:
                 whether an unconditional half (no picture) goes with the prompt.
 
         Raises:
-            UserError: there is no picture or no encoder, an embedding of another width, or a
-                layer that does not exist.
+            UserError: the adapter is detached, there is no picture or no encoder, an embedding of
+                another width or not finite, a layer that does not exist, or a number that is none.
         """
+        if not self.adapter.is_attached(self.unet):
+            raise UserError("the adapter is no longer on the pipeline: load_adapter it again")
+        guidance_scale = finite(guidance_scale, "guidance_scale")
         embeds = self.embeds(images)
         self.adapter.scale = scale
         # as `pipeline.do_classifier_free_guidance` decides
@@ -128,7 +146,13 @@ class ImagePrompt:
                 f"{several}: use the image encoder it was trained with"
             )
         batch = found[None] if found.ndim > axes else found[None, None]
-        return batch.to(self.unet.device, self.unet.dtype)
+        batch = batch.to(self.unet.device, self.unet.dtype)
+        if not batch.isfinite().all():
+            raise UserError(
+                f"the image embeddings are not finite in {self.unet.dtype}: give others, or move "
+                "the pipeline to torch.float32"
+            )
+        return batch
 
     def nothing(self, embeds: Tensor) -> Tensor:
         """What stands for no picture, as often as there are `embeds (1, n, ..)`.
@@ -142,15 +166,21 @@ class ImagePrompt:
         return blank.to(embeds).expand_as(embeds)
 
     def encode(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
-        """Embeddings `(n, c)`, or patches `(n, S, c)`, of pictures, transparent parts on white.
+        """Embeddings `(n, c)`, or patches `(n, S, c)`, of images, which are read as in training.
 
         Raises:
-            UserError: there is none, or they are not PIL images.
+            UserError: there is none, or they are not PIL images, or one is damaged.
         """
-        pictures = [images] if isinstance(images, Image.Image) else list(images)
+        pictures = list(images) if isinstance(images, Iterable) else [images]
         if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
-            raise UserError("an image prompt is a PIL image, a list of them, or an embedding")
-        whole = [on_white(picture) for picture in pictures]
+            raise UserError(
+                "an image prompt is a PIL image, a list of them, or an embedding: open a file with "
+                "PIL.Image.open"
+            )
+        try:
+            whole = [to_rgb(picture) for picture in pictures]
+        except BadImageError as error:
+            raise UserError(f"an image prompt cannot be used ({error}): take another") from error
         return image_prompts(self.clip, whole, self.adapter.reads_patches)[0]
 
     @cached_property
@@ -161,8 +191,10 @@ class ImagePrompt:
             UserError: it is not known or cannot be loaded.
         """
         if self.image_encoder is None:
+            own = self.trained_with
+            hint = f" It says {own}: see that you trust that." if own.image_encoder else ""
             raise UserError(
-                "which image encoder was the adapter trained with? Name it: "
+                f"which image encoder was the adapter trained with?{hint} Name it: "
                 "load_adapter(pipe, folder, image_encoder='ViT-B-32', pretrained='openai')"
             )
         return load_clip(self.image_encoder, self.pretrained)
@@ -174,10 +206,3 @@ class ImagePrompt:
             UserError: it is detached already.
         """
         self.adapter.detach(self.unet)
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """A picture as RGB; the adapters were trained on white backgrounds (`formats.image.decode`)."""
-    rgba = picture.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")

@@ -1,18 +1,21 @@
 """A small CLIP (Radford et al. 2021) in open_clip, and its text tower for the pipeline."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from open_clip import ClipLoss
 from open_clip.model import CLIP
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from adapterbench.core.config import FitParams
-from adapterbench.exchange.vision import layer_weights
+from adapterbench.core.config import FitParams, Fraction
+from adapterbench.frozen.towers import layer_weights
 from adapterbench.pretraining.pictures import Pictures
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
 
@@ -22,8 +25,6 @@ MEAN = STD = (0.5, 0.5, 0.5)
 class ClipParams(FitParams):
     """How a CLIP is built and trained."""
 
-    splits: tuple[str, ...]
-    """What it is trained on; the VAE, the UNet and the adapters see the training split alone."""
     vocab_size: int
     """Most tokens of the vocabulary."""
     context_length: int
@@ -38,8 +39,14 @@ class ClipParams(FitParams):
     text_layers: int
     head_width: int
     """Channels of an attention head, both towers."""
-    max_shift: int
-    """Random translation while training, pixels."""
+    max_shift: Fraction
+    """Largest random translation while training, as a share of the side."""
+    max_zoom: Fraction
+    """Largest random change of size while training, as a share."""
+    color_jitter: Fraction
+    """Largest random change of brightness, contrast and saturation while training, as a share."""
+    maker_weight: Annotated[float, Field(ge=0)]
+    """Weight of a second contrast, between images of one emoji by two makers; 0 leaves it out."""
 
 
 def model_config(params: ClipParams, resolution: int, tokenizer: CLIPTokenizer) -> dict[str, Any]:
@@ -78,14 +85,22 @@ def train(
     model = CLIP(**model_config(params, pictures.pixels.shape[-1], tokenizer))
     contrast = ClipLoss()
     phrasings = [tokenize(list(texts), tokenizer) for texts in pictures.captions]
+    others = same_emoji(pictures.keys)
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(pictures), params.batch_size, params.seed, step)
-        x = shifted(pictures.pixels[index], params.max_shift, generator)
+        x = augmented(pictures.pixels[index], params, generator)
         draw = torch.rand(len(index), generator=generator)
         ids = [phrasings[i][int(u * len(phrasings[i]))] for i, u in zip(index, draw, strict=True)]
         image, text, scale = model(normalise(x), torch.stack(ids))
-        return contrast(image, text, scale.clamp(max=100))
+        total = contrast(image, text, scale.clamp(max=100))
+        if params.maker_weight:
+            draw = torch.rand(len(index), generator=generator)
+            partner = [others[i][int(u * len(others[i]))] for i, u in zip(index, draw, strict=True)]
+            y = augmented(pictures.pixels[partner], params, generator)
+            other = model.encode_image(normalise(y), normalize=True)
+            total = total + params.maker_weight * contrast(image, other, scale.clamp(max=100))
+        return total
 
     fitted = fit(list(model.parameters()), loss, params, resume, on_log, label)
     return model.eval(), fitted
@@ -102,16 +117,38 @@ def normalise(pixels: Tensor) -> Tensor:
     return (pixels.float() / 255 - MEAN[0]) / STD[0]
 
 
-def shifted(pixels: Tensor, limit: int, generator: torch.Generator) -> Tensor:
-    """Translate each of `(B, 3, H, W)` by up to `limit` pixels; white comes in."""
-    if not limit:
-        return pixels
-    side = pixels.shape[-1]
-    padded = torch.nn.functional.pad(pixels, [limit] * 4, value=255)
-    offsets = torch.randint(0, 2 * limit + 1, (len(pixels), 2), generator=generator).tolist()
-    return torch.stack(
-        [p[:, y : y + side, x : x + side] for p, (y, x) in zip(padded, offsets, strict=True)]
-    )
+def same_emoji(keys: list[str]) -> list[list[int]]:
+    """For each image the numbers of the other makers' images of the same emoji; itself if none.
+
+    Keys are a set's name and code points, such as `google-1f984`.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number, key in enumerate(keys):
+        groups[key.partition("-")[2]].append(number)
+    return [
+        [n for n in groups[key.partition("-")[2]] if n != number] or [number]
+        for number, key in enumerate(keys)
+    ]
+
+
+def augmented(pixels: Tensor, params: ClipParams, generator: torch.Generator) -> Tensor:
+    """Move, scale and recolour each of `(B, 3, H, W)` uint8 at random; white comes in."""
+
+    def draw(limit: float, *shape: int) -> Tensor:
+        return (2 * torch.rand(len(pixels), *shape, generator=generator) - 1) * limit
+
+    x = pixels.float() / 255
+    theta = torch.zeros(len(pixels), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 + draw(params.max_zoom)
+    theta[:, :, 2] = draw(2 * params.max_shift, 2)  # the side is 2 in the grid's coordinates
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    x = 1 - F.grid_sample(1 - x, grid, align_corners=False)
+    if params.color_jitter:
+        gray = x.mean(dim=1, keepdim=True)
+        x = gray + (x - gray) * (1 + draw(params.color_jitter, 1, 1, 1))
+        x = 0.5 + (x - 0.5) * (1 + draw(params.color_jitter, 1, 1, 1))
+        x = x + draw(params.color_jitter / 2, 1, 1, 1)
+    return x.clamp(0, 1) * 255
 
 
 @torch.no_grad()

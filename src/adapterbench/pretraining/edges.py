@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from adapterbench.core.files import publish
-from adapterbench.data.items import noise
 from adapterbench.formats.image import to_array
 from adapterbench.pretraining.controlnet import edges
 from adapterbench.pretraining.pictures import Pictures, load_pictures
 from adapterbench.pretraining.report import ReportParams, choose, grid, images, load_pipeline
 from adapterbench.report.intervals import bootstrap
+from adapterbench.sampling.items import noise
 
 SCALES = {"text_only": 0.0, "control": 1.0}
 """Method -> weight of the ControlNet; everything else is the same, the noise too."""
@@ -44,7 +44,9 @@ def measure(
     control = edges(pictures)
     pipe = StableDiffusionControlNetPipeline.from_pipe(
         load_pipeline(backbone),
-        controlnet=ControlNetModel.from_pretrained(controlnet, torch_dtype=torch.float32),
+        controlnet=ControlNetModel.from_pretrained(
+            controlnet, torch_dtype=torch.float32, use_safetensors=True
+        ),
     )
     pipe.set_progress_bar_config(disable=True)
     made = {name: draw(pipe, pictures, control, scale, params) for name, scale in SCALES.items()}

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from adapterbench.core.config import Count, Section
 from adapterbench.core.files import publish
-from adapterbench.data.items import choose_items, noise
 from adapterbench.formats.image import to_array
 from adapterbench.frozen.load import Clip, load_clip
 from adapterbench.pretraining.clip import recall
 from adapterbench.pretraining.pictures import Pictures, load_pictures
 from adapterbench.pretraining.vae import psnr, reconstruct
+from adapterbench.sampling.items import choose_items, noise
 
 
 class ReportParams(Section):
@@ -118,7 +118,11 @@ def report(
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     """The assembled pipeline with DPM-Solver++."""
     pipe = StableDiffusionPipeline.from_pretrained(
-        folder, safety_checker=None, torch_dtype=torch.float32
+        folder,
+        safety_checker=None,
+        torch_dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
     )
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     pipe.unet.to(memory_format=torch.channels_last)

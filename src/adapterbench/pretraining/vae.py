@@ -1,14 +1,15 @@
 """The small `AutoencoderKL`: pixels to latents and back."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 
-from adapterbench.core.config import FitParams
+from adapterbench.core.config import FitParams, Fraction
 from adapterbench.pretraining.pictures import Pictures, mirrored, to_signed
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
 
@@ -28,6 +29,10 @@ class VaeParams(FitParams):
     """Channels by level; each further level halves the resolution."""
     layers_per_block: int
     """Residual layers a level."""
+    perceptual_weight: Annotated[float, Field(ge=0)]
+    """Weight of the distance of features of a pretrained network (Zhang et al. 2018)."""
+    balance: Fraction
+    """Exponent of the whitening: 0 leaves the latents' scales, 1 makes them all alike."""
 
 
 def build(params: VaeParams, resolution: int) -> AutoencoderKL:
@@ -52,41 +57,100 @@ def build(params: VaeParams, resolution: int) -> AutoencoderKL:
 def train(
     params: VaeParams,
     pictures: Pictures,
+    network: nn.Module,
     resume: Path,
     on_log: OnLog,
 ) -> tuple[AutoencoderKL, Fitted]:
-    """Train from scratch; the scaling factor makes the latents' standard deviation 1."""
+    """Train from scratch; the scaling factor makes the latents' standard deviation 1.
+
+    Args:
+        network: pretrained, of timm, whose features the perceptual loss compares.
+    """
     torch.manual_seed(params.seed)
     vae = build(params, pictures.pixels.shape[-1]).to(memory_format=torch.channels_last)
+
+    network.to(memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(pictures), params.batch_size, params.seed, step)
         x = to_signed(mirrored(pictures.pixels[index], 0.5, generator))
-        return reconstruction_loss(vae, x.to(memory_format=torch.channels_last), generator)
+        x = x.to(memory_format=torch.channels_last)
+        y, likeness = reconstruction_loss(vae, x, generator)
+        if not params.perceptual_weight:
+            return likeness
+        # half of the batch: the gradient is as good an estimate, and the network costs a third
+        half = slice(len(x) // 2)
+        return likeness + params.perceptual_weight * perceptual_loss(network, y[half], x[half])
 
     fitted = fit(list(vae.parameters()), loss, params, resume, on_log, "vae")
     vae.eval()
-    vae.register_to_config(scaling_factor=1 / latent_std(vae, pictures))
+    balance(vae, latents_of(vae, pictures), params.balance)
+    vae.register_to_config(scaling_factor=1 / float(latents_of(vae, pictures).std()))
     return vae, fitted
 
 
-def reconstruction_loss(vae: AutoencoderKL, x: Tensor, generator: torch.Generator) -> Tensor:
-    """MSE + L1 + L1 of the gradients (edges) + KL; `x` is `(B, 3, H, W)` in [-1, 1]."""
+def reconstruction_loss(
+    vae: AutoencoderKL, x: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The reconstruction, and MSE + L1 + L1 of the gradients (edges) + KL.
+
+    Args:
+        x: images `(B, 3, H, W)` in [-1, 1].
+    """
     posterior = vae.encode(x).latent_dist
     y = vae.decode(posterior.sample(generator)).sample
     edges = sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (2, 3))
     kl = posterior.kl().mean() / x[0].numel()
-    return F.mse_loss(y, x) + 0.1 * F.l1_loss(y, x) + 0.1 * edges + KL_WEIGHT * kl
+    return y, F.mse_loss(y, x) + 0.1 * F.l1_loss(y, x) + 0.1 * edges + KL_WEIGHT * kl
+
+
+def perceptual_loss(network: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    """Mean square distance of unit features at three depths (LPIPS with equal weights)."""
+
+    def features(images: Tensor) -> list[Tensor]:
+        maps = network.forward_intermediates(images, indices=(0, 1, 2), intermediates_only=True)
+        return [F.normalize(each, dim=1, eps=1e-4) for each in maps]
+
+    with torch.no_grad():
+        wanted = features(x)
+    distances = [
+        (a - b).square().sum(dim=1).mean() for a, b in zip(features(y), wanted, strict=True)
+    ]
+    return torch.stack(distances).mean()
 
 
 @torch.no_grad()
-def latent_std(vae: AutoencoderKL, pictures: Pictures, count: int = 2048) -> float:
-    """Standard deviation of the first `count` pictures' latents."""
-    latents = [
-        vae.encode(to_signed(chunk)).latent_dist.mode()
-        for chunk in pictures.pixels[:count].split(128)
-    ]
-    return float(torch.cat(latents).std())
+def latents_of(vae: AutoencoderKL, pictures: Pictures, count: int = 2048) -> Tensor:
+    """Latents of the first `count` images, `(count, C, h, w)`."""
+    chunks = pictures.pixels[:count].split(128)
+    return torch.cat([vae.encode(to_signed(chunk)).latent_dist.mode() for chunk in chunks])
+
+
+@torch.no_grad()
+def balance(vae: AutoencoderKL, latents: Tensor, exponent: float) -> None:
+    """Turn the latents to their principal directions and even out their scales, in place.
+
+    `y = S^-exponent V^T (z - mu)` folds into the 1x1 convolutions around the latents, so every
+    reconstruction stays what it was. A direction of small scale would drown in the diffusion's
+    noise long before the others.
+    """
+    flat = latents.movedim(1, 0).flatten(1).double()  # (C, N h w)
+    mean = flat.mean(dim=1)
+    scale2, directions = torch.linalg.eigh(torch.cov(flat))
+    forward = torch.diag(scale2.sqrt() ** -exponent) @ directions.T
+    backward = torch.linalg.inv(forward)
+    inside, outside = vae.quant_conv, vae.post_quant_conv
+    channels = len(mean)
+    weight, bias = inside.weight.double(), inside.bias.double()
+    weight[:channels] = torch.einsum("ij,jkhw->ikhw", forward, weight[:channels])
+    bias[:channels] = forward @ (bias[:channels] - mean)
+    # the posterior's variance is diagonal in the old directions alone; the mode is what is used
+    weight[channels:], bias[channels:] = 0, bias[channels:].mean()
+    inside.weight.copy_(weight)
+    inside.bias.copy_(bias)
+    weight = outside.weight.double()
+    outside.bias.add_(torch.einsum("ijhw,j->i", weight, mean).to(outside.bias.dtype))
+    outside.weight.copy_(torch.einsum("ijhw,jk->ikhw", weight, backward))
 
 
 @torch.no_grad()

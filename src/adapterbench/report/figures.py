@@ -18,7 +18,7 @@ from PIL import Image
 
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
-from adapterbench.report.methods import BASELINES, FLOORS, PROTOCOLS, label
+from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, PROTOCOLS, label
 from adapterbench.report.metrics import SCORES, TRAINABLE, Metric
 from adapterbench.report.pictures import thumbnail
 from adapterbench.report.table import Comparison
@@ -29,7 +29,8 @@ DASHES = {
     "no_prompt": (0, (1, 1.5)),
     "text_only": (0, (6, 2)),
     "shuffled_reference": (0, (3, 1.5, 1, 1.5)),
-    "reference": "solid",
+    "other_item": (0, (1, 4)),
+    **dict.fromkeys(CEILINGS, "solid"),
 }
 GREY = "0.35"
 Colour = str | tuple[float, ...]
@@ -73,11 +74,11 @@ def looks(variants: Sequence[str]) -> dict[str, tuple[tuple[float, ...], str]]:
 
 
 def pareto(comparison: Comparison) -> Figure:
-    """Trainable parameters against each score, with intervals, floors and ceiling."""
+    """Trainable parameters against each score, with intervals, floors and ceilings."""
     rows = {method: comparison.row(method) for method in comparison.rows["method"]}
     with style():
-        figure = Figure(figsize=(9.2, 4.2), layout="constrained")
-        for ax, metric in zip(figure.subplots(1, 2), reversed(SCORES), strict=True):
+        figure = Figure(figsize=(9.2, 7.8), layout="constrained")
+        for ax, metric in zip(figure.subplots(2, 2).flat, SCORES, strict=True):
             for variant, (colour, marker) in looks(comparison.variants).items():
                 row = rows[variant]
                 ax.errorbar(
@@ -128,11 +129,10 @@ def thin_out(ax: Axes, sizes: Sequence[float]) -> None:
 
 
 def draw_baselines(ax: Axes, values: Mapping[str, float]) -> None:
-    """Floors and ceiling as lines, named in the right margin; see `near` for the ceiling."""
-    for method in FLOORS:
+    """Floors and ceilings as lines, named in the right margin; see `near` for the ceilings."""
+    lines = [*FLOORS, *(ceiling for ceiling in CEILINGS if near(values[ceiling], ax.get_ylim()))]
+    for method in lines:
         ax.axhline(values[method], color=GREY, linestyle=DASHES[method], linewidth=1, zorder=1)
-    if near(values["reference"], ax.get_ylim()):
-        ax.axhline(values["reference"], color=GREY, linestyle="solid", linewidth=1, zorder=1)
     low, high = ax.get_ylim()
     ax.set_ylim(low, high)
     names = sorted(values.items(), key=lambda item: item[1])
@@ -154,7 +154,7 @@ def draw_baselines(ax: Axes, values: Mapping[str, float]) -> None:
 def near(ceiling: float, limits: tuple[float, float]) -> bool:
     """Whether an axis can be widened to a ceiling without flattening what else it shows.
 
-    CLIP-I of the reference is 1 by definition, often far above every generated picture; then its
+    CLIP-I of the reference is 1 by definition, often far above every generated image; then its
     name stands at the edge with an arrow.
     """
     low, high = limits
@@ -172,16 +172,20 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 def forest(comparisons: Sequence[Comparison]) -> Figure:
     """Mean and interval of every method: a column a metric, a row of panels a protocol."""
     count = len(comparisons[0].rows)
+    size = 2 + 2.8 * len(SCORES), 0.9 + 0.3 * count * len(comparisons)
     with style():
-        figure = Figure(figsize=(9.2, 0.9 + 0.3 * count * len(comparisons)), layout="constrained")
-        panels = figure.subplots(len(comparisons), 2, sharex="col", sharey="row", squeeze=False)
-        for column, metric in enumerate(reversed(SCORES)):
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(
+            len(comparisons), len(SCORES), sharex="col", sharey="row", squeeze=False
+        )
+        for column, metric in enumerate(SCORES):
             for ax, comparison in zip(panels[:, column], comparisons, strict=True):
                 forest_panel(ax, comparison, metric)
             for ax, comparison in zip(panels[:, column], comparisons, strict=True):
-                draw_ceiling(ax, comparison, metric)
+                for ceiling in CEILINGS:
+                    draw_ceiling(ax, comparison, metric, ceiling)
             panels[-1, column].set_xlabel(
-                f"{metric.label} ({metric.unit}), {metric.better} is better"
+                f"{metric.label} ({metric.unit}),\n{metric.better} is better"
             )
     return figure
 
@@ -191,7 +195,7 @@ def forest_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
     drawn = looks(comparison.variants)
     methods = list(comparison.rows["method"])
     for place, method in enumerate(methods):
-        if method == "reference":
+        if method in CEILINGS:
             continue
         colour, marker = drawn.get(method, (GREY, "|"))
         draw_interval(ax, place, comparison.row(method), metric, colour, marker)
@@ -219,9 +223,9 @@ def draw_interval(
     )
 
 
-def draw_ceiling(ax: Axes, comparison: Comparison, metric: Metric) -> None:
-    """The reference's line: its interval, or its value and an arrow where it is far off."""
-    place, row = list(comparison.rows["method"]).index("reference"), comparison.row("reference")
+def draw_ceiling(ax: Axes, comparison: Comparison, metric: Metric, method: str) -> None:
+    """A ceiling's line: its interval, or its value and an arrow where it is far off."""
+    place, row = list(comparison.rows["method"]).index(method), comparison.row(method)
     value = row[metric.key]
     low, high = ax.get_xlim()
     if near(value, (low, high)):

@@ -12,13 +12,19 @@ from adapterbench.report.words import findings
 HOW_TO_READ = (
     "CLIP-T: cosine of generated image and caption; CLIP-I: cosine of generated image and "
     "reference image; means over items and images, with intervals in brackets. CLIPScore is "
-    "2.5 x max(CLIP-T, 0). CLIP-I rewards copying: read it beside CLIP-T and the pictures."
+    "2.5 x max(CLIP-T, 0). Neutral-I: CLIP-I by the vectors of a network that no part of this "
+    "project was trained with; R@1: share of the images that are nearer to their own reference "
+    "than to any other item's, by the same network; diversity: mean distance between the images "
+    "of an item. CLIP-I and Neutral-I reward copying: read them beside CLIP-T and the images, and "
+    "claim nothing that only one of the two shows."
 )
 
 ROWS = (
     "No prompt: empty text and no image. Text only: the caption and no image. Shuffled "
-    "reference: the adapters' pictures scored against another item, mean over the adapters. "
-    "Reference image: the real image itself, the ceiling. They belong to no protocol."
+    "reference: the adapters' images scored against another item, mean over the adapters. The "
+    "other rows are real images: another item's; the reference shrunk to 16 pixels and back; the "
+    "reference through the VAE, which no adapter over this base can exceed; the reference itself. "
+    "None of these rows belongs to a protocol."
 )
 
 

@@ -8,12 +8,13 @@ from adapterbench.core.config import (
     CompareParams,
     DataParams,
     EncodeParams,
+    EvaluatorParams,
     SampleParams,
     ScoreParams,
     Section,
     TrainParams,
     load_params,
-    read_params,
+    load_variants,
 )
 
 
@@ -27,7 +28,9 @@ class MeasuredOn(Section):
     image_encoder: str
     """The network that encodes the image prompt."""
     evaluator: str
-    """The network that scores."""
+    """The network that gives CLIP-T and CLIP-I."""
+    neutral_evaluator: str
+    """The network that gives the other scores."""
     items: int
     """Validation items (N)."""
     images_per_item: int
@@ -53,9 +56,11 @@ class MeasuredOn(Section):
             "Data": self.data,
             "Backbone (frozen)": self.backbone,
             "Image encoder (conditions)": self.image_encoder,
-            "Evaluator (scores)": self.evaluator,
+            "Evaluator (CLIP-T, CLIP-I)": self.evaluator,
+            "Neutral evaluator (the other scores)": self.neutral_evaluator,
             "Items and images": f"N = {self.items:,} validation items, K = {self.images_per_item} "
-            "pictures of each; the noise of a picture is the same for every method",
+            "images of each; the noise of an image is the same for every method; chance of R@1: "
+            f"1/{self.items} = {1 / self.items:.3f}",
             "Training": f"{self.train_steps:,} steps of {self.train_batch} images"
             + (f"; own settings: {own}" if own else ""),
             "Sampling": f"{self.sampler_steps} steps, guidance scale {self.guidance_scale:g}, "
@@ -76,12 +81,15 @@ def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> Meas
     train = load_params(TrainParams, "train", params)
     sample = load_params(SampleParams, "sample", params)
     intervals = load_params(CompareParams, "compare", params)
-    variants = read_params(params).get("variants", {})
+    evaluators = load_params(ScoreParams, "score", params).evaluators
+    neutral = load_params(BackboneParams, "neutral_evaluator", params)
+    variants = load_variants(params)
     return MeasuredOn(
         data=described(data),
         backbone=load_params(BackboneParams, "backbone", params).path,
         image_encoder=load_params(EncodeParams, "encode", params).image_encoder,
-        evaluator=load_params(ScoreParams, "score", params).encoder,
+        evaluator=described_evaluator(evaluators.clip),
+        neutral_evaluator=f"{neutral.path}, {described_evaluator(evaluators.neutral)}",
         items=items,
         images_per_item=images_per_item,
         train_steps=train.steps,
@@ -93,6 +101,13 @@ def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> Meas
         confidence=intervals.confidence,
         bootstrap_samples=intervals.bootstrap_samples,
     )
+
+
+def described_evaluator(params: EvaluatorParams) -> str:
+    """The fields that make its vectors, such as `open_clip (model ViT-B-32, pretrained openai)`."""
+    fields = (params.model_extra or {}).items()
+    told = [f"{name} {value}" for name, value in fields if value and name != "batch_size"]
+    return f"{params.kind} ({', '.join(told)})"
 
 
 def described(data: DataParams) -> str:

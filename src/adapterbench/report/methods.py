@@ -17,12 +17,20 @@ BASELINES = {
     "no_prompt": "No prompt",
     "text_only": "Text only",
     SHUFFLED: "Shuffled reference",
+    "other_item": "Other item's image",
+    "reference_16px": "Reference at 16 px",
+    "vae": "VAE reconstruction",
     "reference": "Reference image",
 }
-"""Floors and ceiling. They take no image prompt (the shuffled one: not the right one), so each
+"""Floors and ceilings. They take no image prompt (the shuffled one: not the right one), so each
 belongs to no protocol and stands in the table of both."""
 
-FLOORS = ("no_prompt", "text_only", SHUFFLED)
+FLOORS = ("no_prompt", "text_only", SHUFFLED, "other_item")
+
+CEILINGS = ("reference_16px", "vae", "reference")
+
+REAL = ("other_item", *CEILINGS)
+"""Baselines that are real images, one an item."""
 
 PROTOCOLS = {"image": "image prompt alone", "image_text": "image prompt and caption"}
 
@@ -40,7 +48,15 @@ def label(method: str) -> str:
 
 def stage(name: str, method: str) -> str:
     """The DVC stage that makes a method's files, such as `score@ip_adapter`."""
-    return f"{name}_floor@{method}" if method in BASELINES else f"{name}@{method}"
+    if method not in BASELINES:
+        return f"{name}@{method}"
+    # one stage scores all of them, and takes the real ones from the shards
+    return "score_floors" if name == "score" or method in REAL else f"{name}_floor@{method}"
+
+
+def stages(method: str) -> str:
+    """The stages that make a method's images and scores, for `dvc repro`."""
+    return " ".join(dict.fromkeys((stage("sample", method), stage("score", method))))
 
 
 def in_order(variants: Sequence[str]) -> list[str]:

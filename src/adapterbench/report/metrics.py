@@ -39,8 +39,8 @@ class Metric:
         return f"{value:+.{self.decimals}f}"
 
 
-def _score(key: str, label: str) -> Metric:
-    return Metric(key=key, label=label, unit="cosine", better="higher", decimals=3, precision=6)
+def _score(key: str, label: str, unit: str = "cosine") -> Metric:
+    return Metric(key=key, label=label, unit=unit, better="higher", decimals=3, precision=6)
 
 
 CLIP_T = _score("clip_t", "CLIP-T")
@@ -49,7 +49,28 @@ CLIP_T = _score("clip_t", "CLIP-T")
 CLIP_I = _score("clip_i", "CLIP-I")
 """Cosine of the generated image and the reference image, mean over N items and K images."""
 
-SCORES = (CLIP_T, CLIP_I)
+NEUTRAL = _score("neutral", "Neutral-I")
+"""CLIP-I by the vectors of the neutral evaluator."""
+
+R_AT_1 = _score("r_at_1", "R@1", unit="share")
+"""Share of generated images that are nearer to their reference than to the other N - 1."""
+
+SCORES = (CLIP_T, CLIP_I, NEUTRAL, R_AT_1)
+"""What is measured item by item, and so has an interval."""
+
+SIMILARITIES = (CLIP_I, NEUTRAL)
+"""The same question put to two evaluators; what is claimed must hold under both."""
+
+DIVERSITY = _score("diversity", "Diversity", unit="cosine distance")
+"""Mean distance between the K images of an item, by the neutral evaluator."""
+
+SETS = (
+    DIVERSITY,
+    Metric(key="kid", label="KID", unit="", better="lower", decimals=4, precision=6),
+    _score("precision", "Precision", unit="share"),
+    _score("recall", "Recall", unit="share"),
+)
+"""What several images have together, by the neutral evaluator: no interval."""
 
 TRAINABLE = Metric(
     key="trainable_params",

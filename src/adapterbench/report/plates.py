@@ -47,8 +47,8 @@ def draw(
     drawn = {
         "pareto": (
             figures.pareto(image),
-            "Trainable parameters against CLIP-I and CLIP-T, image prompt alone, with intervals. "
-            "Lines: floors, and the ceiling where it is near.",
+            "Trainable parameters against each score, image prompt alone, with intervals. "
+            "Lines: floors, and the ceilings where they are near.",
         ),
         "intervals": (
             figures.forest([image, image_text]),

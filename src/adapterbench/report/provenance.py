@@ -4,8 +4,8 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+from adapterbench.core.environment import installed, revision
 from adapterbench.core.files import sha256
-from adapterbench.runs.record import installed, revision
 
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "peft")
 

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from adapterbench.core.errors import UserError
-from adapterbench.report.methods import BASELINES, SHUFFLED, stage
-from adapterbench.report.metrics import SCORES
+from adapterbench.report.methods import BASELINES, REAL, SHUFFLED, stage, stages
+from adapterbench.report.metrics import DIVERSITY, SCORES, SETS
 
 log = logging.getLogger(__name__)
 
 KEYS = [metric.key for metric in SCORES]
 SHUFFLED_KEYS = [f"{key}_shuffled" for key in KEYS]
+SET_KEYS = [metric.key for metric in SETS]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +30,10 @@ class Scores:
     """Variants in the order asked for, then the baselines."""
     shuffled: dict[str, pd.DataFrame]
     """Each variant's pictures against another item's caption and reference."""
+    sets: pd.DataFrame
+    """A row a method and a column each of `SETS`; NaN where it was not or cannot be measured."""
     images: dict[str, int]
-    """Pictures an item (K) of each method."""
+    """Images an item (K) of each method."""
 
     def of(self, method: str, variant: str) -> pd.DataFrame:
         """Scores of `method` as the baseline of `variant`: the shuffled reference is its own."""
@@ -44,7 +47,7 @@ def read_scores(folder: Path, variants: Sequence[str], protocol: str) -> Scores:
         UserError: a file is missing or damaged, lacks a column or rows, holds a score that is not
             a number, or covers other items or another K than the first variant.
     """
-    warn_of_strangers(folder, variants)
+    warn_unknown_methods(folder, variants)
     raw = {v: read_method(folder / f"{v}.parquet", KEYS + SHUFFLED_KEYS) for v in variants}
     raw |= {b: read_method(folder / f"{b}.parquet", KEYS) for b in BASELINES if b != SHUFFLED}
     rows = {m: of_protocol(frame, protocol, m, m in BASELINES) for m, frame in raw.items()}
@@ -55,12 +58,16 @@ def read_scores(folder: Path, variants: Sequence[str], protocol: str) -> Scores:
     items[SHUFFLED] = sum(shuffled.values()) / len(variants)  # type: ignore[assignment]
     images[SHUFFLED] = images[variants[0]]
     order = [*variants, *BASELINES]
+    sets = pd.DataFrame({method: frame[SET_KEYS].mean() for method, frame in rows.items()}).T
     return Scores(
-        methods={method: items[method][KEYS] for method in order}, shuffled=shuffled, images=images
+        methods={method: items[method][KEYS] for method in order},
+        shuffled=shuffled,
+        sets=sets.reindex(order),
+        images=images,
     )
 
 
-def warn_of_strangers(folder: Path, variants: Sequence[str]) -> None:
+def warn_unknown_methods(folder: Path, variants: Sequence[str]) -> None:
     """Log the files that no row of the table reads."""
     for path in sorted(folder.glob("*.parquet")):
         if path.stem not in {*variants, *BASELINES}:
@@ -77,12 +84,14 @@ def read_method(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         cause = " ".join(str(error).split())
         raise UserError(f"{path} is damaged ({cause}): delete it and {again}") from error
-    wanted = ["protocol", "key", "k", *columns]
+    wanted = ["protocol", "key", "k", *columns, *SET_KEYS]
     if missing := [column for column in wanted if column not in frame]:
         raise UserError(f"{path} lacks the column(s) {', '.join(missing)}: {again}")
     frame = frame[wanted]
     for column in columns:
         check_finite(frame, column, path)
+    several = frame.groupby(["protocol", "key"])["k"].transform("count") > 1
+    check_finite(frame[several], DIVERSITY.key, path)
     if twice := frame.duplicated(["protocol", "key", "k"]).sum():
         raise UserError(f"{path} holds {twice} picture(s) twice: {again}")
     return frame
@@ -109,7 +118,7 @@ def of_protocol(frame: pd.DataFrame, protocol: str, method: str, baseline: bool)
     if rows.empty:
         raise UserError(
             f"scores of {method} have no rows of protocol {protocol!r}: "
-            f"run `dvc repro {stage('sample', method)} {stage('score', method)}`"
+            f"run `dvc repro {stages(method)}`"
         )
     return rows
 
@@ -122,7 +131,7 @@ def images_per_item(frame: pd.DataFrame, method: str) -> int:
         raise UserError(
             f"scores of {method} are incomplete: {len(short)} item(s), such as {short.index[0]}, "
             f"have fewer than {counts.max()} pictures: "
-            f"run `dvc repro -f {stage('sample', method)} {stage('score', method)}`"
+            f"run `dvc repro -f {stages(method)}`"
         )
     return int(counts.max())
 
@@ -130,7 +139,7 @@ def images_per_item(frame: pd.DataFrame, method: str) -> int:
 def check_pairing(items: dict[str, pd.DataFrame], images: dict[str, int]) -> None:
     """Refuse methods scored on other items or another K than the first one.
 
-    The real images (`reference`) are one an item by nature.
+    Real images are one an item by nature.
     """
     first = next(iter(items))
     for method, frame in items.items():
@@ -139,7 +148,7 @@ def check_pairing(items: dict[str, pd.DataFrame], images: dict[str, int]) -> Non
                 f"{method} and {first} were scored on different items ({len(odd)} in one only, "
                 f"such as {min(odd)}): run `dvc repro` to make both with the same parameters"
             )
-        if method != "reference" and images[method] != images[first]:
+        if method not in REAL and images[method] != images[first]:
             raise UserError(
                 f"{method} has {images[method]} pictures an item, {first} has {images[first]}: "
                 "run `dvc repro` to make both with the same parameters"

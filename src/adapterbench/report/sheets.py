@@ -6,9 +6,17 @@ from dataclasses import dataclass
 import pandas as pd
 
 from adapterbench.report.methods import BASELINES, label
-from adapterbench.report.metrics import CLIP_T, COSTS, SCORES, TRAINABLE, clip_score, count_text
+from adapterbench.report.metrics import (
+    CLIP_T,
+    COSTS,
+    SCORES,
+    SETS,
+    TRAINABLE,
+    clip_score,
+    count_text,
+)
 from adapterbench.report.table import Comparison
-from adapterbench.report.words import amount, interval, stands
+from adapterbench.report.words import amount, interval, significance_sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +43,18 @@ def cell_text(cells: Sequence[str]) -> list[str]:
 
 
 def headline(comparison: Comparison) -> Sheet:
-    """The columns of the original study, then CLIPScore; scores stand with their intervals."""
-    rows = []
+    """The columns of the original study, those of the neutral evaluator, and CLIPScore.
+
+    Scores stand with their intervals; what was measured of no method has no column.
+    """
+    rows, sets = [], [metric for metric in SETS if comparison.rows[metric.key].notna().any()]
     for row in comparison.rows.to_dict("records"):
         scores = [interval(comparison, row["method"], metric) for metric in SCORES]
         scaled = CLIP_T.text(clip_score(row[CLIP_T.key]))
         size = count_text(int(row[TRAINABLE.key]))
-        rows.append([label(row["method"]), size, *scores, scaled])
-    labels = [metric.label for metric in SCORES]
+        joint = [metric.text(row[metric.key]) for metric in sets]
+        rows.append([label(row["method"]), size, *scores, *joint, scaled])
+    labels = [metric.label for metric in (*SCORES, *sets)]
     header = ["Method", TRAINABLE.label, *labels, "CLIPScore"]
     return Sheet(header, rows, baselines=len(BASELINES))
 
@@ -71,7 +83,7 @@ def paired(comparison: Comparison) -> Sheet:
     for method, baseline in ordered.itertuples(index=False):
         cells = [
             amount(comparison, method, baseline, metric)
-            + ("" if stands(comparison, method, baseline, metric) else " (n.s.)")
+            + ("" if significance_sign(comparison, method, baseline, metric) else " (n.s.)")
             for metric in SCORES
         ]
         rows.append([label(method), label(baseline), *cells])

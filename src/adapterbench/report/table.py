@@ -13,18 +13,20 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish, read_json
 from adapterbench.report.intervals import bootstrap
 from adapterbench.report.methods import BASELINES, ORIGINAL, PROTOCOLS, contrasts, in_order
-from adapterbench.report.metrics import COSTS, SCORES, TRAINABLE
+from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
 from adapterbench.report.scores import Scores, read_scores
 
 WHOLE = (TRAINABLE.key, "n", "k")
 COST_KEYS = [cost.key for cost in COSTS]
 ENDS = [f"{metric.key}{end}" for metric in SCORES for end in ("", "_lo", "_hi")]
-COLUMNS = ["method", TRAINABLE.key, *ENDS, "n", "k", *COST_KEYS]
+SET_KEYS = [metric.key for metric in SETS]
+COLUMNS = ["method", TRAINABLE.key, *ENDS, *SET_KEYS, "n", "k", *COST_KEYS]
 PAIRED = ["protocol", "method", "baseline", "metric", "difference", "lo", "hi", "apart"]
 
 PRECISION = {
     **{cost.key: cost.precision for cost in COSTS},
     **{f"{m.key}{end}": m.precision for m in SCORES for end in ("", "_lo", "_hi")},
+    **{m.key: m.precision for m in SETS},
     **dict.fromkeys(("difference", "lo", "hi"), SCORES[0].precision),
 }
 """Decimals of each column of floats in the csv files."""
@@ -95,10 +97,11 @@ def compare(
     paired = differences(scores, contrasts(variants), params)
     paired.insert(0, "protocol", protocol)
     rows = means(scores, params).assign(k=[scores.images[m] for m in scores.methods])
+    sets = scores.sets.reset_index(drop=True)
     costs = pd.DataFrame([training(train_metrics, method) for method in scores.methods])
     return Comparison(
         protocol=protocol,
-        rows=pd.concat([rows, costs], axis=1)[COLUMNS].round(PRECISION),
+        rows=pd.concat([rows, sets, costs], axis=1)[COLUMNS].round(PRECISION),
         paired=paired[PAIRED].round(PRECISION),
     )
 

@@ -1,11 +1,18 @@
 """What a comparison shows, in plain words made from its numbers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 from adapterbench.report.methods import FLOOR_OF, SHUFFLED, label
-from adapterbench.report.metrics import CLIP_I, SCORES, TRAINABLE, Metric, count_text
+from adapterbench.report.metrics import (
+    CLIP_I,
+    SCORES,
+    SIMILARITIES,
+    TRAINABLE,
+    Metric,
+    count_text,
+)
 from adapterbench.report.table import Comparison
 
 
@@ -22,6 +29,7 @@ def findings(comparison: Comparison) -> list[Finding]:
     """The sentences, alarms first."""
     sentences: Iterable[Callable[[Comparison], list[Finding]]] = (
         learning,
+        agreement,
         best,
         trade_off,
         against_text,
@@ -31,7 +39,7 @@ def findings(comparison: Comparison) -> list[Finding]:
     return sorted(found, key=lambda finding: not finding.alarm)
 
 
-def stands(comparison: Comparison, method: str, baseline: str, metric: Metric) -> int:
+def significance_sign(comparison: Comparison, method: str, baseline: str, metric: Metric) -> int:
     """+1 where `method` is better than `baseline`, -1 worse, 0 where they are not separable."""
     _, lo, hi = comparison.difference(method, baseline, metric.key)
     return metric.sign * (int(lo > 0) - int(hi < 0))
@@ -56,33 +64,85 @@ def listed(methods: Iterable[str]) -> str:
 
 
 def learning(comparison: Comparison) -> list[Finding]:
-    """Whether each adapter passes its floors on CLIP-I by more than the interval allows for."""
+    """Whether both evaluators see each adapter pass its floors, intervals apart."""
     floors = (FLOOR_OF[comparison.protocol], SHUFFLED)
     learnt, alarms = [], []
     for variant in comparison.variants:
-        failed = [f for f in floors if stands(comparison, variant, f, CLIP_I) <= 0]
-        if not failed:
+        failed = {
+            metric: [f for f in floors if significance_sign(comparison, variant, f, metric) <= 0]
+            for metric in SIMILARITIES
+        }
+        if not any(failed.values()):
             learnt.append(variant)
             continue
-        reasons = " and ".join(
-            f"{floor_name(f)} ({amount(comparison, variant, f, CLIP_I)})" for f in failed
+        reasons = "; ".join(
+            f"its {metric.label} does not exceed "
+            + " and ".join(
+                f"{floor_name(f)} ({amount(comparison, variant, f, metric)})" for f in behind
+            )
+            for metric, behind in failed.items()
+            if behind
         )
-        text = f"DID NOT LEARN: {label(variant)}: its {CLIP_I.label} does not exceed {reasons}."
-        alarms.append(Finding(text, alarm=True))
+        alarms.append(Finding(f"DID NOT LEARN: {label(variant)}: {reasons}.", alarm=True))
     if not learnt:
         return alarms
     who = "Every adapter" if not alarms else listed(learnt)
-    over = " and ".join(f"{floor_name(f)} by {gains(comparison, learnt, f)}" for f in floors)
-    text = f"{who} learned to use the image prompt: {CLIP_I.label} exceeds {over}"
+    over = "; ".join(
+        f"{metric.label} exceeds "
+        + " and ".join(f"{floor_name(f)} by {gains(comparison, learnt, f, metric)}" for f in floors)
+        for metric in SIMILARITIES
+    )
+    text = f"{who} learned to use the image prompt: {over}"
     text += "; the intervals of these differences exclude zero."
     return [*alarms, Finding(text)]
 
 
-def gains(comparison: Comparison, variants: Iterable[str], floor: str) -> str:
-    """The smallest and the largest lead on CLIP-I over a floor, such as `+0.12 to +0.21`."""
-    leads = [comparison.difference(v, floor, CLIP_I.key)[0] for v in variants]
-    ends = dict.fromkeys(map(CLIP_I.signed, (min(leads), max(leads))))
+def gains(comparison: Comparison, variants: Iterable[str], floor: str, metric: Metric) -> str:
+    """The smallest and the largest lead over a floor, such as `+0.12 to +0.21`."""
+    leads = [comparison.difference(v, floor, metric.key)[0] for v in variants]
+    ends = dict.fromkeys(map(metric.signed, (min(leads), max(leads))))
     return " to ".join(ends)
+
+
+def agreement(comparison: Comparison) -> list[Finding]:
+    """What the two evaluators say of each pair of adapters, and of each adapter and its caption."""
+    pairs = [*combinations(comparison.variants, 2)]
+    pairs += [(variant, "text_only") for variant in comparison.variants]
+    sides = {
+        pair: [significance_sign(comparison, *pair, m) for m in SIMILARITIES] for pair in pairs
+    }
+    names = [metric.label for metric in SIMILARITIES]
+    found = [
+        Finding(
+            f"EVALUATORS CONTRADICT EACH OTHER on {label(a)} against {label(b)}: "
+            + ", ".join(f"{m.label} {amount(comparison, a, b, m)}" for m in SIMILARITIES)
+            + ".",
+            alarm=True,
+        )
+        for (a, b), (first, second) in sides.items()
+        if first * second < 0
+    ]
+    agreed = {pair: side for pair, (side, other) in sides.items() if side * other > 0}
+    text = f"{' and '.join(names)} agree, intervals apart, on {len(agreed)} of {len(pairs)} pairs"
+    found.append(Finding(f"{text}{': ' if agreed else ''}{orders(agreed)}."))
+    for place, name in enumerate(names):
+        alone = {pair: both[place] for pair, both in sides.items() if both[place] and not all(both)}
+        if alone:
+            found.append(Finding(f"Only {name} tells apart: {orders(alone)}."))
+    return found
+
+
+def orders(sides: Mapping[tuple[str, str], int]) -> str:
+    """Pairs with the better one in front, one enumeration for each that is in front.
+
+    Args:
+        sides: +1 where a pair's first is better, -1 where its second is.
+    """
+    behind: dict[str, list[str]] = {}
+    for (a, b), side in sides.items():
+        front, back = (a, b) if side > 0 else (b, a)
+        behind.setdefault(front, []).append(back)
+    return "; ".join(f"{label(front)} over {listed(backs)}" for front, backs in behind.items())
 
 
 def floor_name(floor: str) -> str:
@@ -102,7 +162,7 @@ def best(comparison: Comparison) -> list[Finding]:
     for metric in SCORES:
         first, *others = ranked(comparison, metric)
         text = f"Best on {metric.label}: {label(first)}, {interval(comparison, first, metric)}"
-        ties = [o for o in others if stands(comparison, first, o, metric) == 0]
+        ties = [o for o in others if significance_sign(comparison, first, o, metric) == 0]
         if ties:
             text += f"; not separable from it: {listed(ties)}"
         elif others:
@@ -135,7 +195,7 @@ def against_text(comparison: Comparison) -> list[Finding]:
     for metric in SCORES:
         groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
         for variant in comparison.variants:
-            groups[stands(comparison, variant, "text_only", metric)].append(variant)
+            groups[significance_sign(comparison, variant, "text_only", metric)].append(variant)
         names = {1: "better", -1: "worse", 0: "not separable"}
         parts = [
             f"{names[side]}: {'every adapter' if who == comparison.variants else listed(who)}"
@@ -153,8 +213,11 @@ def inseparable(comparison: Comparison) -> list[Finding]:
     found = []
     for metric in SCORES:
         pairs = list(combinations(comparison.variants, 2))
-        ties = [pair for pair in pairs if stands(comparison, *pair, metric) == 0]
+        ties = [pair for pair in pairs if significance_sign(comparison, *pair, metric) == 0]
         if not pairs:
+            continue
+        if len(ties) == len(pairs) > 1:
+            found.append(Finding(f"On {metric.label}, no two adapters are apart."))
             continue
         names = "; ".join(f"{label(a)} and {label(b)}" for a, b in ties)
         text = f"the interval of the difference includes zero for {names}" if ties else ""

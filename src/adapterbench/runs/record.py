@@ -8,20 +8,18 @@ import hashlib
 import math
 import os
 import platform
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic_core import to_jsonable_python
 
+from adapterbench.core.environment import git, installed, peak_memory_mb, revision
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, read_json, sha256, write_json
 from adapterbench.runs.follow import Copy, Facts, complete, masked, project_root
@@ -38,9 +36,6 @@ PACKAGES = (
     "webdataset",
 )
 """Libraries whose version may change a number."""
-
-SOURCES = ("src", "stages", "conf", "params.yaml", "dvc.yaml")
-"""What makes a revision dirty: code and settings, not the results that DVC rewrites as it goes."""
 
 FLUSH_SECONDS = 10.0
 """Least time between two writes of the record while a stage runs."""
@@ -235,32 +230,6 @@ def experiment_name() -> str:
     )
 
 
-def revision() -> Facts:
-    """The git revision and whether code or settings differ from it; `None` outside git."""
-    changes = git("status", "--porcelain", "--", *SOURCES)
-    return {
-        "revision": git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
-    }
-
-
-def git(*arguments: str) -> str | None:
-    """What git prints; `None` where it is absent or refuses."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def installed(package: str) -> str | None:
-    """Version of an installed package, without importing it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def digest(path: Path) -> str:
     """A cheap fingerprint of an input, as `KIND:HEX`.
 
@@ -310,13 +279,6 @@ def machine() -> Facts:
         "device": f"cuda ({torch.cuda.get_device_name()})" if cuda else "cpu",
         "torch_threads": torch.get_num_threads(),
     }
-
-
-def peak_memory_mb() -> float:
-    """Most memory that this process has held at once, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
-    return round(peak * unit / 2**20, 1)
 
 
 def finite(value: float) -> float | None:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from adapterbench.core.config import FitParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
+from adapterbench.core.seeds import mixed
 from adapterbench.training.distributed import Team
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,7 @@ class Fitted:
 
 def seeded(*numbers: int) -> torch.Generator:
     """A CPU generator that depends on all `numbers`, such as (seed, step)."""
-    mixed = 0
-    for number in numbers:
-        mixed = (mixed * 0x9E3779B97F4A7C15 + number + 1) % 2**63
-    return torch.Generator().manual_seed(mixed)
+    return torch.Generator().manual_seed(mixed(*numbers))
 
 
 def batch_indices(size: int, batch: int, seed: int, step: int) -> Tensor:

@@ -1,5 +1,8 @@
 """An attached adapter beside the rest of diffusers: pipelines, LoRA, devices and dtypes."""
 
+import copy
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +17,12 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig
-from toy_adapters import VARIANTS, WIDTH, build, call, prompts, trained
+from toy_adapters import VARIANTS, WIDTH, build, call, prompts, toy_unet, trained
+
+from adapterbench.core.errors import UserError
+from adapterbench.exchange.ip_adapter import grouped, to_ip_adapter
 
 PICTURE = torch.linspace(0, 1, 3 * 64).view(1, 3, 8, 8)
 MASK = (torch.arange(64).view(1, 1, 8, 8) % 8 > 3).float()
@@ -126,6 +133,193 @@ def test_style_loras_on_the_unet_leave_the_adapter_alone(
     adapter.detach(unet)
     adapter.attach(unet)
     torch.testing.assert_close(call(unet, prompts()), expected, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fused", ["before", "after"])
+@pytest.mark.parametrize("variant", ["ip_adapter", "ip_adapter_lora", "uni_controlnet_global"])
+def test_a_fused_lora_does_what_it_did_before(
+    variant: str, fused: str, unet: UNet2DConditionModel
+) -> None:
+    """Merged into the frozen weights, it does not reach the image prompt through them."""
+    adapter = trained(build(VARIANTS[variant], unet))
+    adapter.attach(unet)
+    alone = call(unet, prompts())
+    style = LoraConfig(
+        r=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"], init_lora_weights=False
+    )
+    torch.manual_seed(0)
+    unet.add_adapter(style, "style")
+    expected = call(unet, prompts())
+    assert (expected - alone).abs().max() > 0.01
+    if fused == "before":
+        adapter.detach(unet)
+        unet.fuse_lora()
+        adapter.attach(unet)
+    adapter.keep_weights()
+    if fused == "after":
+        unet.fuse_lora()
+    torch.testing.assert_close(call(unet, prompts()), expected, atol=1e-5, rtol=0)
+    unet.unload_lora()
+    torch.testing.assert_close(call(unet, prompts()), expected, atol=1e-5, rtol=0)
+
+
+REPLACERS: dict[str, Callable[[UNet2DConditionModel], Any]] = {
+    "slicing": lambda unet: unet.set_attention_slice("max"),
+    "no slicing": lambda unet: unet.set_attention_slice(unet.config.attention_head_dim),
+    "fused": lambda unet: unet.fuse_qkv_projections(),
+    "default": lambda unet: unet.set_default_attn_processor(),
+    "no xformers": lambda unet: unet.disable_xformers_memory_efficient_attention(),
+    "one": lambda unet: unet.set_attn_processor(AttnProcessor()),
+    "those it has": lambda unet: unet.set_attn_processor(unet.attn_processors),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [0.0, 0.7])
+@pytest.mark.parametrize("variant", ["ip_adapter", "ip_adapter_lora", "uni_controlnet_global"])
+@pytest.mark.parametrize("name", REPLACERS)
+def test_what_replaces_processors_leaves_the_adapter(
+    name: str, variant: str, scale: float, unet: UNet2DConditionModel
+) -> None:
+    base = call(unet)
+    adapter = trained(build(VARIANTS[variant], unet))
+    adapter.attach(unet)
+    adapter.scale = scale
+    expected = call(unet, prompts())
+    REPLACERS[name](unet)
+    torch.testing.assert_close(call(unet, prompts()), expected, atol=2e-6, rtol=0)
+    adapter.detach(unet)
+    torch.testing.assert_close(call(unet), base, atol=2e-6, rtol=0)
+    layers = [unet.get_submodule(path) for path in adapter.layers]
+    fresh = toy_unet()
+    REPLACERS[name](fresh)  # the adapter gives back what stands there without it
+    kinds = {name: type(processor) for name, processor in fresh.attn_processors.items()}
+    assert {name: type(processor) for name, processor in unet.attn_processors.items()} == kinds
+    assert not any({"set_processor", "get_processor"} & vars(layer).keys() for layer in layers)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("detached", [False, True])
+def test_unfused_projections_are_as_before(detached: bool, unet: UNet2DConditionModel) -> None:
+    """What diffusers kept for then is put back, while the adapter is there or afterwards."""
+    base = call(unet)
+    adapter = trained(build(VARIANTS["ip_adapter"], unet))
+    adapter.attach(unet)
+    expected = call(unet, prompts())
+    unet.fuse_qkv_projections()
+    if detached:
+        adapter.detach(unet)
+    unet.unfuse_qkv_projections()
+    for _ in range(2):
+        if detached:
+            assert torch.equal(call(unet), base)
+            adapter.attach(unet)
+        assert torch.equal(call(unet, prompts()), expected)
+        adapter.detach(unet)
+        detached = True
+
+
+@torch.no_grad()
+def test_unload_ip_adapter_is_a_detach(variant: dict[str, Any], unet: UNet2DConditionModel) -> None:
+    base = call(unet)
+    adapter = trained(build(variant, unet))
+    adapter.attach(unet)
+    expected = call(unet, prompts())
+    for _ in range(2):
+        pipeline(StableDiffusionPipeline, unet).unload_ip_adapter()
+        assert not adapter.is_attached(unet)
+        assert torch.equal(call(unet), base)
+        with pytest.raises(UserError, match="not attached"):
+            adapter.detach(unet)
+        adapter.attach(unet)
+        assert torch.equal(call(unet, prompts()), expected)
+
+
+@torch.no_grad()
+def test_an_unload_that_breaks_off_can_be_mended(unet: UNet2DConditionModel) -> None:
+    """diffusers makes anew the processors of self-attention, which for sliced ones it cannot."""
+    base = call(unet)
+    adapter = trained(build(VARIANTS["ip_adapter"], unet))
+    for mend in (lambda: adapter.detach(unet), lambda: adapter.attach(unet)):
+        adapter.attach(unet)
+        expected = call(unet, prompts())
+        unet.set_attention_slice("max")
+        with pytest.raises(TypeError, match="slice_size"):
+            pipeline(StableDiffusionPipeline, unet).unload_ip_adapter()
+        assert not adapter.is_attached(unet)
+        torch.testing.assert_close(call(unet), base, atol=2e-6, rtol=0)
+        mend()
+        unet.set_attention_slice(None)
+    assert torch.equal(call(unet, prompts()), expected)
+    adapter.detach(unet)
+    assert torch.equal(call(unet), base)
+
+
+@torch.no_grad()
+def test_diffusers_own_adapter_takes_its_place(unet: UNet2DConditionModel) -> None:
+    adapter = trained(build(VARIANTS["ip_adapter"], unet))
+    theirs = to_ip_adapter(adapter, unet, "linear")
+    adapter.attach(unet)
+    expected = call(unet, prompts())
+    pipe = pipeline(StableDiffusionPipeline, unet)
+    pipe.load_ip_adapter([grouped(theirs)], subfolder="", weight_name="", image_encoder_folder=None)
+    assert not adapter.is_attached(unet)
+    torch.testing.assert_close(call(unet, prompts()), expected, atol=1e-6, rtol=0)
+    pipe.set_ip_adapter_scale(0.3)
+    assert (call(unet, prompts()) - expected).abs().max() > 1e-3
+    pipe.unload_ip_adapter()
+    adapter.attach(unet)
+    assert torch.equal(call(unet, prompts()), expected)
+
+
+@torch.no_grad()
+def test_saved_while_attached_it_loads_as_the_base(
+    unet: UNet2DConditionModel, tmp_path: Path
+) -> None:
+    base, config = call(unet), dict(unet.config)
+    build(VARIANTS["ip_adapter"], unet).attach(unet)
+    assert dict(unet.config) == config
+    unet.save_pretrained(tmp_path)
+    loaded = UNet2DConditionModel.from_pretrained(tmp_path)
+    assert torch.equal(call(loaded), base)
+    UNet2DConditionModel.from_config(unet.config)
+
+
+@torch.no_grad()
+def test_a_copy_has_an_adapter_of_its_own(
+    variant: dict[str, Any], unet: UNet2DConditionModel
+) -> None:
+    adapter = trained(build(variant, unet))
+    adapter.attach(unet)
+    expected = call(unet, prompts())
+    other = copy.deepcopy(unet)
+    other.set_attention_slice(None)
+    adapter.scale = 0.1
+    assert torch.equal(call(other, prompts()), expected)
+    other.encoder_hid_proj.adapter.detach(other)
+    assert adapter.is_attached(unet)
+    assert not torch.equal(call(unet, prompts()), expected)
+
+
+def test_what_it_does_not_do_is_told_in_one_line(unet: UNet2DConditionModel) -> None:
+    """Of diffusers' own IP-Adapter, and of a call without an image prompt."""
+    adapter = build(VARIANTS["ip_adapter"], unet)
+    adapter.attach(unet)
+    pipe, other = (pipeline(StableDiffusionPipeline, unet) for _ in range(2))
+    embeds = {"ip_adapter_image_embeds": [prompts()]}
+    for scale in (0.5, [0.5], {"up": {"block_0": [0.0, 1.0]}}):
+        with pytest.raises(UserError, match=r"image_prompt\(image, scale=...\)"):
+            other.set_ip_adapter_scale(scale)
+    masks = {"ip_adapter_masks": [torch.zeros(1, 1, 8, 8)]}
+    with pytest.raises(UserError, match="no ip_adapter_masks"):
+        generate(pipe, **embeds, cross_attention_kwargs=masks)
+    with pytest.raises(UserError, match=r"\*\*image_prompt\(image\)"):
+        generate(pipe, ip_adapter_image=PICTURE)
+    with pytest.raises(UserError, match="got no image prompt"):
+        generate(pipe)
+    adapter.detach(unet)
+    generate(pipe)
 
 
 def test_attention_without_a_break_for_the_compiler(unet: UNet2DConditionModel) -> None:

@@ -82,6 +82,28 @@ def test_only_what_the_pipeline_reads_is_brought(
     }
 
 
+def test_a_timm_model_is_two_files(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin", "README.md"):
+        (cache / name).parent.mkdir(exist_ok=True)
+        (cache / name).write_text(name)
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(cache))
+    hub.fetch(params(), tmp_path / "out")
+    assert names(tmp_path / "out") == {"config.json", "model.safetensors"}
+
+
+def test_a_repository_without_a_model_is_one_line(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.mkdir()
+    (cache / "pytorch_model.bin").touch()
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(cache))
+    with pytest.raises(UserError, match=r"has neither .* safetensors: check backbone\.path"):
+        hub.fetch(params(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.usefixtures("cache", "offline")
 def test_no_network_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot reach the hub: check the network") as caught:

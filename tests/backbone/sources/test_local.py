@@ -57,9 +57,16 @@ def test_a_home_folder_may_be_short(
     assert (tmp_path / "out" / "model_index.json").exists()
 
 
+def test_a_timm_folder_is_brought(tmp_path: Path) -> None:
+    (tmp_path / "network").mkdir()
+    (tmp_path / "network/config.json").write_text("{}")
+    local.fetch(params(tmp_path / "network"), tmp_path / "out")
+    assert (tmp_path / "out/config.json").read_text() == "{}"
+
+
 def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(UserError, match=r"has no model_index\.json: set backbone\.path"):
+        with pytest.raises(UserError, match=r"has no model_index\.json or .*: set backbone\.path"):
             local.fetch(params(path), tmp_path / "out")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from adapterbench.core.errors import UserError
 from adapterbench.data.sources import emoji
+from adapterbench.formats.image import decode
 
 NAMES: list[dict[str, Any]] = [
     {
@@ -118,7 +119,13 @@ def test_every_name_of_every_set_is_a_sample(raw: Path) -> None:
     assert samples["google-1f984"].image == b"1f984.png"
     assert samples["fluent-1f984"].image == b"3d unicorn"
     assert samples["fluent-1f3c4"].image == b""  # no picture: `prepare` counts it
-    assert samples["fluent-1f984"].meta == {"style": "fluent", "category": "animal-mammal"}
+    assert samples["fluent-1f984"].meta == {
+        "style": "fluent",
+        "family": "fluent",
+        "category": "animal-mammal",
+        "name": "unicorn face",
+        "tones": "",
+    }
     assert list(samples) == [f"{s}-{c}" for s in ("google", "fluent") for c in sorted(
         key.removeprefix("google-") for key in samples if key.startswith("google-")
     )]  # fmt: skip
@@ -148,8 +155,8 @@ def test_the_commonest_keywords_come_first_and_none_twice(raw: Path) -> None:
         "1F3C4-200D-2642": ["ocean", "sport", "sporty"],  # a table may leave out -FE0F
         "1F3C4": ["ocean", "sport"],
     }
-    table = [{"hexcode": code, "tags": words} for code, words in tags.items()]
-    table.append({"hexcode": "1F9D1-200D-1F373"})
+    table = [{"hexcode": code, "label": code, "tags": words} for code, words in tags.items()]
+    table.append({"hexcode": "1F9D1-200D-1F373", "label": "cook"})
     write_package(raw / "keywords.tgz", {"package/en/data.json": json.dumps(table).encode()})
     samples = read(raw, "google", "keywords")
     assert {key.split("-")[0] for key in samples} == {"google"}
@@ -285,3 +292,76 @@ def test_an_interrupted_fetch_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         emoji.fetch(params(google={"name": "a@1", "integrity": "b"}), tmp_path / "raw")
     assert fetched(tmp_path) == []
+
+
+def iconify(tarball: Path, icons: dict[str, str], chars: dict[str, str] | None = None) -> None:
+    """An Iconify package of 8-pixel drawings."""
+    table = {
+        "icons": {name: {"body": body} for name, body in icons.items()},
+        "width": 8,
+        "height": 8,
+    }
+    write_package(
+        tarball,
+        {
+            "package/icons.json": json.dumps(table).encode(),
+            "package/chars.json": json.dumps(chars or {}).encode(),
+        },
+    )
+
+
+RED = '<rect width="8" height="8" fill="#f00"/>'
+CUT = '<rect width="8" height="8" fill='
+
+
+def test_named_drawings_are_found_by_any_name_of_the_tables(raw: Path) -> None:
+    labels = [
+        {"hexcode": "1F3C4", "label": "person surfing"},
+        {"hexcode": "1F1EE-1F1F9", "label": "flag: Italy"},
+        {
+            "hexcode": "1F9D1-200D-1F373",
+            "label": "cook",
+            "skins": [{"hexcode": "1F9D1-1F3FB-200D-1F373", "label": "cook: light skin tone"}],
+        },
+    ]
+    write_package(raw / "keywords.tgz", {"package/en/data.json": json.dumps(labels).encode()})
+    names = ["person-surfing", "flag-for-italy", "cook-light-skin-tone", "magichorse", "nobody"]
+    iconify(raw / "fxemoji.tgz", dict.fromkeys(names, RED))
+    samples = read(raw, "fxemoji", "keywords")
+    found = {key for key, sample in samples.items() if sample.image}
+    assert found == {
+        "fxemoji-1f3c4",
+        "fxemoji-1f1ee-1f1f9",
+        "fxemoji-1f9d1-1f3fb-200d-1f373",
+        "fxemoji-1f984",
+    }
+    assert samples["fxemoji-nobody"].problem == "no such emoji"
+    image = decode(samples["fxemoji-1f984"].image)
+    assert (image.size, image.getpixel((64, 64))) == ((128, 128), (255, 0, 0))
+    assert samples["fxemoji-1f984"].captions[0] == "unicorn face, animal mammal, firefox style"
+    assert samples["fxemoji-1f984"].meta["family"] == "fxemoji"
+
+
+def test_code_points_of_a_package_go_before_names(raw: Path) -> None:
+    iconify(raw / "openmoji.tgz", {"cook": RED}, {"1f984": "cook"})
+    assert list(read(raw, "openmoji")) == ["openmoji-1f984"]
+
+
+def test_a_second_drawing_of_an_emoji_has_a_key_of_its_own(raw: Path) -> None:
+    iconify(raw / "streamline.tgz", {"cook": RED, "cook-2": RED})
+    assert list(read(raw, "streamline")) == [
+        "streamline-1f9d1-200d-1f373",
+        "streamline-1f9d1-200d-1f373-2",
+    ]
+
+
+def test_a_drawing_that_does_not_parse_is_counted(raw: Path) -> None:
+    iconify(raw / "noto_v1.tgz", {"cook": CUT, "surfer": RED})
+    samples = read(raw, "noto_v1")
+    assert samples["noto_v1-1f9d1-200d-1f373"].image == b""
+    assert samples["noto_v1-1f9d1-200d-1f373"].problem == "not a valid SVG"
+    assert samples["noto_v1-1f3c4"].image
+
+
+def test_every_set_of_the_shared_group_has_a_style_of_its_own() -> None:
+    assert len({images.style for images in emoji.SETS.values()}) == len(emoji.SETS)

@@ -34,10 +34,9 @@ class Append(Branch):
         text: Tensor,
         tokens: Tensor,
         attention_mask: Tensor | None,
-        temb: Tensor | None,
     ) -> Tensor:
         """See `Branch.forward`."""
         extended = torch.cat([text, self.scale * tokens.to(text.dtype)], dim=1)
         if attention_mask is not None:  # image tokens are never masked
             attention_mask = F.pad(attention_mask, (0, tokens.shape[1]))
-        return base(attn, hidden_states, extended, attention_mask, temb)
+        return base(attn, hidden_states, extended, attention_mask)

@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapterbench.adapters.core.branch import DecoupledBranch, FrozenLinear, attend
-from adapterbench.core.config import Count, Section
+from adapterbench.core.config import Section
 
 
 class Params(Section):
     """Fields of a variant with `attention: lora`."""
 
-    rank: Count
+    rank: Annotated[int, Field(ge=1, le=4096)]
     """Rank r of each of the four LoRAs of a layer."""
     alpha: Annotated[float, Field(gt=0)] | None = None
     """LoRA's alpha; the rank when left out."""
@@ -50,6 +50,11 @@ class Lora(DecoupledBranch):
         """See `Branch.bind`."""
         for name, layer in frozen_layers(attn).items():
             getattr(self, name).base_layer.share(layer)
+
+    def keep_weights(self) -> None:
+        """See `Branch.keep_weights`."""
+        for adapted in self.children():
+            adapted.base_layer.keep()
 
     def combine(
         self,

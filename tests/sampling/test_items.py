@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adapterbench.core.errors import UserError
-from adapterbench.data.items import choose_items, noise
+from adapterbench.sampling.items import choose_items, noise
 
 SAMPLES = [
     {"key": f"{style}-{concept}", "concept": f"c{concept}"}

@@ -1,5 +1,6 @@
 """The adapter: a projection and a branch for every cross-attention layer of a frozen UNet."""
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -8,11 +9,8 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from adapterbench.adapters.core.branch import Branch
-from adapterbench.adapters.core.channel import ImageChannel, LayerProcessor
+from adapterbench.adapters.core.channel import ImageChannel, channels
 from adapterbench.core.errors import UserError
-
-CHANNEL = "ip_image_proj"
-"""diffusers' name for `encoder_hid_proj` taking image prompts."""
 
 
 class Adapter(nn.Module):
@@ -85,10 +83,12 @@ class Adapter(nn.Module):
     @scale.setter
     def scale(self, value: float | Mapping[str, float]) -> None:
         by_path = value if isinstance(value, Mapping) else dict.fromkeys(self.layers, value)
-        if unknown := sorted(by_path.keys() - self.layers.keys()):
+        if unknown := sorted(map(str, by_path.keys() - self.layers.keys())):
             raise UserError(f"no layer {unknown[0]!r} to scale (layers: {', '.join(self.layers)})")
+        hint = ", or a mapping from layers to such"
+        scales = {path: finite(by_path.get(path, 0.0), "scale", hint) for path in self.layers}
         for path, branch in self.layers.items():
-            branch.scale = float(by_path.get(path, 0.0))
+            branch.scale = scales[path]
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What an optimiser is given; always the same order."""
@@ -106,6 +106,9 @@ class Adapter(nn.Module):
             UserError: the UNet already has an `encoder_hid_proj` (an adapter, or a text
                 projection), or its cross-attention layers are not those of this adapter.
         """
+        for channel in channels(unet):
+            if not channel.is_open:  # `unload_ip_adapter` broke off half-way
+                channel.remove()
         if unet.encoder_hid_proj is not None:
             kind = unet.config.encoder_hid_dim_type
             raise UserError(f"the UNet already has an adapter or a projection ({kind}): detach it")
@@ -116,12 +119,19 @@ class Adapter(nn.Module):
                 f"the adapter has {len(self.layers)} cross-attention layers, the UNet "
                 f"{len(attentions)} ({differ[0]} is in one only): use the backbone's own adapter"
             )
-        for path, branch in self.layers.items():
-            attn = attentions[path]
+        pairs = [(attentions[path], branch) for path, branch in self.layers.items()]
+        for attn, branch in pairs:
             branch.bind(attn)
-            attn.set_processor(LayerProcessor(branch, attn.processor))
-        unet.encoder_hid_proj = ImageChannel(self)
-        unet.register_to_config(encoder_hid_dim_type=CHANNEL)
+        ImageChannel(self, unet).install(pairs)
+
+    def keep_weights(self) -> None:
+        """Copy what the branches use of the UNet's weights, until the adapter is attached again.
+
+        So what merges into those (`fuse_lora` of a pipeline) does not reach the image prompt. LoRA
+        branches need the memory of the four weights of each cross-attention layer, others none.
+        """
+        for branch in self.layers.values():
+            branch.keep_weights()
 
     def detach(self, unet: UNet2DConditionModel) -> None:
         """Give `unet` back as it was before `attach`, to the last bit.
@@ -129,15 +139,15 @@ class Adapter(nn.Module):
         Raises:
             UserError: this adapter is not attached to `unet`.
         """
-        channel = unet.encoder_hid_proj
-        if not (isinstance(channel, ImageChannel) and channel.adapter is self):
+        own = [channel for channel in channels(unet) if channel.adapter is self]
+        if not own:
             raise UserError("the adapter is not attached to this UNet: attach it first")
-        for attn in cross_attention_layers(unet).values():
-            if isinstance(attn.processor, LayerProcessor):
-                attn.set_processor(attn.processor.base)
-        del unet.encoder_hid_proj  # else None would stay behind as a child
-        unet.encoder_hid_proj = None
-        unet.register_to_config(encoder_hid_dim_type=None)
+        own[0].remove()
+
+    def is_attached(self, unet: UNet2DConditionModel) -> bool:
+        """Whether `unet` takes image prompts through this adapter."""
+        channel = unet.encoder_hid_proj
+        return isinstance(channel, ImageChannel) and channel.adapter is self
 
 
 def cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
@@ -147,3 +157,18 @@ def cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
         for path, module in unet.named_modules()
         if isinstance(module, Attention) and module.is_cross_attention
     }
+
+
+def finite(value: object, name: str, hint: str = "") -> float:
+    """The value of an argument as a number.
+
+    Raises:
+        UserError: it is none, or not a finite one; the message ends with `hint`.
+    """
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{name} = {value!r}: give a finite number{hint}")
+    return number

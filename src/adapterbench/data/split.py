@@ -1,0 +1,144 @@
+"""Which samples are trained on, and which are held out."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+
+from adapterbench.core.config import DataParams
+from adapterbench.core.documents import Document, read_document
+from adapterbench.core.errors import UserError
+from adapterbench.core.seeds import rank
+from adapterbench.data.sample import RawSample
+from adapterbench.formats.shards import Sample
+
+Clean = Callable[[Iterable[RawSample]], Iterator[Sample]]
+Splits = Iterator[tuple[str, Iterable[Sample]]]
+Drop = Callable[[str, str], None]
+"""(key, cause) of a sample that is left out."""
+
+TRAIN = "train"
+MORE = "set data.fetch to more images"
+
+
+class TooFewError(UserError):
+    """Too few images are usable: the cause, and a remedy besides mending what was dropped."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}: {remedy}")
+        self.cause, self.remedy = cause, remedy
+
+
+class HeldOut(Document):
+    """A committed list of the images that nothing is trained on."""
+
+    splits: dict[str, dict[str, tuple[str, ...]]]
+    """Families of makers by concept, by split: all images of the concept by these makers."""
+    twins: dict[str, str]
+    """Held-out images that look like a training image, by key: they are not scored."""
+
+    def split_of(self, sample: Sample) -> str:
+        """The split that a sample belongs to."""
+        concept, family = sample.meta["concept"], sample.meta["family"]
+        for name, concepts in self.splits.items():
+            if family in concepts.get(concept, ()):
+                return name
+        return TRAIN
+
+
+def split(raw: Iterable[RawSample], clean: Clean, params: DataParams, drop: Drop) -> Splits:
+    """The usable samples of each split, as `params.split` says; in hashed order within a split.
+
+    With `split: source` one image is in memory at a time, and the order is the source's.
+    """
+    if params.split == "source":
+        return own_split(raw, clean)
+    samples = sorted(clean(raw), key=lambda sample: rank(sample.key, params.seed))
+    if params.split == "images":
+        splits = by_image(samples, read_held_out(params.held_out or ""), drop)
+    else:
+        splits = by_concept(samples, params.validation_concepts or 0, params.seed)
+    if params.images_per_concept:
+        splits[TRAIN] = capped(splits[TRAIN], params.images_per_concept, drop)
+    return iter(splits.items())
+
+
+def own_split(raw: Iterable[RawSample], clean: Clean) -> Splits:
+    """Splits as the source has them, one after the other.
+
+    Raises:
+        UserError: the source has no split of its own.
+    """
+    for name, samples in groupby(raw, key=attrgetter("split")):
+        if name is None:
+            raise UserError(
+                "data.split = source, but this source has no split of its own: "
+                "set data.split: concepts and data.validation_concepts"
+            )
+        yield name, clean(samples)
+
+
+def by_concept(samples: list[Sample], held_out: int, seed: int) -> dict[str, list[Sample]]:
+    """Splits of which `held_out` whole concepts, drawn by hash, are the validation.
+
+    Raises:
+        TooFewError: there are not more concepts than `held_out`.
+    """
+    concepts = {sample.meta["concept"] for sample in samples}
+    if len(concepts) < 2:
+        raise TooFewError(f"the usable images show {len(concepts)} concepts of at least 2", MORE)
+    if len(concepts) <= held_out:
+        raise TooFewError(
+            f"data.validation_concepts = {held_out}, but there are only {len(concepts)} concepts "
+            "with usable images",
+            "lower it so that some are left to train on",
+        )
+    kept_out = set(sorted(concepts, key=lambda c: rank(c, seed))[:held_out])
+    splits: dict[str, list[Sample]] = {TRAIN: [], "validation": []}
+    for sample in samples:
+        splits["validation" if sample.meta["concept"] in kept_out else TRAIN].append(sample)
+    return splits
+
+
+def by_image(samples: list[Sample], held_out: HeldOut, drop: Drop) -> dict[str, list[Sample]]:
+    """Splits of which a list says what is held out; held-out images with a twin are dropped.
+
+    Raises:
+        UserError: the source does not say which family of makers an image is of.
+    """
+    splits: dict[str, list[Sample]] = {name: [] for name in (TRAIN, *held_out.splits)}
+    for sample in samples:
+        if "family" not in sample.meta:
+            raise UserError(
+                f"data.split = images, but {sample.key} has no family of makers: "
+                "set data.split: concepts for this source"
+            )
+        if sample.key in held_out.twins:
+            drop(sample.key, "held out, but with a twin among the training images")
+        else:
+            splits[held_out.split_of(sample)].append(sample)
+    return {name: rows for name, rows in splits.items() if rows or name == TRAIN}
+
+
+def capped(samples: list[Sample], most: int, drop: Drop) -> list[Sample]:
+    """The first `most` samples of each concept."""
+    kept: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        rows = kept[sample.meta["concept"]]
+        if len(rows) < most:
+            rows.append(sample)
+        else:
+            drop(sample.key, "beyond images_per_concept")
+    chosen = {sample.key for rows in kept.values() for sample in rows}
+    return [sample for sample in samples if sample.key in chosen]
+
+
+def read_held_out(path: str) -> HeldOut:
+    """Read the list of held-out images.
+
+    Raises:
+        UserError: the file is missing or is no such list.
+    """
+    remedy = "run `make hold-out`, or correct data.held_out"
+    return read_document(HeldOut, Path(path), "a list of held-out images", remedy)

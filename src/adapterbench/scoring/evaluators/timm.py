@@ -1,0 +1,87 @@
+"""A vision network in timm's layout, by its pooled features: it reads images alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from timm.models import resolve_model_input_args
+from torch import Tensor
+
+from adapterbench.core.config import Count, Section
+from adapterbench.core.errors import UserError
+from adapterbench.formats.image import to_array
+from adapterbench.runs.processes import processes
+from adapterbench.scoring.evaluator import Evaluator
+
+FILES = ("config.json", "model.safetensors")
+
+
+class Params(Section):
+    """Which network, and how large it sees the images."""
+
+    path: str
+    """Folder with timm's `config.json` and `model.safetensors`."""
+    resolution: Count
+    """Side to which the whole image is scaled, bicubic, pixels."""
+    batch_size: Count
+    """Images a forward pass; on a CPU small ones are faster, as activations stay in its cache."""
+
+
+def load(params: Params) -> Evaluator:
+    """Load the network onto this process's device.
+
+    Raises:
+        UserError: see `load_network`.
+    """
+    model = load_network(Path(params.path), params.resolution)
+    mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
+    model.to(processes().device, memory_format=torch.channels_last)
+    return Evaluator(embedder(model, params.resolution, mean, std), None, params.batch_size)
+
+
+def load_network(folder: Path, resolution: int) -> Any:
+    """The frozen network without its classifier: normalised images -> pooled features `(B, D)`.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights are of another architecture than
+            `config.json` names.
+    """
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise UserError(
+            f"{folder / missing[0]} is missing: run `dvc repro neutral_evaluator` to bring it"
+        )
+    try:
+        # the classifier that the weights have, so that every tensor is asked for
+        size = {"img_size": resolution}
+        model = timm.create_model(
+            pretrained=True, **resolve_model_input_args(f"local-dir:{folder}", size)
+        )
+    except Exception as error:  # timm raises many kinds
+        cause = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"cannot load {folder} ({cause}): run `dvc repro -f neutral_evaluator` to bring it "
+            "again, or correct neutral_evaluator in params.yaml"
+        ) from error
+    model.reset_classifier(0)
+    return model.requires_grad_(False).eval()
+
+
+def embedder(
+    model: Any, side: int, mean: Tensor, std: Tensor
+) -> Callable[[list[Image.Image]], Tensor]:
+    """Images -> pooled features `(B, D)`; `mean` and `std` `(3,)` are of levels in [0, 1]."""
+    scale, shift = std[:, None, None], mean[:, None, None]
+
+    @torch.no_grad()
+    def image_embeds(images: list[Image.Image]) -> Tensor:
+        scaled = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
+        pixels = torch.from_numpy(np.stack([to_array(image) for image in scaled])) / 255
+        normal = ((pixels - shift) / scale).contiguous(memory_format=torch.channels_last)
+        features: Tensor = model(normal.to(processes().device)).cpu()
+        return features
+
+    return image_embeds

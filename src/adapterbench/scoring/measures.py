@@ -1,0 +1,82 @@
+"""Scores of images as functions of unit embeddings, whichever evaluator gave these."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from adapterbench.core.errors import UserError
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Row-wise cosine `(N,)` of unit vectors `(N, D)`, float64: sums do not depend on order."""
+    return (a.double() * b.double()).sum(dim=-1)
+
+
+def finds(images: Tensor, references: Tensor, targets: Tensor, part: int = 1024) -> Tensor:
+    """Whether each image is nearer to its target than to all other references: R@1, 1 or 0.
+
+    A reference as near as the target counts against it.
+
+    Args:
+        images: unit vectors `(M, D)`.
+        references: unit vectors `(N, D)`.
+        targets: number of each image's target, `(M,)`.
+        part: images compared at a time; changes nothing but the memory.
+    """
+    found = []
+    for some, target in zip(images.split(part), targets.split(part), strict=True):
+        near = some.double() @ references.double().T
+        own = near.gather(1, target[:, None])
+        others = near.scatter(1, target[:, None], -torch.inf)
+        found.append((own > others).all(dim=1))
+    return torch.cat(found).double()
+
+
+def diversity(images: Tensor, items: Tensor) -> Tensor:
+    """Mean cosine distance of each image to the other images of its item, `(M,)`.
+
+    With K images an item, the mean over them is that over the item's K (K - 1) / 2 pairs; an image
+    that is the only one of its item has none: NaN.
+
+    Args:
+        images: unit vectors `(M, D)`.
+        items: number of each image's item, `(M,)`.
+    """
+    vectors = images.double()
+    sums = torch.zeros(int(items.max()) + 1, vectors.shape[1], dtype=vectors.dtype)
+    sums.index_add_(0, items, vectors)
+    others = items.bincount()[items] - 1
+    # the sum of an item's vectors holds the image itself
+    near = cosine(vectors, sums[items]) - cosine(vectors, vectors)
+    return torch.where(others > 0, 1 - near / others, torch.nan)
+
+
+def distribution(images: Tensor, references: Tensor, subset: int | None) -> dict[str, float]:
+    """KID (Binkowski et al. 2018), precision and recall (Kynkaanniemi et al. 2019) of a set.
+
+    KID is the mean over 100 subsets, with the usual cubic kernel on the unit vectors,
+    `(x . y + 1)^3`; precision and recall take the third nearest neighbour.
+
+    Args:
+        images: unit vectors `(M, D)` of the generated images.
+        references: unit vectors `(N, D)` of the real ones.
+        subset: images in one of KID's subsets; None: the sets are too small, all three are NaN.
+
+    Raises:
+        UserError: `subset` is larger than either set.
+    """
+    if subset is None:
+        return dict.fromkeys(("kid", "precision", "recall"), math.nan)
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    if subset > min(len(images), len(references)):
+        raise UserError(
+            f"score.kid_subset_size = {subset}, but there are {len(images)} images and "
+            f"{len(references)} references: lower it, raise sample.items or set it to null"
+        )
+    pair, quiet = (images.double(), references.double()), {"verbose": False}
+    kid = kid_features_to_metric(*pair, kid_subset_size=subset, kid_kernel_poly_gamma=1.0, **quiet)
+    prc = prc_features_to_metric(*pair, **quiet)
+    return {"kid": kid[KEY_METRIC_KID_MEAN], "precision": prc["precision"], "recall": prc["recall"]}

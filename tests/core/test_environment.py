@@ -1,0 +1,52 @@
+"""Facts about the code and the process."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from adapterbench.core.environment import installed, peak_memory_mb, revision
+
+
+def run_git(*arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    done = subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+    return done.stdout.decode().strip()
+
+
+@pytest.mark.usefixtures("workplace")
+class TestRevision:
+    def test_outside_a_repository(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(Path.cwd().parent))
+        assert revision() == {"revision": None, "dirty": None}
+
+    def test_without_git(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+        assert revision() == {"revision": None, "dirty": None}
+
+    def test_code_and_settings_make_it_dirty_and_results_do_not(self) -> None:
+        run_git("init")
+        assert revision()["revision"] is None  # no commit yet
+        for name in ("params.yaml", "dvc.lock"):
+            Path(name).write_text("a: 1\n")
+        run_git("add", ".")
+        run_git("commit", "-m", "first")
+        head = run_git("rev-parse", "HEAD")
+        assert revision() == {"revision": head, "dirty": False}
+        Path("dvc.lock").write_text("a: 2\n")
+        assert revision()["dirty"] is False
+        Path("params.yaml").write_text("a: 2\n")
+        assert revision() == {"revision": head, "dirty": True}
+
+
+def test_versions_without_an_import() -> None:
+    assert installed("pytest") == pytest.__version__
+    assert installed("no-such-package") is None
+
+
+def test_peak_memory_is_in_mebibytes() -> None:
+    before = peak_memory_mb()
+    held = bytearray(os.urandom(1)) * (int(before) + 200) * 2**20
+    assert peak_memory_mb() - before > 100
+    assert len(held) > before * 2**20
