@@ -160,6 +160,18 @@ def training(folder: Path, method: str) -> dict[str, float]:
     return {key: np.nan if record[key] is None else record[key] for key in wanted}
 
 
+def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
+    """The best of each number among the variants, the last loss included; NaN: never measured."""
+    rows = comparison.rows[comparison.rows["method"].isin(comparison.variants)]
+    numbers = {
+        metric.key: rows[metric.key].max() if metric.sign > 0 else rows[metric.key].min()
+        for metric in (*SCORES, TRAINABLE, *COSTS)
+    }
+    records = [read_json(train_metrics / f"{variant}.json") for variant in comparison.variants]
+    losses = [record["loss"] for record in records if record.get("loss") is not None]
+    return numbers | {"loss": min(losses, default=np.nan)}
+
+
 def write(comparisons: Iterable[Comparison], folder: Path) -> None:
     """Write each protocol's csv and the paired differences of all; equal scores, equal bytes."""
     comparisons = list(comparisons)
