@@ -16,7 +16,6 @@ from adapterbench.core.config import DataParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, write_json
 from adapterbench.core.registry import load
-from adapterbench.core.seeds import rank
 from adapterbench.data.sample import SPLITS, RawSample
 from adapterbench.data.split import split
 from adapterbench.formats.image import BadImageError, decode, is_blank, square

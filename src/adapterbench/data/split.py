@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from adapterbench.core.config import DataParams, Section, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json
+from adapterbench.core.seeds import rank
 from adapterbench.data.sample import RawSample
 from adapterbench.formats.shards import Sample
 
@@ -129,8 +129,3 @@ def read_held_out(path: str) -> HeldOut:
         UserError: the file is missing or is no such list.
     """
     return parse(HeldOut, read_json(Path(path)), f"the list {path}")
-
-
-def rank(name: str, seed: int) -> bytes:
-    """A pseudo-random order of names that does not depend on which others there are."""
-    return sha256(f"{seed}:{name}".encode()).digest()

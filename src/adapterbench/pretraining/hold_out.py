@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from adapterbench.core.config import Count, Section
-from adapterbench.data.split import HeldOut, rank
+from adapterbench.core.seeds import rank
+from adapterbench.data.split import HeldOut
 
 NOVEL = "novel"
 
