@@ -396,7 +396,11 @@ def test_every_option_of_a_group_is_a_valid_configuration(option: str, tmp_path:
         "score": config.ScoreParams,
         "compare": config.CompareParams,
     }
-    assert yaml.safe_load(path.read_text()).keys() == sections.keys() | {"variants", "bases"}
+    assert yaml.safe_load(path.read_text()).keys() == sections.keys() | {
+        "about",
+        "variants",
+        "bases",
+    }
     config.load_bases(path)
     for name, section in sections.items():
         config.load_params(section, name, path)
