@@ -8,7 +8,8 @@ BRING_PUBLISHED := dvc pull --quiet $(wildcard pins/*.dvc)
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro demo test test-slow lint style bench backbone controlnet descendants \
+.PHONY: help setup params repro demo test test-slow lint style bench backbone hold-out controlnet \
+	descendants \
 	publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
@@ -62,11 +63,14 @@ bench: setup ## Measure speed and memory against other ways of doing the same wo
 	python benchmarks/pipeline.py
 
 backbone: setup ## Train the small backbone from scratch (hours); publish it with `make publish`
-	dvc repro prepare
 	dvc --cd backbone repro report
 
+hold-out: setup ## Choose again which images nothing is trained on (data/splits)
+	dvc --cd backbone repro hold_out
+	cp backbone/held_out/emoji.json data/splits/emoji.json
+
 controlnet: setup ## Train the ControlNet for edge maps (35 minutes); publish it with `make publish-controlnet`
-	dvc repro prepare backbone
+	dvc repro backbone
 	dvc --cd backbone repro edges
 
 publish-controlnet: setup ## Publish the trained ControlNet in this repository
@@ -96,7 +100,7 @@ publish: setup ## Publish the trained backbone in this repository
 	@sed -n 's/.*md5: *//p' pins/emoji.dvc
 
 descendants: setup ## Fine-tune the backbone to other styles (minutes each); publish them likewise
-	dvc repro prepare backbone
+	dvc repro backbone
 	dvc --cd backbone repro descendant
 
 publish-descendants: setup ## Publish the descendants in this repository

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.core.config import IllustrateParams, SampleParams, ScoreParams, load_params
+from adapterbench.core import config
+from adapterbench.core.config import load_encoder, load_params
 from adapterbench.core.files import publish
 from adapterbench.illustrating.pictures import SCORES, SWEEP, Inputs, draw
 from adapterbench.runs.program import run
@@ -22,14 +23,15 @@ def main(
     adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
 ) -> None:
     """Draw with other texts, on other base models and at other scales; score the latter."""
-    params = load_params(IllustrateParams, "illustrate")
-    sample = load_params(SampleParams, "sample")
-    inputs = Inputs(encoded=encoded, shards=shards, backbone=backbone, bases=bases, adapter=adapter)
+    params = load_params(config.IllustrateParams, "illustrate")
+    sample = load_params(config.SampleParams, "sample")
+    encoder = load_encoder(out.name) if adapter else None
+    inputs = Inputs(encoded, shards, backbone, bases, adapter, encoder)
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
         if adapter:
-            score = load_params(ScoreParams, "score")
+            score = load_params(config.ScoreParams, "score")
             scorer = load_scorer(score, shards, to / SWEEP, neutral=False)
             score_samples(scorer, to / SWEEP, to / SCORES)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.core.config import SampleParams, load_params
+from adapterbench.core.config import SampleParams, load_encoder, load_params
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 from adapterbench.sampling.sampler import sample
@@ -22,9 +22,11 @@ def main(
     """Make the pictures that are scored, with an adapter or without; a killed run resumes."""
     params = load_params(SampleParams, "sample")
     inputs = [encoded, backbone, *([adapter] if adapter else [])]
-    facts = {"sample": params}
+    encoder = load_encoder(out.name) if adapter else None
+    facts = {"sample": params, "encoder": encoder}
     with stage_record("sample", variant=out.name, params=facts, inputs=inputs) as record:
-        record.set(images=sample(params, encoded, backbone, adapter, protocol, out, shards))
+        made = sample(params, encoded, backbone, adapter, protocol, out, shards, encoder)
+        record.set(images=made)
 
 
 if __name__ == "__main__":

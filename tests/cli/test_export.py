@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,14 @@ from toy_backbone import CLIP_PARAMS, SAMPLE, SIDE, picture
 from transformers import CLIPImageProcessor
 
 from adapterbench import load_adapter
+from adapterbench.adapters.core import storage
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import load_config, save_adapter
+from adapterbench.core.config import OwnEncoder
+from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json
 from adapterbench.exchange.ip_adapter import save_ip_adapter, to_ip_adapter
-from adapterbench.frozen.load import load_part
+from adapterbench.frozen.load import load_clip, load_part
 from adapterbench.sampling.sampler import sample
 
 from .conftest import ROOT, Cli
@@ -106,14 +110,16 @@ def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) ->
     over = ("--backbone", toy.backbone)
     result = cli("adopt", "plus.bin", "theirs", *over, "--image-encoder", encoder)
     assert result.exit_code == 0, result.output
-    assert yaml.safe_load(result.stdout) == {"theirs": PLUS}
+    assert yaml.safe_load(result.stdout) == {"theirs": {**PLUS, "image_encoder": encoder}}
 
     params = SAMPLE.model_copy(update={"batch_size": 4})
     inputs = (params, toy.encoded, toy.backbone, Path("models/theirs"), ["image"])
-    assert sample(*inputs, Path("samples/theirs"), toy.shards) == 2
+    own = OwnEncoder(image_encoder=encoder)
+    assert sample(*inputs, Path("samples/theirs"), toy.shards, own) == 2
 
-    assert cli("export", "models/theirs", "it", *over).exit_code == 0
-    image_prompt = load_adapter(pipe, "models/theirs")
+    named = ("--image-encoder", encoder)
+    assert cli("export", "models/theirs", "it", *over, *named).exit_code == 0
+    image_prompt = load_adapter(pipe, "models/theirs", image_encoder=encoder)
     ours = pictures(pipe, **image_prompt([REFERENCE], scale=0.8))
     patches = image_prompt.encode(REFERENCE)
     assert torch.equal(ours, pictures(pipe, **image_prompt(patches[0], scale=0.8)))
@@ -128,6 +134,55 @@ def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) ->
     theirs = pictures(pipe, ip_adapter_image=REFERENCE)
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
     assert (ours - base).abs().max() > 1e-3
+
+
+@pytest.fixture
+def stranger(toy: "Toy", workplace: Path) -> Path:
+    """An adapter that names an image encoder, as one of a download may name anything."""
+    folder = workplace / "models" / "stranger"
+    adapter = storage.load_adapter(toy.adapter, load_part(toy.backbone, "unet"))
+    variant = storage.load_config(toy.adapter).variant
+    save_adapter(adapter, folder, variant, {}, image_encoder=toy.evaluator, pretrained="tag")
+    return folder
+
+
+def test_an_adapter_does_not_decide_what_is_loaded(
+    cli: Cli, toy: "Toy", pipe: Any, stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it names is told in the error, and loaded where the caller names it."""
+
+    def loads(name: str, pretrained: str | None) -> Any:
+        loaded.append((name, pretrained))
+        return load_clip(toy.evaluator, None)
+
+    loaded: list[tuple[str, str | None]] = []
+    for module in ("exchange.pipeline", "sampling.prompts", "frozen.load"):
+        monkeypatch.setattr(f"adapterbench.{module}.load_clip", loads)
+    hint = f"image_encoder {toy.evaluator!r}, pretrained 'tag'"
+    image_prompt = load_adapter(pipe, stranger)
+    with pytest.raises(UserError, match=f"{re.escape(toy.evaluator)}.*'tag'"):
+        image_prompt(REFERENCE)
+    image_prompt(torch.zeros(CLIP_PARAMS.embed_dim))
+    image_prompt.detach()
+
+    result = cli("export", stranger, "it", "--backbone", toy.backbone)
+    assert result.exit_code == 1
+    assert hint in result.stderr
+    assert not Path("it").exists()
+
+    inputs = (SAMPLE, toy.encoded, toy.backbone, stranger, ["image"], Path("samples/it"))
+    others = (None, OwnEncoder(image_encoder="other"), OwnEncoder(image_encoder=toy.evaluator))
+    for row in others:
+        with pytest.raises(UserError, match=re.escape(hint)):
+            sample(*inputs, toy.shards, row)
+    assert loaded == []
+
+    load_adapter(pipe, stranger, image_encoder="mine", pretrained="p")(REFERENCE)
+    named = ("--image-encoder", "mine", "--pretrained", "p")
+    assert cli("export", stranger, "it", "--backbone", toy.backbone, *named).exit_code == 0
+    row = OwnEncoder(image_encoder=toy.evaluator, pretrained="tag")
+    sample(*inputs, toy.shards, row)
+    assert loaded == [("mine", "p"), ("mine", "p"), (toy.evaluator, "tag")]
 
 
 @pytest.fixture
@@ -194,6 +249,6 @@ def test_nothing_is_overwritten(cli: Cli, toy: "Toy", workplace: Path) -> None:
     (workplace / "models/mine").mkdir(parents=True)
     refused("is there already", "export", toy.adapter, workplace)
     refused("is there already", "adopt", "it.bin", "mine")
-    refused("names no row", "adopt", "it.bin", "../mine")
+    refused("cannot be the name of a variant", "adopt", "it.bin", "../mine")
     refused("it.bin is missing", "adopt", "it.bin", "other")
     assert [path.name for path in workplace.iterdir()] == ["models"]

@@ -33,6 +33,7 @@ CODE = (
     "backbone/src",
     "backbone/stages",
     "conf",
+    "data/splits",
     "dvc.yaml",
     "src",
     "stages",

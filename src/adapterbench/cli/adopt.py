@@ -9,8 +9,7 @@ from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
 from adapterbench.cli.options import free
-from adapterbench.core.config import EncodeParams, load_params
-from adapterbench.core.errors import UserError
+from adapterbench.core.config import EncodeParams, check_name, load_params
 from adapterbench.core.files import publish, sha256, write_json
 
 UNKNOWN = ("loss", "steps", "train_seconds", "images_per_second", "peak_memory_mb")
@@ -34,8 +33,7 @@ def adopt(
     alone: no code in it runs. The CLIP of the published ones for Stable Diffusion 1.5 is
     `--image-encoder ViT-H-14 --pretrained laion2b_s32b_b79k`.
     """
-    if not name.isidentifier():
-        raise UserError(f"{name!r} names no row: use letters, digits and underscores")
+    check_name(name)
     folder = free(Path("models") / name)
     # seconds to import, so not for `--help` or a slip
     from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
@@ -55,5 +53,6 @@ def adopt(
     write_json(metrics / f"{name}.json", {**dict.fromkeys(UNKNOWN), **known})
     with publish(metrics / f"{name}.csv") as beside:
         beside.write_text("step,loss\n0,\n")
-    row = yaml.safe_dump({name: variant}, sort_keys=False)
+    own = {field: value for field, value in encoder.items() if value is not None}
+    row = yaml.safe_dump({name: {**variant, **own}}, sort_keys=False)
     typer.echo(f"{row}# under variants:, then: dvc commit --force train@{name} && dvc repro")

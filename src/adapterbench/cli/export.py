@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
 from adapterbench.cli.options import free
+from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def export(
     out: Annotated[Path, Argument(help="What to write; must not be there yet.")],
     format: Annotated[Format, Option(help="Who is to read it.")] = Format.DIFFUSERS,
     backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
+    image_encoder: Annotated[
+        str | None,
+        Option(help="open_clip name of the CLIP that it reads, where not the backbone's own."),
+    ] = None,
+    pretrained: Annotated[str | None, Option(help="open_clip weights tag of that CLIP.")] = None,
 ) -> None:
     """Write a trained adapter in a format of others.
 
@@ -55,7 +61,8 @@ def export(
     # seconds to import, so not for `--help`
     from adapterbench.adapters.core import storage
     from adapterbench.exchange import ip_adapter
-    from adapterbench.frozen.load import load_part
+    from adapterbench.exchange.vision import save_vision
+    from adapterbench.frozen.load import load_clip, load_part
 
     free(out)
     config = storage.load_config(model)
@@ -75,16 +82,23 @@ def export(
         with publish(out) as beside:
             beside.mkdir()
             ip_adapter.save_ip_adapter(weights, beside / CHECKPOINT)
-            save_image_encoder(config, backbone, beside / IMAGE_ENCODER)
+            if name := encoder_name(config, backbone, image_encoder):
+                save_vision(load_clip(name, pretrained), beside / IMAGE_ENCODER)
     typer.echo(f"{out}: {EXACT if variant['attention'] == 'decoupled' else IN_PART}")
 
 
-def save_image_encoder(config: "AdapterConfig", backbone: Path, out: Path) -> None:
-    """Convert the adapter's own image encoder, or the backbone's if it has one."""
-    from adapterbench.exchange.vision import save_vision
-    from adapterbench.frozen.load import load_clip
+def encoder_name(config: "AdapterConfig", backbone: Path, named: str | None) -> str | None:
+    """The image encoder that goes with the adapter: what the user named, or the backbone's own.
 
+    Raises:
+        UserError: the adapter was trained with another one, and nobody but itself says so.
+    """
+    if named:
+        return named
+    if config.image_encoder:
+        raise UserError(
+            f"the adapter says that it was trained with {config}: where you trust that, name it "
+            "with --image-encoder and --pretrained"
+        )
     beside = backbone / IMAGE_ENCODER
-    name = config.image_encoder or (f"local-dir:{beside}" if beside.is_dir() else None)
-    if name:
-        save_vision(load_clip(name, config.pretrained), out)
+    return f"local-dir:{beside}" if beside.is_dir() else None

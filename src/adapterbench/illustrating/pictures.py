@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.core.config import IllustrateParams, SampleParams
+from adapterbench.core.config import IllustrateParams, OwnEncoder, SampleParams
 from adapterbench.runs.processes import processes
 from adapterbench.sampling.sampler import Picture, Sampler
 
@@ -40,6 +40,8 @@ class Inputs:
     """`<base>/` in diffusers layout."""
     adapter: Path | None
     """None: the base models alone, given texts."""
+    encoder: OwnEncoder | None = None
+    """Image encoder of the adapter, as its row names it; None: that of stage encode."""
 
 
 def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Path) -> int:
@@ -50,8 +52,8 @@ def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Pa
     """
 
     def on(base: Path) -> Sampler:
-        device = processes().device
-        return Sampler(sample, inputs.encoded, base, inputs.adapter, device, inputs.shards)
+        where = inputs.adapter, processes().device, inputs.shards, inputs.encoder
+        return Sampler(sample, inputs.encoded, base, *where)
 
     sampler = on(inputs.backbone)
     chosen = mentioning([prompt.image for prompt in params.prompts], sampler)
