@@ -16,7 +16,6 @@ from adapterbench.report.methods import BASELINES, ORIGINAL, PROTOCOLS, contrast
 from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
 from adapterbench.report.scores import Scores, read_scores
 
-WHOLE = (TRAINABLE.key, "n", "k")
 COST_KEYS = [cost.key for cost in COSTS]
 ENDS = [f"{metric.key}{end}" for metric in SCORES for end in ("", "_lo", "_hi")]
 SET_KEYS = [metric.key for metric in SETS]
