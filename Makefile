@@ -8,8 +8,8 @@ BRING_PUBLISHED := dvc pull --quiet $(wildcard pins/*.dvc)
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test test-slow lint style bench backbone hold-out controlnet descendants \
-	publish publish-controlnet publish-descendants examples img2dataset clean
+.PHONY: help setup params repro demo test test-slow lint style docs wheel bench backbone hold-out controlnet \
+	descendants publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -30,7 +30,11 @@ $(IMG2DATASET)/.installed: requirements-img2dataset.lock
 	$(IMG2DATASET)/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
-repro: setup ## Reproduce everything: data, adapters, pictures, scores, table, figures
+params: setup ## Make params.yaml from conf/
+	python -c "from pathlib import Path; from adapterbench.cli.settings import compose; \
+	    compose(Path('params.yaml').resolve())"
+
+repro: setup ## Reproduce everything: data, adapters, images, scores, table, figures
 	$(BRING_PUBLISHED)
 	dvc repro
 
@@ -44,14 +48,21 @@ test: setup ## Run the tests (minutes)
 test-slow: setup img2dataset ## Run the long tests: full size, downloads, two whole runs (ten minutes)
 	python -m pytest -m slow
 
-lint: setup ## Check style and types
+lint: setup ## Check style, spelling and types
 	ruff check .
 	ruff format --check .
+	typos
 	mypy
 
 style: setup ## Repair style
 	ruff check --fix .
 	ruff format .
+
+docs: setup ## Build the documentation into site/, links and references checked
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+wheel: setup ## Build the package as a wheel into dist/
+	python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 bench: setup ## Measure speed and memory against other ways of doing the same work
 	python benchmarks/training_step.py
@@ -74,7 +85,7 @@ publish-controlnet: setup ## Publish the trained ControlNet in this repository
 	dvc commit --quiet --force pins/emoji_controlnet.dvc
 	dvc push --remote published pins/emoji_controlnet.dvc
 
-examples: setup ## Run examples/ on what `make repro` left: pictures in examples/out
+examples: setup ## Run examples/ on what `make repro` left: images in examples/out
 	$(BRING_PUBLISHED)
 	mkdir -p examples/out
 	rm -rf examples/out/exported
@@ -91,7 +102,7 @@ publish: setup ## Publish the trained backbone in this repository
 	cp -r backbone/models/image_encoder backbone/models/evaluator pins/emoji
 	dvc commit --quiet --force pins/emoji.dvc
 	dvc push --remote published pins/emoji.dvc
-	@echo "set backbone.revision in params.yaml and conf/backbone/emoji.yaml to:"
+	@echo "set backbone.revision in params.yaml and conf/profile/emoji.yaml to:"
 	@sed -n 's/.*md5: *//p' pins/emoji.dvc
 
 descendants: setup ## Fine-tune the backbone to other styles (minutes each); publish them likewise
@@ -103,10 +114,10 @@ publish-descendants: setup ## Publish the descendants in this repository
 	    rm -rf pins/$$name && cp -r backbone/models/$$name pins/$$name && \
 	    dvc commit --quiet --force pins/$$name.dvc && \
 	    dvc push --remote published pins/$$name.dvc && \
-	    echo "set bases.$$name.revision in params.yaml and conf/backbone/emoji.yaml to:" && \
+	    echo "set bases.$$name.revision in params.yaml and conf/profile/emoji.yaml to:" && \
 	    sed -n 's/.*md5: *//p' pins/$$name.dvc || exit 1; \
 	done
 
 clean: ## Delete results and caches that `make repro` makes again
 	rm -rf models samples illustrations results metrics data/encoded data/backbone data/bases data/shards \
-	    examples/out .resume
+	    examples/out .resume site dist build

@@ -31,6 +31,7 @@ def main(
             row = each.row(each.original)
             markdown.write(each, measured_on(row["n"], row["k"]), out)
         write_json(metrics, table.as_metrics(tables))
+        record.headline(**table.best(tables[0], train_metrics))
         record.artifact(out / "comparison.md")
 
 

@@ -33,6 +33,7 @@ def main(
         origin, makers = provenance.provenance(files), read_json(shards / MANIFEST)["attribution"]
         page.write(report, page.render(both, facts, drawn, origin, makers))
         record.artifact(report)
+        record.images("figures", [plate.path for plate in drawn])
 
 
 if __name__ == "__main__":
