@@ -29,7 +29,7 @@ SCORES = "sweep.parquet"
 """Scores of the sweep; `protocol` is the scale, `clip_i_shuffled` the pull of the image prompt."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """Folders that other stages leave."""
 
