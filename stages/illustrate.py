@@ -7,10 +7,10 @@ from typer import Option
 
 from adapterbench.core.config import IllustrateParams, SampleParams, ScoreParams, load_params
 from adapterbench.core.files import publish
-from adapterbench.illustrating.pictures import SCORES, SWEEP, Inputs, draw
+from adapterbench.illustrating.pictures import Inputs, draw
+from adapterbench.illustrating.scores import score
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
-from adapterbench.scoring.scores import load_scorer, score_samples
 
 
 def main(
@@ -21,17 +21,14 @@ def main(
     out: Annotated[Path, Option(help="Folder of the pictures, named after the method.")],
     adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
 ) -> None:
-    """Draw with other texts, on other base models and at other scales; score the latter."""
+    """Draw with other texts, on other bases, at other scales, and pairs; score the last two."""
     params = load_params(IllustrateParams, "illustrate")
     sample = load_params(SampleParams, "sample")
     inputs = Inputs(encoded=encoded, shards=shards, backbone=backbone, bases=bases, adapter=adapter)
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
-        if adapter:
-            score = load_params(ScoreParams, "score")
-            scorer = load_scorer(score, shards, to / SWEEP, neutral=False)
-            score_samples(scorer, to / SWEEP, to / SCORES)
+        score(load_params(ScoreParams, "score"), shards, to)
 
 
 if __name__ == "__main__":
