@@ -8,8 +8,8 @@ BRING_PUBLISHED := dvc pull --quiet $(wildcard pins/*.dvc)
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test test-slow lint style bench backbone controlnet descendants \
-	publish publish-controlnet publish-descendants examples img2dataset clean
+.PHONY: help setup repro demo test test-slow lint style docs wheel bench backbone hold-out controlnet \
+	descendants publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -30,7 +30,7 @@ $(IMG2DATASET)/.installed: requirements-img2dataset.lock
 	$(IMG2DATASET)/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
-repro: setup ## Reproduce everything: data, adapters, pictures, scores, table, figures
+repro: setup ## Reproduce everything: data, adapters, images, scores, table, figures
 	$(BRING_PUBLISHED)
 	dvc repro
 
@@ -44,25 +44,35 @@ test: setup ## Run the tests (minutes)
 test-slow: setup img2dataset ## Run the long tests: full size, downloads, two whole runs (ten minutes)
 	python -m pytest -m slow
 
-lint: setup ## Check style and types
+lint: setup ## Check style, spelling and types
 	ruff check .
 	ruff format --check .
+	typos
 	mypy
 
 style: setup ## Repair style
 	ruff check --fix .
 	ruff format .
 
+docs: setup ## Build the documentation into site/, links and references checked
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+wheel: setup ## Build the package as a wheel into dist/
+	python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 bench: setup ## Measure speed and memory against other ways of doing the same work
 	python benchmarks/training_step.py
 	python benchmarks/pipeline.py
 
 backbone: setup ## Train the small backbone from scratch (hours); publish it with `make publish`
-	dvc repro prepare
 	dvc --cd backbone repro report
 
+hold-out: setup ## Choose again which images nothing is trained on (data/splits)
+	dvc --cd backbone repro hold_out
+	cp backbone/held_out/emoji.json data/splits/emoji.json
+
 controlnet: setup ## Train the ControlNet for edge maps (35 minutes); publish it with `make publish-controlnet`
-	dvc repro prepare backbone
+	dvc repro backbone
 	dvc --cd backbone repro edges
 
 publish-controlnet: setup ## Publish the trained ControlNet in this repository
@@ -71,7 +81,7 @@ publish-controlnet: setup ## Publish the trained ControlNet in this repository
 	dvc commit --quiet --force pins/emoji_controlnet.dvc
 	dvc push --remote published pins/emoji_controlnet.dvc
 
-examples: setup ## Run examples/ on what `make repro` left: pictures in examples/out
+examples: setup ## Run examples/ on what `make repro` left: images in examples/out
 	$(BRING_PUBLISHED)
 	mkdir -p examples/out
 	rm -rf examples/out/exported
@@ -92,7 +102,7 @@ publish: setup ## Publish the trained backbone in this repository
 	@sed -n 's/.*md5: *//p' pins/emoji.dvc
 
 descendants: setup ## Fine-tune the backbone to other styles (minutes each); publish them likewise
-	dvc repro prepare backbone
+	dvc repro backbone
 	dvc --cd backbone repro descendant
 
 publish-descendants: setup ## Publish the descendants in this repository
@@ -106,4 +116,4 @@ publish-descendants: setup ## Publish the descendants in this repository
 
 clean: ## Delete results and caches that `make repro` makes again
 	rm -rf models samples illustrations results metrics data/encoded data/backbone data/bases data/shards \
-	    examples/out .resume
+	    examples/out .resume site dist build

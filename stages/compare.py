@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.core.config import CompareParams, load_params, read_params
+from adapterbench.core.config import CompareParams, load_params, load_variants
 from adapterbench.core.files import write_json
 from adapterbench.report import markdown, pairs, table
 from adapterbench.report.measured import measured_on
@@ -23,16 +23,16 @@ def main(
 ) -> None:
     """Compare all variants and baselines under each protocol."""
     params = load_params(CompareParams, "compare")
-    variants = list(read_params().get("variants") or {})
+    variants = list(load_variants())
     facts, inputs = {"compare": params}, [scores, train_metrics, illustrations]
     with stage_record("compare", params=facts, inputs=inputs) as record:
         tables = [table.compare(scores, train_metrics, variants, p, params) for p in PROTOCOLS]
         table.write(tables, out)
         pairs.write(pairs.compare_pairs(illustrations, variants, params), out)
         for each in tables:
-            row = each.row(each.original)
-            markdown.write(each, measured_on(row["n"], row["k"]), out)
+            markdown.write(each, measured_on(*each.size), out)
         write_json(metrics, table.as_metrics(tables))
+        record.headline(**table.best(tables[0], train_metrics))
         record.artifact(out / "comparison.md")
 
 

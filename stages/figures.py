@@ -25,15 +25,14 @@ def main(
     inputs = [tables, samples, illustrations, shards, curves]
     src = plates.Sources(samples=samples, illustrations=illustrations, shards=shards, curves=curves)
     with stage_record("figures", params={}, inputs=inputs) as record:
-        both = table.read(tables)
-        answers = pairs.read(tables)
+        both, answers = table.read(tables), pairs.read(tables)
         drawn = plates.draw(both, answers, load_params(IllustrateParams, "illustrate"), src, out)
-        row = both["image"].row(both["image"].original)
-        facts = measured.measured_on(row["n"], row["k"])
+        facts = measured.measured_on(*both["image"].size)
         files = [tables / n for n in (*table.FILES.values(), table.PAIRED_FILE, pairs.FILE)]
         origin, makers = provenance.provenance(files), read_json(shards / MANIFEST)["attribution"]
         page.write(report, page.render(both, answers, facts, drawn, origin, makers))
         record.artifact(report)
+        record.images("figures", [plate.path for plate in drawn])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from typer import Option
 
-from adapterbench.core.config import IllustrateParams, SampleParams, ScoreParams, load_params
+from adapterbench.core import config
+from adapterbench.core.config import load_encoder, load_params
 from adapterbench.core.files import publish
 from adapterbench.illustrating.pictures import Inputs, draw
 from adapterbench.illustrating.scores import score
@@ -22,13 +23,14 @@ def main(
     adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
 ) -> None:
     """Draw with other texts, on other bases, at other scales, and pairs; score the last two."""
-    params = load_params(IllustrateParams, "illustrate")
-    sample = load_params(SampleParams, "sample")
-    inputs = Inputs(encoded=encoded, shards=shards, backbone=backbone, bases=bases, adapter=adapter)
+    params = load_params(config.IllustrateParams, "illustrate")
+    sample = load_params(config.SampleParams, "sample")
+    encoder = load_encoder(out.name) if adapter else None
+    inputs = Inputs(encoded, shards, backbone, bases, adapter, encoder)
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
-        score(load_params(ScoreParams, "score"), shards, to)
+        score(load_params(config.ScoreParams, "score"), shards, to)
 
 
 if __name__ == "__main__":

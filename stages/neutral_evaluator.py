@@ -15,10 +15,11 @@ from adapterbench.runs.record import stage_record
 
 def main(out: Annotated[Path, Option(help="Folder of the network, timm's layout.")]) -> None:
     """Bring the network that scores beside the CLIP, as it is pinned."""
-    section = "neutral_evaluator"
-    params = load_params(BackboneParams, section)
-    with stage_record(section, params={section: params}), publish(out) as folder:
-        fetch(load("adapterbench.backbone.sources", params.source), params, section, folder)
+    params = load_params(BackboneParams, "neutral_evaluator")
+    facts = {"neutral_evaluator": params}
+    with stage_record("neutral_evaluator", params=facts), publish(out) as folder:
+        source = load("adapterbench.backbone.sources", params.source)
+        fetch(source, params, "neutral_evaluator", folder)
 
 
 if __name__ == "__main__":

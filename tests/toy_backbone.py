@@ -57,7 +57,6 @@ FIT: dict[str, Any] = {
 }
 CLIP_PARAMS = clip.ClipParams(
     **FIT,
-    splits=("train",),
     vocab_size=560,
     context_length=16,
     embed_dim=24,
@@ -67,10 +66,18 @@ CLIP_PARAMS = clip.ClipParams(
     text_width=32,
     text_layers=2,
     head_width=16,
-    max_shift=2,
+    max_shift=0.05,
+    max_zoom=0.1,
+    color_jitter=0.1,
+    maker_weight=0.5,
 )
 VAE_PARAMS = vae.VaeParams(
-    **FIT, latent_channels=4, block_out_channels=(8, 8, 16, 16), layers_per_block=1
+    **FIT,
+    latent_channels=4,
+    block_out_channels=(8, 8, 16, 16),
+    layers_per_block=1,
+    perceptual_weight=0.03,
+    balance=0.75,
 )
 UNET_PARAMS = unet.UnetParams(
     **FIT, block_out_channels=(32, 64), layers_per_block=1, head_width=16, drop_text=0.1

@@ -11,17 +11,21 @@ from adapterbench.pretraining import vae
 from adapterbench.pretraining.pictures import load_pictures
 from adapterbench.pretraining.run import log_values, resume_file, write_metrics
 from adapterbench.runs.program import run
+from adapterbench.scoring.evaluators.timm import load_network
 
 
 def main(
     shards: Annotated[Path, Option(help="Shards of the project's stage prepare.")],
+    network: Annotated[Path, Option(help="Folder of the project's stage neutral_evaluator.")],
     out: Annotated[Path, Option(help="Folder of the model.")],
     metrics: Annotated[Path, Option(help="JSON of the metrics.")],
 ) -> None:
     """Train the autoencoder on the training concepts."""
     params = load_params(vae.VaeParams, "vae")
     resume = resume_file("vae", params, shards)
-    model, fitted = vae.train(params, load_pictures(shards, "train"), resume, log_values)
+    pictures = load_pictures(shards, "train")
+    features = load_network(network, pictures.pixels.shape[-1])
+    model, fitted = vae.train(params, pictures, features, resume, log_values)
     held_out = load_pictures(shards, "validation").pixels
     psnr = float(vae.psnr(vae.reconstruct(model, held_out), held_out).mean())
     with publish(out) as folder:

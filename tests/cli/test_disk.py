@@ -48,7 +48,7 @@ def test_bytes_of_cc3m() -> None:
 
 def test_a_damaged_shard_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "train-00000.tar").write_bytes(b"no tar" * 200)
-    shard = {"name": "train-00000.tar"}
+    shard = {"name": "train-00000.tar", "samples": 1}
     write_json(tmp_path / MANIFEST, {"splits": {"train": {"shards": [shard]}}})
-    with pytest.raises(UserError, match=r"train-00000.tar is damaged"):
+    with pytest.raises(UserError, match=r"train-00000.tar is truncated or damaged"):
         count_shards(tmp_path)

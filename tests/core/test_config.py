@@ -1,6 +1,8 @@
 """Parameters that are wrong are refused in one line that says what to mend."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,17 @@ import yaml
 
 from adapterbench.core.config import (
     CompareParams,
+    OwnEncoder,
+    Section,
     TrainParams,
+    load_encoder,
     load_params,
     load_train,
     load_variant,
+    load_variants,
 )
 from adapterbench.core.errors import UserError
+from adapterbench.report.methods import BASELINES
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 TRAIN: dict[str, Any] = yaml.safe_load(PARAMS.read_text())["train"]
@@ -92,6 +99,103 @@ def test_a_file_that_is_no_yaml_mapping(tmp_path: Path, text: str) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(text)
     assert str(file) in refusal(load_params, CompareParams, "compare", file)
+
+
+LAUGHS = "\n".join(
+    ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (b"train: {seed: 0}\nname: \xe9\n", "is not UTF-8"),
+        ("train: {}".encode("utf-16"), "is not UTF-8"),
+        (b"train: {seed: 0, 1: 2, yes: no}", "key 1 of train"),
+        (b"train: {}\n5: {}\n", "key 5 of the file"),
+        (b"train: {}\n? [1, 2]\n: 3", "not valid YAML"),
+        (b"train: {}\nnull: 3", "key None of the file"),
+        (b"train: {seed: 2026-01-31}", "seed = datetime.date(2026, 1, 31) is a date"),
+        (b"train: {seed: 2026-13-41}", "not valid YAML"),
+        (b"train: {seed: !!binary aGFsbG8=}", "is a bytes"),
+        (b"train: {seed: !!set {a, b}}", "is a set"),
+        (b"train: {seed: !!timestamp never}", "not valid YAML"),
+        (b"train: {seed: !!bool perhaps}", "not valid YAML"),
+        (b"train: {seed: !!int ''}", "not valid YAML"),
+        (b"train: {seed: !!python/object/apply:os.getcwd []}", "not valid YAML"),
+        (b"train: {seed: " + b"9" * 10_000 + b"}", "not valid YAML"),
+        (b"train: " + b"[" * 100_000, "not valid YAML"),
+        (b"train: &a [*a]", "more than 100,000 values"),
+        (LAUGHS.encode(), "more than 100,000 values"),
+    ],
+)
+def test_a_file_of_other_things_than_parameters(tmp_path: Path, text: bytes, part: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_bytes(text)
+    message = refusal(load_params, TrainParams, "train", file)
+    assert part in message
+    assert len(message) < 500 + len(str(file))
+
+
+def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
+    assert "cannot be read" in refusal(load_params, TrainParams, "train", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        (TrainParams, "seed", 10**30),
+        (TrainParams, "seed", -1),
+        (TrainParams, "batch_size", 10**12),
+        (TrainParams, "steps", 10**30),
+        (TrainParams, "warmup_steps", 10**30),
+        (CompareParams, "seed", 2**63),
+        (CompareParams, "bootstrap_samples", 10**9),
+    ],
+)
+def test_a_number_that_nothing_holds(
+    section: type[Section], field: str, value: int, tmp_path: Path
+) -> None:
+    name = "train" if section is TrainParams else "compare"
+    file = written(tmp_path, **{name: {**(TRAIN if name == "train" else COMPARE), field: value}})
+    message = refusal(load_params, section, name, file)
+    assert f"{name}.{field} = {value}: Input should be" in message
+
+
+def test_a_bad_value_is_shown_in_part(tmp_path: Path) -> None:
+    message = refusal(load_params, TrainParams, "train", written(tmp_path, train="x" * 10_000))
+    assert "train = 'xxx" in message
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b", "a.b", "a/b", "../../evil", "a@b", "a$b", "a[b]", "", "a\n", "16", "-a", "é", "x" * 65],
+)
+@pytest.mark.parametrize("reader", [load_variants, partial(load_variant, "fine")])
+def test_a_name_that_dvc_cannot_run(name: str, reader: Callable[..., Any], tmp_path: Path) -> None:
+    file = written(tmp_path, variants={"fine": {}, name: {}})
+    assert "cannot be the name of a variant" in refusal(lambda: reader(path=file))
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_name_of_another_row(name: str, tmp_path: Path) -> None:
+    file = written(tmp_path, variants={name: {}})
+    assert f"'{name}' is a row of the table" in refusal(load_variants, file)
+
+
+@pytest.mark.parametrize("name", ["ip-adapter-16", "_mine", "16_tokens", "X"])
+def test_a_name_that_dvc_runs(name: str, tmp_path: Path) -> None:
+    rows = {name: {"projection": "mlp"}}
+    assert load_variants(written(tmp_path, variants=rows)) == rows
+
+
+def test_a_row_names_its_encoder(tmp_path: Path) -> None:
+    rows = {"a": {"image_encoder": "ViT-H-14", "pretrained": "p"}, "b": {}, "c": {"pretrained": 1}}
+    file = written(tmp_path, variants=rows)
+    assert load_encoder("a", file) == OwnEncoder(image_encoder="ViT-H-14", pretrained="p")
+    assert load_encoder("b", file) == OwnEncoder()
+    assert "variants.c.pretrained = 1" in refusal(load_encoder, "c", file)
 
 
 def test_a_variant_is_plain_data(tmp_path: Path) -> None:

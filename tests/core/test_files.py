@@ -5,14 +5,21 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
+import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from adapterbench.core import files
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish, read_json, remove, sha256, write_json
 
@@ -30,7 +37,9 @@ def fill(path: Path, **files: str) -> None:
         (path / name).write_text(text)
 
 
-def give_up(target: Path, write: Callable[[Path], object], error: type[BaseException]) -> None:
+def give_up(
+    target: Path, write: Callable[[Path], object], error: type[BaseException] | BaseException
+) -> None:
     """Write part of `target`, then raise."""
     with publish(target) as beside:
         write(beside)
@@ -148,11 +157,84 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None
     assert tree(tmp_path) == old
 
 
-def test_what_a_killed_process_of_the_same_number_left_is_cleared(tmp_path: Path) -> None:
-    fill(tmp_path / f".a.partial-{os.getpid()}", x="stale", y="stale")
+@pytest.fixture(scope="module")
+def dead() -> int:
+    """The number of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+@pytest.mark.parametrize("name", [".a.partial-{}-{}", ".b.partial-{}-{}", ".a.partial-{}",
+                                  ".a.tgz.partial-{}-{}-npm", ".a.partial-old-{}-{}"])  # fmt: skip
+def test_what_a_dead_process_left_is_removed(tmp_path: Path, name: str, dead: int) -> None:
+    fill(tmp_path / "a", x="old")
+    fill(tmp_path / name.format(dead, files.HOST), x="stale", y="stale")
     with publish(tmp_path / "a") as beside:
         fill(beside, x="new")
     assert tree(tmp_path) == {"a/x": b"new"}
+
+
+def test_what_a_process_of_the_same_number_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / f".a.partial-{os.getpid()}-{files.HOST}"
+    fill(left, x="stale", y="stale")
+    with publish(tmp_path / "a") as beside:
+        assert beside == left
+        fill(beside, x="new")
+    assert tree(tmp_path) == {"a/x": b"new"}
+
+
+def test_a_number_that_was_given_again_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, whose first processes have the same numbers each time."""
+    fill(tmp_path / f".b.partial-{os.getppid()}-{files.HOST}", x="stale")
+    started = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: started(self) + 1e9)
+    with publish(tmp_path / "a") as beside:
+        fill(beside, x="new")
+    assert tree(tmp_path) == {"a/x": b"new"}
+
+
+def test_a_killed_process_that_nobody_waits_for_is_dead(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        fill(tmp_path / f".b.partial-{process.pid}-{files.HOST}", x="stale")
+        process.kill()
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        with publish(tmp_path / "a") as beside:
+            fill(beside, x="new")
+    assert tree(tmp_path) == {"a/x": b"new"}
+
+
+def test_what_may_be_at_work_stays(tmp_path: Path, dead: int) -> None:
+    """A living process, another host, and what was not left by us."""
+    kept = [f".b.partial-{os.getppid()}-{files.HOST}", f".b.partial-{dead}-elsewhere"]
+    kept += [".b.partial-", ".b.partial-x", "b.partial-1", f"b.partial-{dead}"]
+    for name in kept:
+        fill(tmp_path / name, x="")
+    with publish(tmp_path / "a") as beside:
+        fill(beside, x="new")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", *kept}
+
+
+def test_an_output_that_stepped_aside_comes_back(tmp_path: Path, dead: int) -> None:
+    fill(tmp_path / f".a.partial-old-{dead}-{files.HOST}", x="old")
+    with pytest.raises(ValueError, match="full"):
+        give_up(tmp_path / "a", lambda beside: fill(beside, x="half"), ValueError("full"))
+    assert tree(tmp_path) == {"a/x": b"old"}
+
+
+def test_what_is_being_deleted_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed as it deletes the old folder, it leaves the half of it, which is no output."""
+    fill(tmp_path / "a", x="old", y="old")
+    monkeypatch.setattr(shutil, "rmtree", lambda path: (path / "y").unlink())
+    with publish(tmp_path / "a") as beside:
+        fill(beside, x="new")
+    assert tree(tmp_path) == {"a/x": b"new", f"{beside.name}/x": b"old"}
+    assert "-old-" not in beside.name
 
 
 def test_remove_takes_files_trees_links_and_nothing(tmp_path: Path) -> None:
@@ -194,3 +276,24 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes | N
     with pytest.raises(UserError, match="dvc repro") as caught:
         read_json(tmp_path / "a.json")
     assert "\n" not in str(caught.value)
+
+
+def test_a_private_file_gets_the_usual_permissions(tmp_path: Path) -> None:
+    """Libraries that write a temporary file and rename it leave it to its owner alone."""
+    usual = tmp_path / "usual"
+    usual.touch()
+    with publish(tmp_path / "it") as beside:
+        fill(beside, private="", read_only="", program="")
+        for name, mode in (("private", 0o600), ("read_only", 0o444), ("program", 0o755)):
+            (beside / name).chmod(mode)
+        (beside / "link").symlink_to("nowhere")
+    with publish(tmp_path / "file") as beside:
+        beside.touch(mode=0o600)
+
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    for name in ("it/private", "file"):
+        assert mode(tmp_path / name) == mode(usual)
+    assert mode(tmp_path / "it/read_only") == 0o444
+    assert mode(tmp_path / "it/program") == 0o755

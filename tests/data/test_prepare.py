@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import adapterbench.data.prepare as module
@@ -45,10 +47,10 @@ def png(number: int, side: int = 16) -> bytes:
     return file.getvalue()
 
 
-def raw(number: int, concept: str, **changes: Any) -> RawSample:
+def raw(number: int, shown: str | None, **changes: Any) -> RawSample:
     values = {
         "key": f"k{number:03d}",
-        "concept": concept,
+        "concept": shown,
         "image": png(number),
         "captions": (f"picture {number}", f"number {number}"),
         "meta": {"style": "plain"},
@@ -191,6 +193,75 @@ def test_pictures_are_resized(tmp_path: Path, source: Callable[[Source], None]) 
     source(large)
     prepare(data_params(resolution=24, validation_concepts=1), tmp_path, tmp_path / "out")
     assert [s.image.size for s in read_split(tmp_path / "out", "train")] == [(24, 24)] * 2
+
+
+OWN_SPLIT = {"split": "source", "validation_concepts": None}
+KEYS = st.text(st.characters(), max_size=150)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(keys=st.lists(KEYS, min_size=2, max_size=12, unique=True))
+@example(keys=["./a.b/c", "a-b-c", "a.b-c", "A-B-C", "\0", "\udcff", "x" * 300])
+def test_samples_of_any_keys_are_read_back(
+    tmp_path_factory: pytest.TempPathFactory, keys: list[str]
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("keys")
+
+    def named(_: Path, __: Section) -> Iterator[RawSample]:
+        for number, key in enumerate(keys):
+            yield raw(number, None, key=key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in = SimpleNamespace(read=named, Params=Section, ATTRIBUTION={})
+        patch.setattr(module, "load", lambda *_: stand_in)
+        manifest = prepare(data_params(validation_concepts=1), tmp_path, tmp_path / "out")
+    assert manifest["dropped"] == {}
+    both = [s for split in manifest["splits"] for s in read_split(tmp_path / "out", split)]
+    assert {s.captions[0] for s in both} == {f"picture {n}" for n in range(len(keys))}
+    assert len({s.key for s in both}) == len(both) == len(keys)
+    assert all(s.meta["concept"] == s.key for s in both)
+
+
+def test_a_key_that_comes_twice_is_counted(
+    tmp_path: Path, source: Callable[[Source], None]
+) -> None:
+    """Its samples would share their noise and the names of their generated images."""
+
+    def twice(folder: Path, params: Section) -> Iterator[RawSample]:
+        yield from good(folder, params)
+        yield raw(200, "c0", key="k000")
+
+    source(twice)
+    manifest = prepare(data_params(), tmp_path, tmp_path / "out")
+    assert manifest["dropped"] == {"duplicate key": 1}
+
+
+@pytest.mark.parametrize("own_split", [True, False])
+def test_a_lack_of_images_names_its_real_cause(
+    tmp_path: Path, source: Callable[[Source], None], own_split: bool
+) -> None:
+    def silent(_: Path, __: Section) -> Iterator[RawSample]:
+        for number in range(9):
+            captions = ("one that can be used",) if number in (0, 4) else ()
+            split = ("train" if number < 6 else "validation") if own_split else None
+            yield raw(number, f"c{number}", captions=captions, split=split)
+        yield raw(9, "c9", image=b"GIF89a, no more", split="validation" if own_split else None)
+
+    source(silent)
+    with pytest.raises(UserError, match=r"dropped: 7 no caption, 1 not a readable image") as caught:
+        prepare(data_params(**OWN_SPLIT if own_split else {}), tmp_path, tmp_path / "out")
+    assert "mend those" in str(caught.value)
+
+
+def test_a_lack_of_any_image_does_not_ask_for_fewer_concepts(
+    tmp_path: Path, source: Callable[[Source], None]
+) -> None:
+    source(lambda *_: iter([raw(n, f"c{n}", captions=()) for n in range(9)]))
+    with pytest.raises(
+        UserError, match=r"0 concepts of at least 2 .dropped: 9 no caption.*"
+    ) as caught:
+        prepare(data_params(), tmp_path, tmp_path / "out")
+    assert "lower" not in str(caught.value)
 
 
 @pytest.mark.parametrize("held_out", [12, 13, 1000])

@@ -2,10 +2,11 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,7 +15,8 @@ from PIL import Image
 from toy_backbone import SAMPLE
 
 from adapterbench.demo import upload
-from adapterbench.demo.server import nothing_left_behind, serve
+from adapterbench.demo.hosts import known_hosts
+from adapterbench.demo.server import listening, temporary_workspace, url
 from adapterbench.report import table
 from adapterbench.report.methods import PROTOCOLS
 
@@ -22,8 +24,10 @@ from .visitor import Visitor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+    from starlette.applications import Starlette
     from toy_backbone import Toy
 
+    from adapterbench.demo.page import Page
     from adapterbench.demo.painter import Painter
 
 
@@ -54,25 +58,60 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(painter: "Painter", toy: "Toy", results: Path, place: Path) -> Iterator[str]:
-    """Where the demo is served; it takes small files only, as large ones take the browser long."""
-    small = pytest.MonkeyPatch.context()
-    with small as patch, chdir(place), nothing_left_behind() as folder:
+def workspace(place: Path) -> Iterator[Path]:
+    """The folder that takes the demo's files."""
+    with chdir(place), temporary_workspace() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def uploads() -> Iterator[upload.Uploads]:
+    """Where uploads wait; small files only, as large ones take the browser long."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upload, "MAX_BYTES", 2**18)
-        from adapterbench.demo.page import build
-        from adapterbench.demo.references import references
-
-        page = build(painter, references(toy.shards), SAMPLE, results, folder)
-        yield serve(page, "127.0.0.1", free_port(), None)
-        page.close(verbose=False)
+        yield upload.Uploads()
 
 
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+@pytest.fixture(scope="module")
+def page(
+    painter: "Painter", toy: "Toy", results: Path, workspace: Path, uploads: upload.Uploads
+) -> "Page":
+    """The demo's page."""
+    from adapterbench.demo.page import build
+    from adapterbench.demo.references import references
+
+    return build(painter, references(toy.shards), SAMPLE, results, workspace, uploads)
+
+
+@pytest.fixture(scope="module")
+def app(page: "Page", uploads: upload.Uploads) -> "Starlette":
+    """The demo as it is served."""
+    from adapterbench.demo.application import application
+
+    return application(page, uploads, known_hosts("127.0.0.1"))
+
+
+@contextmanager
+def served(app: "Starlette") -> Iterator[str]:
+    """Serve in a thread; yield the address."""
+    from adapterbench.demo.application import server
+
+    with listening("127.0.0.1", 0) as bound:
+        address, serving = url(bound), server(app)
+        thread = Thread(target=serving.run, args=([bound],))
+        thread.start()
+        while not serving.started and thread.is_alive():
+            sleep(0.01)
+        yield address
+        serving.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(app: "Starlette") -> Iterator[str]:
+    """Where the demo is served."""
+    with served(app) as address:
+        yield address
 
 
 def chromium() -> str:

@@ -16,12 +16,14 @@ from diffusers import (
 from toy_backbone import SIDE, picture
 
 from adapterbench import load_adapter
+from adapterbench.adapters.core.storage import CONFIG
 from adapterbench.core.config import BackboneParams
 from adapterbench.core.errors import UserError
 from adapterbench.demo.page import build
-from adapterbench.demo.painter import TEXT_ONLY, Painter, Step, adapters, bases
-from adapterbench.demo.picture import Picture, Settings
-from adapterbench.demo.server import nothing_left_behind
+from adapterbench.demo.painter import TEXT_ONLY, Finished, Painter, Step, adapters, bases
+from adapterbench.demo.server import temporary_workspace
+from adapterbench.demo.settings import Settings
+from adapterbench.demo.upload import Uploads
 from adapterbench.formats.edges import edge_map
 from adapterbench.report.pictures import Reference
 from adapterbench.sampling.sampler import solver
@@ -61,6 +63,16 @@ def controlnet(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_what_a_killed_stage_left_is_not_offered(tmp_path: Path) -> None:
+    for name in ("mine", ".mine.partial-1-host", ".other.partial-old-1-host"):
+        for file in (CONFIG, "model_index.json"):
+            (tmp_path / name / file).parent.mkdir(exist_ok=True)
+            (tmp_path / name / file).touch()
+    params = BackboneParams(source="local", path="sd", revision=None)
+    assert adapters(tmp_path) == ["mine"]
+    assert list(bases(params, tmp_path / "sd", tmp_path)) == ["sd", "mine"]
+
+
 def with_diffusers(toy: "Toy", controlnet: Path | None, adapter: bool) -> Any:
     """The picture of `SETTINGS` by diffusers and the library alone."""
     kind, parts, more = StableDiffusionPipeline, {}, {}
@@ -88,9 +100,9 @@ def test_the_pictures(controlled: bool, toy: "Toy", controlnet: Path) -> None:
     control = CONTROL if controlled else None
     events = list(painter.paint(SETTINGS, ["toy", TEXT_ONLY], REFERENCE, control))
     kinds = [type(event) for event in events]
-    assert kinds == [Step, Step, Step, Picture] * 2
+    assert kinds == [Step, Step, Step, Finished] * 2
     assert events[0].preview is not None
-    pictures = [event for event in events if isinstance(event, Picture)]
+    pictures = [event for event in events if isinstance(event, Finished)]
     assert [each.settings for each in pictures] == [
         replace(SETTINGS, method=method) for method in ("toy", TEXT_ONLY)
     ]
@@ -106,8 +118,10 @@ def test_the_page_asks_for_a_control_image_where_there_is_a_controlnet(
 ) -> None:
     folder = controlnet if controlled else None
     painter = Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
-    with nothing_left_behind() as temporary:
-        page = build(painter, [Reference(REFERENCE, "ring")], SAMPLE, tmp_path, temporary)
+    with temporary_workspace() as temporary:
+        page = build(
+            painter, [Reference(REFERENCE, "ring")], SAMPLE, tmp_path, temporary, Uploads()
+        )
     labels = [getattr(component, "label", None) for component in page.blocks.values()]
     assert ("Control image: its outlines are kept" in labels) == controlled
 
@@ -117,7 +131,7 @@ def test_stopping_half_way_leaves_the_base_model(painter: Painter) -> None:
     next(events)
     events.close()
     assert painter.load("toy").unet.encoder_hid_proj is None
-    assert isinstance(list(painter.paint(SETTINGS, ["toy"], REFERENCE))[-1], Picture)
+    assert isinstance(list(painter.paint(SETTINGS, ["toy"], REFERENCE))[-1], Finished)
 
 
 def test_what_is_missing(tmp_path: Path, toy: "Toy") -> None:

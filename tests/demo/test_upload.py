@@ -24,6 +24,13 @@ def test_too_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         upload.read_upload(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "EPS"])
+def test_another_format_under_a_promised_name(kind: str, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", kind)
+    with pytest.raises(UserError, match=r"a.png: not a readable image. Use PNG, JPEG or WebP"):
+        upload.read_upload(tmp_path / "a.png")
+
+
 def test_a_file_name_is_no_html() -> None:
     name = "<img src=x onerror=alert(1)>"
     assert "<img" not in name_of(Reference(Image.new("RGB", (8, 8)), name))

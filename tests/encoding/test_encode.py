@@ -24,7 +24,7 @@ from adapterbench.encoding.encoders import Encoders, load_encoders
 from adapterbench.encoding.shards import encode
 from adapterbench.formats import encoded as storage
 from adapterbench.formats.encoded import EncodedSplit
-from adapterbench.formats.shards import Sample, read_split
+from adapterbench.formats.shards import Sample, Shard, read_split
 
 HALF = {"atol": 2e-3, "rtol": 2e-3}
 """Rounding of fp16."""
@@ -198,9 +198,9 @@ def test_a_killed_run_keeps_its_finished_shards(
 
     one_shard, done = module.encode_shard, []
 
-    def counted(path: Path, *others: Any) -> None:
-        done.append(path.name)
-        one_shard(path, *others)
+    def counted(shard: Shard, *others: Any) -> None:
+        done.append(shard.path.name)
+        one_shard(shard, *others)
 
     monkeypatch.setattr(module, "encode_shard", counted)
     run(own)
@@ -214,11 +214,11 @@ def test_a_killed_run_keeps_its_finished_shards(
 def test_another_backbone_starts_afresh(own: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     one_shard, done = module.encode_shard, []
 
-    def second_dies(path: Path, *others: Any) -> None:
-        done.append(path.name)
+    def second_dies(shard: Shard, *others: Any) -> None:
+        done.append(shard.path.name)
         if len(done) == 2:
             raise KeyboardInterrupt
-        one_shard(path, *others)
+        one_shard(shard, *others)
 
     monkeypatch.setattr(module, "encode_shard", second_dies)
     with pytest.raises(KeyboardInterrupt):

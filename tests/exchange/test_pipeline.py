@@ -2,13 +2,14 @@
 
 import math
 import re
-import shutil
 import subprocess
 import sys
+from io import BytesIO
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -25,9 +26,8 @@ from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, picture
 
 from adapterbench import load_adapter
 from adapterbench.adapters.core.build import build_adapter
-from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, save_adapter
+from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import read_json, write_json
 from adapterbench.exchange.pipeline import ImagePrompt
 from adapterbench.formats.edges import edge_map
 from adapterbench.formats.encoded import EncodedSplit
@@ -141,6 +141,26 @@ def test_a_picture_is_its_embedding(pipe: Any, image_prompt: ImagePrompt, toy: "
     torch.testing.assert_close(ours, encoded.row(0)[1].float(), atol=2e-3, rtol=2e-3)
 
 
+def test_an_image_is_read_as_in_training(image_prompt: ImagePrompt) -> None:
+    """Upright as its camera says; 16-bit grey keeps its shades, where Pillow has it white."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by a quarter
+    marked = REFERENCE.copy()
+    marked.paste("black", (0, 0, SIDE // 4, SIDE // 8))  # no two turns of it are alike
+    file = BytesIO()
+    marked.rotate(90).save(file, "PNG", exif=exif)
+    upright = image_prompt.encode(marked)
+    assert torch.equal(image_prompt.encode(Image.open(file)), upright)
+    grey = REFERENCE.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert deep.mode == "I;16"
+    assert torch.equal(image_prompt.encode(deep), image_prompt.encode(grey))
+    with pytest.raises(UserError, match=r"cannot be used .pixel values of unknown range"):
+        image_prompt.encode(Image.new("I", (8, 8), 99_999))
+    with pytest.raises(UserError, match=r"cannot be used .not a readable image"):
+        image_prompt.encode(Image.open(BytesIO(file.getvalue()[:-60])))
+
+
 def test_scale_by_layer(pipe: Any, image_prompt: ImagePrompt) -> None:
     first, *rest = image_prompt.adapter.layers
     one_layer = pictures(pipe, image_prompt(REFERENCE, scale={first: 1.0}))
@@ -214,21 +234,11 @@ def test_a_compiled_unet_takes_it(pipe: Any, image_prompt: ImagePrompt, toy: "To
     assert torch.equal(pictures(compiled, {}), expected)
 
 
-def test_an_adapter_does_not_decide_what_is_loaded(pipe: Any, toy: "Toy", tmp_path: Path) -> None:
-    """The encoder that it names is told; the caller's is used, as a name or as a folder."""
-    shutil.copytree(toy.adapter, tmp_path / "it")
-    config = read_json(tmp_path / "it" / CONFIG)
-    named = toy.evaluator  # another, of the same width
-    write_json(tmp_path / "it" / CONFIG, {**config, "image_encoder": named})
-    image_prompt = load_adapter(pipe, tmp_path / "it")
-    with pytest.raises(UserError, match=f"if you trust it: .*{re.escape(named)}"):
-        image_prompt(REFERENCE)
-    assert image_prompt(torch.zeros(CLIP_PARAMS.embed_dim))
-    image_prompt.detach()
-    folder = toy.backbone / "image_encoder"
+def test_the_image_encoder_is_a_name_or_a_folder(pipe: Any, toy: "Toy") -> None:
+    folder = toy.backbone / "evaluator"
     expected = load_clip(f"local-dir:{folder}", None).image_embeds([REFERENCE])
     for name in (folder, f"local-dir:{folder}"):
-        image_prompt = load_adapter(pipe, tmp_path / "it", image_encoder=name)
+        image_prompt = load_adapter(pipe, toy.adapter, image_encoder=name)
         assert torch.equal(image_prompt.encode(REFERENCE), expected)
         image_prompt.detach()
 

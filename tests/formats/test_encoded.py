@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import MANIFEST, write_json
+from adapterbench.core.files import MANIFEST, read_json, sha256, write_json
 from adapterbench.formats.encoded import COMMON, EncodedSplit
 
 SIZES = [3, 1, 4]
@@ -35,12 +35,24 @@ def folder(tmp_path: Path) -> Path:
         save_file(tensors, tmp_path / name)
         row = {"concept": "c", "captions": ["a"]}
         rows = [row | {"key": f"k{n}"} for n in range(number, number + size)]
-        write_json(tmp_path / f"{name}.json", {"samples": rows})
-        shards.append({"name": name, "index": f"{name}.json", "samples": size})
+        index = tmp_path / f"{name}.json"
+        write_json(index, {**listed(tmp_path / name), "samples": rows, "skipped": []})
+        digest = {"index": index.name, "index_sha256": sha256(index)}
+        shards.append({**listed(tmp_path / name), **digest, "samples": size})
         number += size
-    facts = {"embed_dim": 3, "splits": {"train": shards}, "texts": [{"name": n} for n in files]}
+    facts = {
+        "embed_dim": 3,
+        "splits": {"train": shards},
+        "texts": [listed(tmp_path / name) for name in files],
+        "common": listed(tmp_path / COMMON),
+    }
     write_json(tmp_path / MANIFEST, facts)
     return tmp_path
+
+
+def listed(path: Path) -> dict[str, str]:
+    """A file as a manifest has it."""
+    return {"name": path.name, "sha256": sha256(path)}
 
 
 def test_samples_are_gathered_by_number(folder: Path) -> None:
@@ -95,6 +107,69 @@ def test_a_damaged_file_is_one_line(folder: Path, name: str, damage: str) -> Non
         EncodedSplit(folder, "train")
     assert str(path) in str(caught.value)
     assert "dvc" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train-00001.safetensors", "texts-00001.safetensors", COMMON])
+@pytest.mark.parametrize("place", [-1, -8, -20])
+def test_a_flipped_bit_is_never_trained_on(folder: Path, name: str, place: int) -> None:
+    """It changes a number a little, and no structure."""
+    path = folder / name
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"missing or damaged .its SHA-256 is") as caught:
+        EncodedSplit(folder, "train").gather(torch.arange(8), torch.full((8,), 0.9))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_texts_are_compared_when_they_are_first_read(folder: Path) -> None:
+    """There may be hundreds of gigabytes of them, of which a few rows are sampled."""
+    path = folder / "texts-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    split = EncodedSplit(folder, "train")
+    split.gather(torch.arange(5), torch.zeros(5))
+    with pytest.raises(UserError, match="texts-00001"):
+        split.row(7)
+
+
+def test_an_index_of_other_samples_is_found(folder: Path) -> None:
+    index = folder / "train-00001.safetensors.json"
+    index.write_text(index.read_text().replace('"k3"', '"k4"'))
+    split = EncodedSplit(folder, "train")
+    with pytest.raises(UserError, match="its SHA-256 is"):
+        split.samples  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"splits": []},
+        {"splits": {"train": {}}},
+        {"splits": {"train": [{"name": "../train.safetensors"}]}},
+        {"splits": {"train": None}},
+        {"splits": {}},
+        {"texts": []},
+        {"texts": ["texts-00000.safetensors"]},
+        {"embed_dim": "3"},
+        {"embed_dim": 3.5},
+        {"embed_dim": -1},
+        {"common": None},
+    ],
+)
+def test_a_manifest_of_another_structure_is_one_line(folder: Path, change: dict[str, Any]) -> None:
+    write_json(folder / MANIFEST, read_json(folder / MANIFEST) | change)
+    with pytest.raises(UserError, match="dvc repro encode") as caught:
+        EncodedSplit(folder, "train")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("index", ["[]", "null", '{"samples": []}', '{"samples": [{"key": 1}]}'])
+def test_an_index_of_another_structure_is_one_line(folder: Path, index: str) -> None:
+    (folder / "train-00000.safetensors.json").write_text(index)
+    with pytest.raises(UserError, match="is not the index of an encoded shard") as caught:
+        EncodedSplit(folder, "train").samples  # noqa: B018
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_manifest_is_one_line(tmp_path: Path) -> None:

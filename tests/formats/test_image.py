@@ -1,6 +1,7 @@
 """Pictures of every kind come out square, RGB and on white, or with a cause."""
 
 import random
+import struct
 import zlib
 from contextlib import suppress
 from io import BytesIO
@@ -10,7 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapterbench.formats.image import MAX_PIXELS, BadImageError, decode, is_blank, square, to_array
+from adapterbench.formats.image import (
+    FORMATS,
+    MAX_PIXELS,
+    BadImageError,
+    decode,
+    is_blank,
+    square,
+    to_array,
+    to_rgb,
+)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -54,6 +64,113 @@ def test_a_transparent_colour_is_white(mode: str) -> None:
     assert shown.getpixel((0, 0)) == (255, 255, 255)
 
 
+def png(depth: int, colour: int, pixels: bytes, transparent: bytes = b"") -> bytes:
+    """A PNG, one pixel high and of two pixels, as Pillow itself does not write it."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(name + data).to_bytes(4, "big")
+        return len(data).to_bytes(4, "big") + name + data + crc
+
+    header = bytes([0, 0, 0, 2, 0, 0, 0, 1, depth, colour, 0, 0, 0])
+    trns = chunk(b"tRNS", transparent) if transparent else b""
+    data = chunk(b"IDAT", zlib.compress(b"\0" + pixels))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + trns + data + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "pixels", "transparent"),
+    [
+        (2, 0, b"\x60", b"\0\1"),  # grey 1 and 2, of 3
+        (4, 0, b"\x5a", b"\0\5"),  # grey 5 and 10, of 15
+        (8, 0, b"\x55\xaa", b"\0\x55"),
+        (16, 0, b"\x55\x55\xaa\xaa", b"\x55\x55"),
+        (16, 2, b"\x55\x01" * 3 + b"\xaa\x01" * 3, b"\x55\x01" * 3),
+    ],
+)
+def test_a_transparent_colour_is_white_at_any_depth(
+    depth: int, colour: int, pixels: bytes, transparent: bytes
+) -> None:
+    shown = decode(png(depth, colour, pixels, transparent))
+    assert [shown.getpixel((x, 0)) for x in range(2)] == [(255,) * 3, (170,) * 3]
+    solid = decode(png(depth, colour, pixels))
+    assert [solid.getpixel((x, 0)) for x in range(2)] == [(85,) * 3, (170,) * 3]
+
+
+DEEP = np.array([[21 * 257, 128 * 257, 236 * 257]], dtype=np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "options"),
+    [
+        (DEEP, "PNG", {}),
+        (DEEP, "TIFF", {}),
+        (DEEP.astype(">u2"), "TIFF", {}),
+        (65535 - DEEP, "TIFF", {"tiffinfo": {262: 0}}),  # a negative, as a TIFF may be
+        ((DEEP / 65535).astype(np.float32), "TIFF", {}),
+    ],
+)
+def test_grey_of_many_bits_keeps_its_shades(
+    values: np.ndarray, kind: str, options: dict[str, Any]
+) -> None:
+    image = Image.fromarray(values)
+    shown = np.asarray(decode(encoded(image, kind, **options)))
+    assert shown.tolist() == [[[21] * 3, [128] * 3, [236] * 3]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([[0, 70_000]], dtype=np.int32),
+        np.array([[0, 128, 255]], dtype=np.float32),
+        np.array([[-0.1, 0.5]], dtype=np.float32),
+        np.array([[0.5, np.nan]], dtype=np.float32),
+    ],
+)
+def test_numbers_of_unknown_range_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(BadImageError, match="pixel values of unknown range"):
+        decode(encoded(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_colours_of_16_bits_keep_their_shades(kind: str) -> None:
+    if kind == "PNG":
+        data = png(16, 2, b"\x15\x15\x80\x80\xec\xec" * 2)
+    else:  # Pillow writes none: two pixels, little-endian, one strip behind the tags
+        tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2),
+                (273, 4, 1, 140), (277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 1, 12),
+                (284, 3, 1, 1)]  # fmt: skip
+        data = b"II*\0" + struct.pack("<IH", 8, len(tags))
+        data += b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+        data += struct.pack("<3H", 16, 16, 16) + b"\x15\x15\x80\x80\xec\xec" * 2
+    assert decode(data).getpixel((1, 0)) == (0x15, 0x80, 0xEC)
+
+
+def test_a_palette_has_shades_of_transparency() -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    for x in range(3):
+        image.putpixel((x, 0), x)
+    shown = decode(encoded(image, transparency=bytes([255, 51, 0])))
+    expected = [(255, 0, 0), (204, 255, 204), (255, 255, 255)]
+    assert [shown.getpixel((x, 0)) for x in range(3)] == expected
+
+
+def test_an_open_image_is_left_as_it_was() -> None:
+    photo = Image.new("RGB", (48, 16), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(BytesIO(encoded(photo, "JPEG", exif=exif))) as image:
+        assert to_rgb(image).size == (16, 48)
+        assert image.size == (48, 16)
+        assert to_rgb(to_rgb(image)).size == (16, 48)  # turned once
+
+
+def test_damage_is_told_when_an_open_image_is_read() -> None:
+    data = encoded(gradient())
+    with Image.open(BytesIO(data[: len(data) // 2])) as image, pytest.raises(BadImageError):
+        to_rgb(image)
+
+
 @pytest.mark.parametrize(
     ("mode", "kind"),
     [("1", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("I;16", "PNG"), ("P", "GIF"), ("RGBA", "WEBP"),
@@ -63,6 +180,21 @@ def test_every_mode_becomes_rgb(mode: str, kind: str) -> None:
     image = Image.new("I;16", (8, 6), 7) if mode == "I;16" else gradient().convert(mode)
     shown = decode(encoded(image, kind))
     assert (shown.mode, shown.size) == ("RGB", image.size)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_promised_is_decoded(kind: str) -> None:
+    assert decode(encoded(gradient(), kind)).size == (24, 24)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "JPEG2000", "PCX", "PDF", "PPM", "SGI", "TGA"])
+def test_what_is_not_promised_is_no_picture(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EPS starts Ghostscript, in whatever file it comes."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", pytest.fail)
+    with pytest.raises(BadImageError, match="not a readable image"):
+        decode(encoded(gradient(), kind))
+    with pytest.raises(BadImageError, match="not a readable image"):
+        decode(encoded(gradient(), "GIF"), formats=("PNG", "JPEG", "WEBP"))
 
 
 def test_colours_survive_cmyk() -> None:

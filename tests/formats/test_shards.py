@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,21 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, sha256
 from adapterbench.formats.shards import (
     Sample,
+    Shard,
+    find_shards,
+    read_captions,
     read_shard,
     read_split,
-    shard_paths,
     write_shard,
 )
 
 
 @pytest.fixture
-def shard(tmp_path: Path) -> Path:
+def shard(tmp_path: Path) -> Shard:
     """A shard of three samples."""
     path = tmp_path / "train-00000.tar"
     write_shard(path, list(toy_samples())[6:9])
-    return path
+    return Shard(path, 3)
 
 
 def facts(samples: list[Sample]) -> list[tuple[object, ...]]:
@@ -55,7 +58,7 @@ def png(shape: str = "ring") -> bytes:
 def test_a_shard_comes_back_as_it_was_written(tmp_path: Path) -> None:
     samples = list(toy_samples())
     row = write_shard(tmp_path / "a.tar", samples)
-    assert facts(list(read_shard(tmp_path / "a.tar"))) == facts(samples)
+    assert facts(list(read_shard(Shard(tmp_path / "a.tar", 24)))) == facts(samples)
     assert row == {"name": "a.tar", "samples": 24, "sha256": sha256(tmp_path / "a.tar")}
 
 
@@ -65,8 +68,8 @@ def test_the_same_samples_are_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_shard_is_what_other_webdataset_tools_expect(shard: Path) -> None:
-    with tarfile.open(shard) as tar:
+def test_a_shard_is_what_other_webdataset_tools_expect(shard: Shard) -> None:
+    with tarfile.open(shard.path) as tar:
         text = tar.extractfile("red-triangle.txt")
         assert text is not None
         assert text.read() == b"a red triangle"
@@ -90,7 +93,7 @@ def test_a_shard_that_others_made_is_read(tmp_path: Path) -> None:
             "0002.txt": b"another",
         },
     )
-    first, second = read_shard(tmp_path / "cc3m.tar")
+    first, second = read_shard(Shard(tmp_path / "cc3m.tar", 2))
     assert (first.key, first.captions, first.meta) == (
         "0001",
         ("a blue bar, café",),
@@ -107,62 +110,107 @@ def test_a_split_is_read_in_the_order_of_the_manifest(toy: Toy) -> None:
     assert [s.key for s in read_split(toy.shards, "validation")] == held_out
 
 
-def test_a_tar_cut_anywhere_is_refused(shard: Path) -> None:
-    data = shard.read_bytes()
-    with tarfile.open(shard) as tar:
+def test_a_tar_cut_anywhere_is_refused(shard: Shard) -> None:
+    data = shard.path.read_bytes()
+    with tarfile.open(shard.path) as tar:
         last = tar.getmembers()[-1]
     end = last.offset_data + -(-last.size // 512) * 512
     for length in [*range(0, end + 1024, 512), 100, 700, end - 1, end + 1]:
-        shard.write_bytes(data[:length])
+        shard.path.write_bytes(data[:length])
         with pytest.raises(UserError, match="truncated or damaged") as caught:
             list(read_shard(shard, on_bad=[]))
-        assert str(shard) in str(caught.value)
+        assert str(shard.path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["garbage", "header", "json", "caption", "twice"])
-def test_a_damaged_tar_is_refused(shard: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage", ["garbage", "header", "json", "list", "captions", "text", "twice"]
+)
+def test_a_damaged_tar_is_refused(shard: Shard, damage: str) -> None:
     if damage == "garbage":
-        shard.write_bytes(b"no tar at all" * 1000)
+        shard.path.write_bytes(b"no tar at all" * 1000)
     elif damage == "header":
-        data = bytearray(shard.read_bytes())
+        data = bytearray(shard.path.read_bytes())
         data[0:100] = b"\xff" * 100
-        shard.write_bytes(data)
+        shard.path.write_bytes(data)
     elif damage == "json":
-        rewrite(shard, {"red-triangle.json": b"{"})
-    elif damage == "caption":
-        rewrite(shard, {"red-triangle.txt": b"\xff\xfe"})
+        rewrite(shard.path, {"red-triangle.json": b"{"})
+    elif damage == "list":
+        rewrite(shard.path, {"red-triangle.json": b"[]"})
+    elif damage == "captions":
+        rewrite(shard.path, {"red-triangle.json": b'{"captions": "a red triangle"}'})
+    elif damage == "text":
+        rewrite(shard.path, {"red-triangle.txt": b"\xff\xfe", "red-triangle.json": b"{}"})
     else:
-        with tarfile.open(shard, "a") as tar:
+        with tarfile.open(shard.path, "a") as tar:
             tar.addfile(tarfile.TarInfo("blue-triangle.png"))
     with pytest.raises(UserError, match="truncated or damaged"):
         list(read_shard(shard))
 
 
+def all_samples(shard: Shard) -> int:
+    """The samples of a shard, with those whose images are counted as bad."""
+    bad: list[dict[str, str]] = []
+    return len(list(read_shard(shard, bad))) + len(bad)
+
+
+READERS = [all_samples, lambda shard: len(list(read_captions(shard)))]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_hole_is_refused(shard: Shard, read: Callable[[Shard], int]) -> None:
+    whole = shard.path.read_bytes()
+    with tarfile.open(shard.path) as tar:
+        members = tar.getmembers()
+    for member in members:
+        begin, end = member.offset, member.offset_data
+        zeroed = whole[:begin] + bytes(end - begin) + whole[end:]
+        flipped = whole[:begin] + bytes([whole[begin] ^ 1]) + whole[begin + 1 :]
+        for damaged in (zeroed, flipped):
+            shard.path.write_bytes(damaged)
+            with pytest.raises(UserError, match="truncated or damaged"):
+                read(shard)
+    for member in members[:7]:  # before the last sample
+        shard.path.write_bytes(whole[: member.offset] + bytes(len(whole) - member.offset))
+        with pytest.raises(UserError, match="truncated or damaged"):
+            read(shard)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_another_number_of_samples_is_refused(shard: Shard, read: Callable[[Shard], int]) -> None:
+    for other in (2, 4):
+        with pytest.raises(UserError, match=f"it has 3 samples, not {other}"):
+            read(Shard(shard.path, other))
+
+
+def test_captions_are_read_alone(shard: Shard) -> None:
+    assert list(read_captions(shard)) == [sample.captions for sample in read_shard(shard)]
+
+
 @pytest.mark.parametrize("bad", [b"", b"not a picture", png()[:60]])
-def test_a_corrupt_picture_is_counted_or_refused(shard: Path, bad: bytes) -> None:
-    rewrite(shard, {"green-triangle.png": bad})
+def test_a_corrupt_picture_is_counted_or_refused(shard: Shard, bad: bytes) -> None:
+    rewrite(shard.path, {"green-triangle.png": bad})
     counted: list[dict[str, str]] = []
     kept = [sample.key for sample in read_shard(shard, counted)]
     assert kept == ["red-triangle", "blue-triangle"]
     assert counted == [{"key": "green-triangle", "cause": "not a readable image"}]
     with pytest.raises(UserError, match="green-triangle") as caught:
         list(read_shard(shard))
-    assert str(shard) in str(caught.value)
+    assert str(shard.path) in str(caught.value)
 
 
-def test_a_sample_without_a_picture_is_counted(shard: Path) -> None:
-    write_tar(shard, {"a.png": png(), "a.txt": b"a", "b.txt": b"b"})
+def test_a_sample_without_a_picture_is_counted(shard: Shard) -> None:
+    write_tar(shard.path, {"a.png": png(), "a.txt": b"a", "b.txt": b"b"})
     counted: list[dict[str, str]] = []
-    assert [sample.key for sample in read_shard(shard, counted)] == ["a"]
+    assert [sample.key for sample in read_shard(Shard(shard.path, 2), counted)] == ["a"]
     assert [row["key"] for row in counted] == ["b"]
 
 
 def test_what_is_missing_is_one_line(tmp_path: Path, toy: Toy) -> None:
     with pytest.raises(UserError, match=r"manifest\.json is missing"):
-        shard_paths(tmp_path, "train")
+        find_shards(tmp_path, "train")
     (tmp_path / MANIFEST).write_text((toy.shards / MANIFEST).read_text())
     with pytest.raises(UserError, match=r"train-00000\.tar is missing"):
         list(read_split(tmp_path, "train"))
     with pytest.raises(UserError, match=r"no split 'test' .*train, validation"):
-        shard_paths(toy.shards, "test")
+        find_shards(toy.shards, "test")

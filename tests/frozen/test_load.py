@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from toy_backbone import HELD_OUT, Toy, toy_samples
 from transformers import CLIPTextModel
 
@@ -93,18 +94,57 @@ def test_a_missing_folder_is_one_line(backbone: Path, part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "message"),
+    "named",
     [
-        (["diffusers", "NoSuchModel"], "diffusers.NoSuchModel"),
-        (["their_own_code", "UNet"], "their_own_code.UNet"),
-        ([None, None], "None.None"),
+        ["diffusers", "NoSuchModel"],
+        ["diffusers", "AutoModel"],  # takes code from beside the weights
+        ["diffusers", "AutoencoderKL"],
+        ["diffusers", "logging"],
+        ["transformers", "UNet2DConditionModel"],
+        ["their_own_code", "UNet"],
+        [None, None],
+        ["diffusers"],
+        {"diffusers": "UNet2DConditionModel"},
+        "UNet2DConditionModel",
+        None,
     ],
 )
-def test_an_unknown_class_is_one_line(backbone: Path, named: list[Any], message: str) -> None:
+def test_an_unknown_class_is_one_line(backbone: Path, named: Any) -> None:
     edit_json(backbone / "model_index.json", lambda index: index.update(unet=named))
     with pytest.raises(UserError, match="not known here") as caught:
         load_part(backbone, "unet")
-    assert message in str(caught.value)
+    assert json.dumps(named) in str(caught.value)
+
+
+@pytest.mark.parametrize("index", ["[]", "null", '"unet"', "{", "[" * 100_000])
+def test_an_index_of_another_structure_is_one_line(backbone: Path, index: str) -> None:
+    (backbone / "model_index.json").write_text(index)
+    with pytest.raises(UserError, match=r"model_index\.json is not the index") as caught:
+        load_part(backbone, "unet")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "text_encoder"])
+def test_a_class_that_may_load_code_is_no_part(backbone: Path, part: str, tmp_path: Path) -> None:
+    ran = plant(backbone / part, tmp_path)
+    auto = {"tokenizer": "AutoTokenizer", "text_encoder": "AutoModel"}[part]
+    edit_json(
+        backbone / "model_index.json", lambda index: index.update({part: ["transformers", auto]})
+    )
+    with pytest.raises(UserError, match="not known here"):
+        load_part(backbone, part)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_a_weight_that_lacks_is_not_drawn(backbone: Path, part: str) -> None:
+    path = backbone / part / WEIGHTS[part]
+    weights = load_file(path)
+    name = sorted(weights)[0]
+    save_file({k: w for k, w in weights.items() if k != name}, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="1 weights are missing, such as") as caught:
+        load_part(backbone, part)
+    assert name in str(caught.value)
 
 
 def test_what_is_not_a_pipeline_is_one_line(backbone: Path, tmp_path: Path) -> None:
@@ -127,6 +167,94 @@ def test_the_fingerprint_follows_names_and_contents(backbone: Path, toy: Toy) ->
     moved.write_bytes(data)
     moved.rename(weights)
     assert fingerprint(backbone) == seen[0]
+
+
+CODE = """
+from pathlib import Path
+from transformers import CLIPTokenizer, CLIPTextModel
+Path({ran!r}).touch()
+class Theirs(CLIPTokenizer): pass
+class TheirsToo(CLIPTextModel): pass
+"""
+
+
+def plant(folder: Path, tmp_path: Path) -> Path:
+    """Code beside a model, and what asks transformers to run it; the file that it makes then."""
+    ran = tmp_path / "ran"
+    (folder / "theirs.py").write_text(CODE.format(ran=str(ran)))
+    own = {"auto_map": {"AutoTokenizer": ["theirs.Theirs", None]}, "tokenizer_class": "Theirs"}
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | own))
+    auto = {name: f"theirs.{kind}" for name, kind in AUTO.items()}
+    path = folder / "config.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | {"model_type": "theirs", "auto_map": auto}))
+    return ran
+
+
+AUTO = {"AutoConfig": "Theirs", "AutoModel": "TheirsToo"}
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"tokenizer_kwargs": {"trust_remote_code": True}}, "code of its own"),
+        ({"tokenizer_kwargs": {"trust_remote_code": 1, "use_fast": False}}, "code of its own"),
+        ({"tokenizer_kwargs": {"deeper": [{"trust_remote_code": "yes"}]}}, "code of its own"),
+        ({"tokenizer_kwargs": {"auto_map": {}}}, "code of its own"),
+        ({}, "custom code"),  # the tokenizer's own configuration asks
+        ({"hf_model_name": "HERE"}, "remote code|custom code"),  # so does that of a text tower
+    ],
+)
+def test_a_clip_that_asks_for_code_is_refused(
+    backbone: Path, change: dict[str, Any], cause: str, tmp_path: Path
+) -> None:
+    folder = backbone / "evaluator"
+    ran = plant(folder, tmp_path)
+    change = json.loads(json.dumps(change).replace("HERE", str(folder)))
+    edit_json(
+        folder / "open_clip_config.json",
+        lambda config: config["model_cfg"]["text_cfg"].update(change),
+    )
+    with pytest.raises(UserError, match=cause) as caught:
+        load_clip(f"local-dir:{folder}", None)
+    assert "\n" not in str(caught.value)
+    assert not ran.exists()
+
+
+def test_nobody_is_asked_whether_to_run_code(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = backbone / "evaluator"
+    ran = plant(folder, tmp_path)
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    for change in ({}, {"hf_model_name": str(folder)}):
+        edit_json(
+            folder / "open_clip_config.json",
+            lambda config, change=change: config["model_cfg"]["text_cfg"].update(change),
+        )
+        with pytest.raises(UserError):
+            load_clip(f"local-dir:{folder}", None)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"model_cfg": []}', '{"model_cfg": {}}'])
+def test_a_clip_configuration_of_another_structure_is_one_line(backbone: Path, text: str) -> None:
+    (backbone / "evaluator/open_clip_config.json").write_text(text)
+    with pytest.raises(UserError, match="cannot load the CLIP") as caught:
+        load_clip(f"local-dir:{backbone / 'evaluator'}", None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_clip_is_never_read_from_a_pickle(backbone: Path) -> None:
+    folder = backbone / "evaluator"
+    weights = folder / "open_clip_model.safetensors"
+    torch.save(load_file(weights), folder / "open_clip_pytorch_model.bin")
+    load_clip(f"local-dir:{folder}", None)  # both are there
+    for name in ("other.safetensors", "gone"):  # open_clip would take the pickle
+        weights = weights.rename(folder / name)
+        with pytest.raises(UserError, match="pickles are never read"):
+            load_clip(f"local-dir:{folder}", None)
 
 
 def test_a_clip_is_open_clips(toy: Toy) -> None:

@@ -15,6 +15,7 @@ from toy_backbone import Toy, toy_samples
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json
 from adapterbench.data.emoji_sets import SETS
+from adapterbench.data.sources.emoji import captions
 from adapterbench.formats.shards import Sample
 from adapterbench.illustrating.drawing import embedded
 from adapterbench.illustrating.pairs import choose, draw_pairs, score_pairs
@@ -27,11 +28,22 @@ COUNT = 2
 ROWS = ("image_and_text", "image_only", "shuffled_image")
 
 
-def sample(style: str, concept: str, name: str = "", tones: str = "", **meta: str) -> Sample:
-    facts = {"concept": concept, "name": name or concept, "tones": tones, "style": style}
-    family = SETS[style].family if style in SETS else ""
-    image, key = Image.new("RGB", (8, 8)), f"{style}-{name or concept}{tones}"
-    return Sample(key=key, image=image, captions=("a",), meta={**facts, "family": family, **meta})
+def sample(style: str, concept: str, name: str = "", tones: str = "") -> Sample:
+    """A sample as the source `emoji` describes it."""
+    facts = {"style": style, "concept": concept, "name": name or concept, "tones": tones}
+    said = {
+        "name": facts["name"],
+        "tones": tones,
+        "category": "a-b",
+        "keywords": [],
+        "short": ["s"],
+    }
+    return Sample(
+        key=f"{style}-{facts['name']}{tones}",
+        image=Image.new("RGB", (8, 8)),
+        captions=captions(said, SETS[style].style),
+        meta={**facts, "family": SETS[style].family},
+    )
 
 
 def test_restyle_is_one_thing_by_two_families_and_the_goals_style_without_a_name() -> None:

@@ -33,6 +33,7 @@ CODE = (
     "backbone/src",
     "backbone/stages",
     "conf",
+    "data/splits",
     "dvc.yaml",
     "src",
     "stages",
@@ -139,6 +140,7 @@ def environment(home: Path) -> dict[str, str]:
     settings = {
         "PATH": SEARCH,
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+        "ADAPTERBENCH_FOLLOW": "0",
         "DVC_NO_ANALYTICS": "1",
         "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc-global"),
         "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc-system"),

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
-from toy_backbone import CLIP_PARAMS, SIDE, Toy, picture, toy_clip, toy_samples, toy_tokenizer
+from toy_backbone import CLIP_PARAMS, SIDE, Toy, toy_clip, toy_samples, toy_tokenizer
 from transformers import CLIPTokenizer
 
 from adapterbench.frozen.load import load_clip
@@ -95,16 +94,28 @@ def test_recall_by_hand() -> None:
     assert [clip.recall(images, texts, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_shifted_pictures_are_windows_of_the_padded_ones() -> None:
-    pixels = torch.from_numpy(np.asarray(picture("ring", "red")).transpose(2, 0, 1).copy())
-    batch = pixels.expand(50, -1, -1, -1)
-    shifted = clip.shifted(batch, 2, torch.Generator().manual_seed(0))
-    padded = torch.full((3, SIDE + 4, SIDE + 4), 255, dtype=torch.uint8)
-    padded[:, 2:-2, 2:-2] = pixels
-    windows = [padded[:, y : y + SIDE, x : x + SIDE] for y in range(5) for x in range(5)]
-    found = {next(n for n, w in enumerate(windows) if w.equal(image)) for image in shifted}
-    assert len(found) > 15
-    assert clip.shifted(batch, 0, torch.Generator()).equal(batch)
+def test_nothing_is_augmented_where_every_limit_is_zero() -> None:
+    none = {"max_shift": 0.0, "max_zoom": 0.0, "color_jitter": 0.0}
+    params = CLIP_PARAMS.model_copy(update=none)
+    batch = torch.randint(0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8)
+    made = clip.augmented(batch, params, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(made, batch.float(), atol=0.01, rtol=0)
+
+
+def test_an_image_is_moved_by_at_most_its_share_and_white_comes_in() -> None:
+    params = CLIP_PARAMS.model_copy(
+        update={"max_shift": 0.25, "max_zoom": 0.0, "color_jitter": 0.0}
+    )
+    black = torch.zeros(200, 3, SIDE, SIDE, dtype=torch.uint8)
+    made = clip.augmented(black, params, torch.Generator().manual_seed(0))
+    covered = (made < 128).float().mean(dim=(1, 2, 3))
+    assert 0.75**2 - 0.02 <= covered.min() < 0.65
+    assert made.max() == 255
+
+
+def test_partners_show_the_same_emoji_by_another_maker() -> None:
+    keys = ["google-1f984", "twitter-1f984", "google-1f40e", "fluent-1f984"]
+    assert clip.same_emoji(keys) == [[1, 3], [0, 3], [2], [0, 1]]
 
 
 def test_training_brings_pictures_and_captions_together(

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from toy_backbone import FIT, UNET_PARAMS, VAE_PARAMS, Toy, toy_samples
+from toy_backbone import FIT, SIDE, UNET_PARAMS, VAE_PARAMS, Toy, toy_samples
 
 from adapterbench.core.files import read_json
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import unet, vae
 from adapterbench.pretraining.pictures import Pictures, load_pictures, mirrored, to_signed
 from adapterbench.pretraining.run import resume_file, write_metrics
+from adapterbench.scoring.evaluators.timm import load_network
 from adapterbench.training.loop import Fitted
 
 
@@ -73,11 +74,14 @@ def test_reconstruction_is_the_pipelines_round_trip(
     assert np.abs(ours.permute(0, 2, 3, 1).numpy() - expected).max() <= 1
 
 
-def test_the_vae_learns_and_scales_its_latents(pictures: Pictures, tmp_path: Path) -> None:
+def test_the_vae_learns_and_scales_its_latents(
+    toy: Toy, pictures: Pictures, tmp_path: Path
+) -> None:
     params = VAE_PARAMS.model_copy(
         update={"steps": 30, "batch_size": 6, "learning_rate": 5e-3, "log_every": 10}
     )
-    model, fitted = vae.train(params, pictures, tmp_path / "state", lambda *_: None)
+    network = load_network(toy.neutral, SIDE)
+    model, fitted = vae.train(params, pictures, network, tmp_path / "state", lambda *_: None)
     assert fitted.losses[-1][1] < 0.7 * fitted.losses[0][1]
     with torch.no_grad():
         latents = model.encode(to_signed(pictures.pixels)).latent_dist.mode()
@@ -91,6 +95,33 @@ def test_the_vae_learns_and_scales_its_latents(pictures: Pictures, tmp_path: Pat
         model, pictures.pixels
     )
     assert difference.abs().max() <= 2  # the rounding of fp16
+
+
+def test_balanced_latents_decode_to_the_same_images(pictures: Pictures) -> None:
+    torch.manual_seed(0)
+    model = vae.build(VAE_PARAMS, SIDE).eval()
+    with torch.no_grad():  # directions of very different scale, far from zero
+        model.quant_conv.weight[:4] *= torch.tensor([9.0, 3.0, 1.0, 0.2])[:, None, None, None]
+        model.quant_conv.bias[:4] = torch.tensor([1.0, -2.0, 3.0, 0.5])
+    before = vae.reconstruct(model, pictures.pixels)
+    spread = vae.latents_of(model, pictures).movedim(1, 0).flatten(1)
+    scales = torch.linalg.eigvalsh(torch.cov(spread.double())).sqrt()
+    vae.balance(model, vae.latents_of(model, pictures), 0.75)
+    latents = vae.latents_of(model, pictures).movedim(1, 0).flatten(1).double()
+    assert (vae.reconstruct(model, pictures.pixels).int() - before.int()).abs().max() <= 1
+    torch.testing.assert_close(latents.mean(dim=1), torch.zeros(4).double(), atol=1e-3, rtol=0)
+    covariance = torch.cov(latents)
+    torch.testing.assert_close(covariance.diagonal().sqrt(), scales**0.25, atol=1e-2, rtol=1e-2)
+    assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 1e-2
+
+
+def test_the_perceptual_loss_is_zero_for_the_same_image_and_grows_with_blur(toy: Toy) -> None:
+    network = load_network(toy.neutral, SIDE)
+    sharp = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    blurs = [torch.nn.functional.avg_pool2d(sharp, n, 1, n // 2) for n in (3, 7)]
+    distances = [float(vae.perceptual_loss(network, blur, sharp)) for blur in (sharp, *blurs)]
+    assert distances[0] == 0
+    assert 0 < distances[1] < distances[2]
 
 
 def test_the_unet_learns_from_what_the_pipeline_would_compute(

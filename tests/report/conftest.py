@@ -168,8 +168,8 @@ def write_training(folder: Path, rng: np.random.Generator) -> None:
 def write_shards(folder: Path, pictures: list[bytes]) -> None:
     """Two validation shards with their manifest; one caption holds markup."""
     folder.mkdir(parents=True)
-    names = ["validation-00000.tar", "validation-00001.tar"]
-    for name, keys in zip(names, (KEYS[: N // 2], KEYS[N // 2 :]), strict=True):
+    halves = {"validation-00000.tar": KEYS[: N // 2], "validation-00001.tar": KEYS[N // 2 :]}
+    for name, keys in halves.items():
         with wds.TarWriter(str(folder / name), mtime=0) as tar:
             for key in keys:
                 caption = (
@@ -183,9 +183,10 @@ def write_shards(folder: Path, pictures: list[bytes]) -> None:
                         "json": json.dumps({"captions": [caption]}).encode(),
                     }
                 )
+    shards = [{"name": name, "samples": len(keys)} for name, keys in halves.items()]
     manifest = {
         "attribution": {"set": "Drawn <script>alert(1)</script> by A & B, CC-BY 4.0"},
-        "splits": {"validation": {"shards": [{"name": name} for name in names]}},
+        "splits": {"validation": {"shards": shards}},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
 

@@ -18,6 +18,7 @@ from toy_backbone import Toy
 
 import adapterbench.encoding.shards as module
 from adapterbench.encoding.shards import encode
+from adapterbench.formats.shards import Shard
 from adapterbench.runs.processes import processes, share
 from adapterbench.sampling.sampler import sample
 from adapterbench.scoring.scores import load_scorer, score_samples
@@ -100,9 +101,9 @@ def test_encoding_goes_on_after_a_kill(
 
     one_shard, encoded = module.encode_shard, []
 
-    def counted(path: Path, *others: Any) -> None:
-        encoded.append(path.stem)
-        one_shard(path, *others)
+    def counted(shard: Shard, *others: Any) -> None:
+        encoded.append(shard.path.stem)
+        one_shard(shard, *others)
 
     monkeypatch.setattr(module, "encode_shard", counted)
     encode_toy(toy, Path("encoded"))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from adapterbench.runs.program import guarded
+
 SCRIPT = """
 import errno
 import time
@@ -111,6 +113,31 @@ def test_a_full_disk_is_one_line(script: Path, case: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: no space left on the disk")
     assert done.stderr.count("\n") == 1
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch has it."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 8 TiB"),
+        OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        guarded(main)()
+    assert caught.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: not enough memory")
 
 
 @pytest.mark.parametrize("case", ["bug", "other_os_error"])

@@ -1,12 +1,16 @@
 """A place of its own for every set of parameters and inputs."""
 
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from adapterbench.core.config import EncodeParams
 from adapterbench.core.errors import UserError
-from adapterbench.runs.resume import RESUME, resume_path
+from adapterbench.runs.resume import RESUME, alone, resume_path
 
 PARAMS = EncodeParams(image_encoder="e", pretrained=None, batch_size=1)
 
@@ -52,3 +56,66 @@ def test_the_content_of_an_input_counts_not_its_name(file: Path, tmp_path: Path)
 def test_a_missing_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.json is missing: run `dvc repro`"):
         resume_path("encode", {}, tmp_path / "absent.json")
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from adapterbench.runs.resume import alone
+
+with alone(Path("train-a"), Path("train-b")):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(workplace: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds two places."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER],
+        cwd=workplace,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("place", ["train-a", "train-b"])
+def test_two_runs_do_not_share_a_place(holder: subprocess.Popen[str], place: str) -> None:
+    with pytest.raises(UserError, match="another run of the same is under way"), alone(Path(place)):
+        pytest.fail("both hold it")
+    with alone(Path("train-c")):  # another place is free
+        pass
+    holder.communicate(timeout=60)
+    with alone(Path(place)):
+        pass
+    assert list(Path().iterdir()) == []
+
+
+def test_a_killed_run_holds_nothing(holder: subprocess.Popen[str]) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait(timeout=60)
+    with alone(Path("train-a"), Path("train-b")):
+        pass
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.usefixtures("workplace")
+def test_an_error_lets_go() -> None:
+    with pytest.raises(ZeroDivisionError), alone(Path("train-a")):
+        raise ZeroDivisionError
+    with alone(Path("train-a")), pytest.raises(UserError), alone(Path("train-a")):
+        pytest.fail("both hold it")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.usefixtures("holder")
+def test_the_leader_of_a_launch_holds_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with alone(Path("train-a")):
+        pass

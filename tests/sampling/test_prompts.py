@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from adapterbench.adapters.core.storage import AdapterConfig
+from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.shards import read_split
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from toy_backbone import Toy
 
 
+def named(encoder: str) -> OwnEncoder:
+    return OwnEncoder(image_encoder=encoder)
+
+
 @pytest.fixture
 def data(toy: "Toy") -> EncodedSplit:
     return EncodedSplit(toy.encoded, "validation")
 
 
-def config(encoder: str) -> AdapterConfig:
-    return AdapterConfig(variant={}, embed_dim=24, backbone={}, image_encoder=encoder)
-
-
 def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit) -> None:
-    own = OwnPrompts(data, config(toy.encode_params.image_encoder), False, toy.shards, 2)
+    own = OwnPrompts(data, named(toy.encode_params.image_encoder), False, toy.shards, 2)
     expected, nothing = encoded_prompts(data)([4, 0, 0])
     found, none = own([4, 0, 0])
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)  # the rounding of fp16
@@ -35,7 +35,7 @@ def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit
 
 
 def test_another_encoder_reads_the_pictures(toy: "Toy", data: EncodedSplit) -> None:
-    own = OwnPrompts(data, config(toy.evaluator), True, toy.shards, 2)
+    own = OwnPrompts(data, named(toy.evaluator), True, toy.shards, 2)
     images = {s.key: s.image for s in read_split(toy.shards, "validation")}
     keys = [data.samples[number]["key"] for number in (1, 5, 3)]
     clip = load_clip(toy.evaluator, None)
@@ -48,4 +48,4 @@ def test_another_encoder_reads_the_pictures(toy: "Toy", data: EncodedSplit) -> N
 
 def test_it_needs_the_pictures(toy: "Toy", data: EncodedSplit) -> None:
     with pytest.raises(UserError, match="--shards"):
-        OwnPrompts(data, config(toy.evaluator), True, None, 2)
+        OwnPrompts(data, named(toy.evaluator), True, None, 2)

@@ -17,11 +17,11 @@ from PIL import Image
 from toy_backbone import Toy
 
 import adapterbench.sampling.sampler as module
-from adapterbench.adapters.core.storage import load_adapter
+from adapterbench.adapters.core.storage import load_adapter, load_config, save_adapter
 from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
-from adapterbench.frozen.load import load_part
+from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.sampling.items import choose_items, noise
 from adapterbench.sampling.sampler import PROTOCOLS, Sampler, sample
 
@@ -207,7 +207,7 @@ def test_a_killed_run_goes_on(
         run(toy, "out", list(PROTOCOLS), toy.adapter, batch_size=2)
     assert not Path("out").exists()
     run(toy, "out", list(PROTOCOLS), toy.adapter, batch_size=2)
-    names = [f"{item['key']}.{k}" for _, item in chosen(toy) for k in range(K)]
+    names = [f"{number}.{k}" for number, _ in chosen(toy) for k in range(K)]
     assert [name for batch in batches for name in batch] == names * 2  # each made once
     for name in ("image.tar", "image_text.tar"):
         assert same(read(Path("out", name)), read(whole["adapter"] / name))
@@ -254,10 +254,10 @@ def test_another_adapter_starts_afresh(
         with pytest.raises(KeyboardInterrupt):
             run(toy, "out", ["image"], toy.adapter)
     other = tmp_path / "other"
-    shutil.copytree(toy.adapter, other)
-    data = bytearray((other / "adapter.safetensors").read_bytes())
-    data[-400:] = bytes(400)
-    (other / "adapter.safetensors").write_bytes(data)
+    adapter = load_adapter(toy.adapter, load_part(toy.backbone, "unet"))
+    with torch.no_grad():
+        adapter.trainable_parameters()[-1].zero_()
+    save_adapter(adapter, other, load_config(toy.adapter).variant, {})
     assert not same(run(toy, "out", ["image"], other), read(whole["adapter"] / "image.tar"))
 
 
@@ -273,6 +273,44 @@ def test_a_missing_input_is_one_line(toy: Toy, tmp_path: Path, missing: str) -> 
         run(own, "out", ["image"], own.adapter)
     assert "\n" not in str(caught.value)
     assert not Path("out").exists()
+
+
+def test_an_unknown_protocol_is_one_line(toy: Toy) -> None:
+    with pytest.raises(UserError, match=r"unknown protocol 'text' \(there are image, image_text\)"):
+        run(toy, "out", ["image", "text"])
+    assert list(Path().iterdir()) == []
+
+
+def test_more_steps_than_the_schedule_has_are_one_line(toy: Toy) -> None:
+    with pytest.raises(UserError, match=r"sample\.steps = 1,000,000,000, but .* 1,000 timesteps"):
+        run(toy, "out", ["image"], steps=10**9)
+    assert not Path("out").exists()
+
+
+def test_another_backbone_than_that_of_the_training_is_one_line(toy: Toy) -> None:
+    adapter = load_adapter(toy.adapter, load_part(toy.backbone, "unet"))
+    variant = load_config(toy.adapter).variant
+    save_adapter(adapter, Path("other"), variant, {"digest": "of another"})
+    with pytest.raises(UserError, match="other was trained over another backbone") as caught:
+        run(toy, "out", ["image"], Path("other"))
+    assert "\n" not in str(caught.value)
+    assert not Path("out").exists()
+    save_adapter(adapter, Path("own"), variant, {"digest": fingerprint(toy.backbone)})
+    run(toy, "out", ["image"], Path("own"))
+
+
+def test_two_runs_of_the_same_do_not_share_their_pictures(toy: Toy) -> None:
+    def meanwhile(*_: Any) -> None:
+        with pytest.raises(UserError, match="another run of the same is under way"):
+            run(toy, "second", ["image"])
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "make_missing", meanwhile)
+        with pytest.raises(KeyboardInterrupt):
+            run(toy, "second", ["image"])
+    run(toy, "second", ["image"])
+    assert list(Path(".resume").iterdir()) == []
 
 
 def test_too_many_items_are_one_line(toy: Toy) -> None:

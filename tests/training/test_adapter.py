@@ -17,11 +17,12 @@ from torch import nn
 from toy_backbone import CLIP_PARAMS, FIT, VARIANT, Toy
 
 import adapterbench.training.adapter as module
-from adapterbench.adapters.core.base import cross_attention_layers
+from adapterbench.adapters.core.adapter import cross_attention_layers
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import load_adapter
 from adapterbench.core.config import TrainParams, parse
 from adapterbench.core.errors import UserError
+from adapterbench.core.files import sha256
 from adapterbench.frozen.load import load_part
 from adapterbench.training.adapter import Trained, drop_conditions, train_adapter
 
@@ -228,7 +229,12 @@ def test_bad_latents_are_one_line_and_publish_nothing(toy: Toy, tmp_path: Path) 
     path = tmp_path / "encoded" / "train-00001.safetensors"
     tensors = load_file(path)
     tensors["latents"][:] = math.nan
+    before = sha256(path)
     save_file(tensors, path)
+    with pytest.raises(UserError, match=r"train-00001\.safetensors is missing or damaged"):
+        train(Toy(tmp_path), "out")
+    manifest = tmp_path / "encoded" / "manifest.json"  # as if the encoder had made them
+    manifest.write_text(manifest.read_text().replace(before, sha256(path)))
     with pytest.raises(UserError, match="look for bad inputs"):
         train(Toy(tmp_path), "out")
     assert not Path("out").exists()
@@ -331,3 +337,31 @@ def test_drops_follow_the_generator() -> None:
     first, again, other = (dropped(seed, **rates)[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_batch_that_no_machine_holds_is_one_line(toy: Toy) -> None:
+    with pytest.raises(UserError, match=r"train\.batch_size = 1,000,000,000 takes .* GiB"):
+        train(toy, "out", batch_size=10**9)
+    assert not Path("out").exists()
+
+
+def test_a_row_of_an_adapter_from_elsewhere_is_not_trained(toy: Toy) -> None:
+    """Which would take the place of what `adapterbench adopt` brought."""
+    with pytest.raises(UserError, match=r"variants\.toy\.image_encoder is of adapters from else"):
+        train(toy, "out", {**VARIANT, "image_encoder": "ViT-H-14"})
+    assert not Path("out").exists()
+
+
+def test_two_runs_of_the_same_do_not_share_a_checkpoint(toy: Toy) -> None:
+    class Meanwhile(Log):
+        def __call__(self, step: int, values: dict[str, float]) -> None:
+            if not self.rows:
+                with pytest.raises(UserError, match="another run of the same is under way"):
+                    train(toy, "second")
+            super().__call__(step, values)
+
+    train(toy, "first", on_log=Meanwhile())
+    assert not Path("second").exists()
+    train(toy, "second")
+    assert weights("first") == weights("second")
+    assert list(Path(".resume").iterdir()) == []

@@ -50,9 +50,16 @@ def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
 def fused(backbone: Path, lora: Path) -> StableDiffusionPipeline:
     """The backbone with `W' = W + (alpha / r) B A` in place of the weights that a LoRA adapts."""
     pipeline = StableDiffusionPipeline.from_pretrained(
-        backbone, safety_checker=None, torch_dtype=torch.float32, local_files_only=True
+        backbone,
+        safety_checker=None,
+        torch_dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
     )
-    pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
+    pipeline.load_lora_weights(
+        lora.parent, weight_name=lora.name, local_files_only=True, use_safetensors=True
+    )
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
     return pipeline

@@ -70,19 +70,10 @@ def image_width(params: Path) -> int:
     Raises:
         UserError: open_clip knows no such model.
     """
-    import open_clip  # seconds to import
+    from adapterbench.frozen.load import clip_config  # seconds to import
 
-    name = load_params(EncodeParams, "encode", params).image_encoder
-    try:
-        config = open_clip.get_model_config(name)
-    except OSError:  # a folder that is not there
-        config = None
-    if config is None:
-        raise UserError(
-            f"no CLIP {name!r} (encode.image_encoder): bring it with `dvc repro backbone`, or "
-            "correct the name"
-        )
-    return int(config["embed_dim"])
+    width: int = clip_config(load_params(EncodeParams, "encode", params).image_encoder)["embed_dim"]
+    return width
 
 
 @dataclass(frozen=True)

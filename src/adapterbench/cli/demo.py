@@ -8,7 +8,8 @@ from typer import Option
 
 from adapterbench.cli.architecture import FETCHED
 from adapterbench.core.config import BackboneParams, EncodeParams, SampleParams, load_params
-from adapterbench.demo.server import credentials, nothing_left_behind, serve
+from adapterbench.demo.hosts import known_hosts
+from adapterbench.demo.server import credentials, listening, temporary_workspace, url
 
 MODELS = Path("models")
 BASES = Path("data/bases")
@@ -20,28 +21,35 @@ RESULTS = Path("results")
 def demo(
     host: Annotated[
         str,
-        Option(help="Address to serve at; any but this machine's own wants a password."),
+        Option(help="Address to serve at; any other than this machine's own needs a password."),
     ] = "127.0.0.1",
     port: Annotated[int, Option(help="Port to serve at.", min=1, max=65535)] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        Option(help="Further name by which browsers reach it, such as a proxy's; repeatable."),
+    ] = None,
 ) -> None:
     """Try the trained adapters in the browser, side by side.
 
-    Upload a picture, or pick one that no adapter was trained on; set text, scale, guidance, steps
-    and seed. Every picture keeps its settings, in the page and inside the PNG that you download.
+    Upload an image, or pick one that no adapter was trained on; set text, scale, guidance, steps
+    and seed. Every image keeps its settings, in the page and inside the PNG that you download.
     A second tab shows the table and the figures of the last `make repro`. It needs models/,
     data/ and params.yaml of this project, and a minute at most to start.
 
     Nothing is sent anywhere, and nothing is written but in a temporary folder that goes with the
     demo. To let others in, set a password in the environment, which they give with the user name
     `demo`: `ADAPTERBENCH_PASSWORD=... adapterbench demo --host 0.0.0.0`. It travels unencrypted:
-    beyond a network that you trust, put a TLS proxy in front.
+    beyond a network that you trust, put a TLS proxy in front that passes `Host` on, and give its
+    name with --allow-host: requests for unknown names are refused.
     """
     auth = credentials(host)
-    with nothing_left_behind() as folder:
-        # seconds to import, so not for `--help` or a slip; Gradio reads where to write
+    with listening(host, port) as bound, temporary_workspace() as folder:
+        # seconds to import, so not for `--help` or a bad option; Gradio reads where to write
+        from adapterbench.demo.application import application, serve
         from adapterbench.demo.page import build
         from adapterbench.demo.painter import Painter, bases
         from adapterbench.demo.references import references
+        from adapterbench.demo.upload import Uploads
 
         painter = Painter(
             MODELS,
@@ -49,7 +57,8 @@ def demo(
             load_params(EncodeParams, "encode"),
             CONTROLNET if CONTROLNET.is_dir() else None,
         )
-        defaults = load_params(SampleParams, "sample")
-        page = build(painter, references(SHARDS), defaults, RESULTS, folder)
-        typer.echo(f"{serve(page, host, port, auth)} (Ctrl-C stops it)")
-        page.block_thread()
+        uploads, defaults = Uploads(), load_params(SampleParams, "sample")
+        page = build(painter, references(SHARDS), defaults, RESULTS, folder, uploads)
+        app = application(page, uploads, known_hosts(host, allow_host or ()), auth)
+        typer.echo(f"{url(bound)} (Ctrl-C stops it)")
+        serve(app, bound)

@@ -1,17 +1,12 @@
 """Bytes that stage `encode` will write; the format stands in `formats.encoded`."""
 
-import json
-import tarfile
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import webdataset as wds
-
 from adapterbench.cli.architecture import Shapes
-from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, read_json
-from adapterbench.formats.shards import IMAGES, shard_paths
+from adapterbench.formats.shards import find_shards, read_captions
 
 HALF, INTEGER = 2, 8
 """Bytes of an fp16 value and of a row number."""
@@ -22,7 +17,7 @@ class Corpus:
     """How much there is to encode."""
 
     samples: int
-    """Pictures of all splits."""
+    """Images of all splits."""
     captions: int
     """Distinct captions of all splits."""
     phrasings: int
@@ -30,12 +25,12 @@ class Corpus:
 
 
 def plain(samples: int) -> Corpus:
-    """A corpus with one caption a picture, none twice."""
+    """A corpus with one caption an image, none twice."""
     return Corpus(samples, samples, samples)
 
 
 def count_shards(folder: Path) -> Corpus:
-    """Count what stage `prepare` left; no picture is decoded.
+    """Count what stage `prepare` left; no image is decoded.
 
     Raises:
         UserError: a shard that the manifest names is missing or damaged.
@@ -43,26 +38,11 @@ def count_shards(folder: Path) -> Corpus:
     distinct: set[str] = set()
     samples = phrasings = 0
     for split in read_json(folder / MANIFEST)["splits"]:
-        spoken = [texts for path in shard_paths(folder, split) for texts in read_captions(path)]
+        spoken = [texts for shard in find_shards(folder, split) for texts in read_captions(shard)]
         distinct.update(*spoken)
         samples += len(spoken)
         phrasings += len(spoken) * max(map(len, spoken), default=0)
     return Corpus(samples, len(distinct), phrasings)
-
-
-def read_captions(path: Path) -> list[list[str]]:
-    """The phrasings of each sample of a shard.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    records = wds.WebDataset(
-        str(path), shardshuffle=False, select_files=lambda name: not name.endswith(IMAGES)
-    )
-    try:
-        return [json.loads(record["json"])["captions"] for record in records]
-    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
-        raise UserError(f"shard {path} is damaged: run `dvc repro prepare`") from error
 
 
 def encoded_bytes(corpus: Corpus, shapes: Shapes) -> dict[str, int]:

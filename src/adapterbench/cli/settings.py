@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from adapterbench.core.config import PARAMS, load_variant, read_params
+from adapterbench.core.config import PARAMS, load_variants, read_params
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
 
@@ -54,6 +54,9 @@ def compose(backbone: str, path: Path) -> None:
 def overlay(params: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """`params` with the fields that a file of conf/ sets; its choice of other files is left out."""
     sections = {name: fields for name, fields in own.items() if name != "defaults"}
+    for name in sections:
+        if not isinstance(params.get(name, {}), dict):
+            raise UserError(f"the section {name!r} of the parameter file must be a mapping")
     return params | {name: {**params.get(name, {}), **fields} for name, fields in sections.items()}
 
 
@@ -63,7 +66,7 @@ def rows(params: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: there is none, or one is not a mapping.
     """
-    variants = read_params(params).get("variants")
-    if not isinstance(variants, dict) or not variants:
-        raise UserError(f"{params} needs a mapping `variants` with a row for each adapter")
-    return {name: load_variant(name, params) for name in in_order(list(variants))}
+    variants = load_variants(params)
+    if not variants:
+        raise UserError(f"{params} has no variant: add a row under `variants:`")
+    return {name: variants[name] for name in in_order(list(variants))}

@@ -1,17 +1,40 @@
 """Typed sections of `params.yaml`: unknown names, wrong types and bad values are refused here."""
 
 import re
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import UserError, one_line
 
 PARAMS = Path("params.yaml")
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What PyYAML raises: its own, and what its constructors of numbers and dates let through."""
+NAME = re.compile(r"(?=.*[A-Za-z])\w[\w-]{0,63}", re.ASCII)
+"""Of a variant."""
+TAKEN = {
+    "no_prompt",
+    "other_item",
+    "reference",
+    "reference_16px",
+    "shuffled_reference",
+    "text_only",
+    "vae",
+}
+"""Floors and ceilings of the table, which are named like variants."""
+MOST_VALUES = 100_000
+SHOWN = 80
+"""Characters of a bad value that an error shows."""
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+"""Of a layer, or a factor or a number of tokens that makes one as wide."""
+Depth = Annotated[int, Field(ge=1, le=64)]
+"""Layers that stand one after the other."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Precision = Literal["no", "bf16", "fp16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -32,7 +55,7 @@ class DataParams(Section):
     """Module of `adapterbench.data.sources` that brings the raw images."""
     fetch: dict[str, Any]
     """What the source brings and from where; its module's `Params` declares the fields."""
-    resolution: Annotated[int, Field(ge=16, multiple_of=8)]
+    resolution: Annotated[int, Field(ge=16, le=4096, multiple_of=8)]
     """Side of the square training image, pixels."""
     split: Literal["images", "concepts", "source"]
     """What is kept out of training: the images that a list names, whole concepts, or the source's
@@ -45,7 +68,7 @@ class DataParams(Section):
     """Most training images of a concept, so that no concept starves the others; `null`: all."""
     samples_per_shard: Count
     """Images in one `.tar` shard."""
-    seed: int
+    seed: Seed
     """Seed of the split and of the order within the shards."""
 
     @model_validator(mode="after")
@@ -85,6 +108,20 @@ class EncodeParams(Section):
     """Images a forward pass."""
 
 
+class OwnEncoder(Section):
+    """The image encoder of one variant, as fields of its row: that of an adapter from elsewhere."""
+
+    image_encoder: str | None = None
+    """open_clip name; left out, the variant reads what stage `encode` made."""
+    pretrained: str | None = None
+    """open_clip weights tag."""
+
+    def __str__(self) -> str:
+        if self.image_encoder is None:
+            return "the image encoder of stage encode"
+        return f"image_encoder {self.image_encoder!r}, pretrained {self.pretrained!r}"
+
+
 class FitParams(Section):
     """AdamW with warm-up, cosine decay to zero and gradient clipping."""
 
@@ -96,7 +133,7 @@ class FitParams(Section):
     """Peak learning rate, reached after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0)]
     """AdamW's decoupled decay."""
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Annotated[int, Field(ge=0, lt=2**31)]
     """Steps of linear warm-up."""
     max_grad_norm: Annotated[float, Field(gt=0)]
     """Gradient clipping threshold (L2 norm over all trained weights)."""
@@ -106,7 +143,7 @@ class FitParams(Section):
     """Steps between two logged values."""
     checkpoint_every: Count
     """Steps between two checkpoints; a killed run resumes from the last."""
-    seed: int
+    seed: Seed
     """Seed of the initial weights and, with the step number, of every draw."""
 
 
@@ -141,9 +178,9 @@ class TrainParams(FitParams):
 class SampleParams(Section):
     """How the pictures that are scored are made."""
 
-    items: Annotated[int, Field(ge=2)]
+    items: Annotated[int, Field(ge=2, lt=2**31)]
     """Validation items (N of the metrics), each the shuffled reference of another."""
-    images_per_item: Count
+    images_per_item: Annotated[int, Field(ge=1, le=10_000)]
     """Pictures an item and protocol (K of the metrics)."""
     steps: Count
     """DPM-Solver++ steps."""
@@ -155,7 +192,7 @@ class SampleParams(Section):
     """Pictures made at a time; changes no picture."""
     mixed_precision: Precision
     """What the networks compute in; weights are fp32. Halves take half the time on a GPU."""
-    seed: int
+    seed: Seed
     """Seed of the choice of items and of the noise."""
 
 
@@ -175,7 +212,7 @@ class IllustrateParams(Section):
     """Image prompts with text prompts; on other bases, the image prompts alone."""
     scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
     """Weights of the image prompt (lambda) of the sweep."""
-    sweep_items: Annotated[int, Field(ge=2)]
+    sweep_items: Annotated[int, Field(ge=2, lt=2**31)]
     """Items of the sweep."""
     pairs: Annotated[int, Field(ge=0)]
     """Image and text prompts of each protocol with a right answer; 0: none."""
@@ -211,11 +248,11 @@ class ScoreParams(Section):
 class CompareParams(Section):
     """Intervals of the table."""
 
-    bootstrap_samples: Count
+    bootstrap_samples: Annotated[int, Field(ge=1, le=1_000_000)]
     """Resamples of the items."""
     confidence: Annotated[float, Field(gt=0, lt=1)]
     """Coverage of the intervals, such as 0.95."""
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     """Seed of the resampling."""
 
 
@@ -226,18 +263,54 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     """Read the whole parameter file as plain data.
 
     Raises:
-        UserError: the file is missing or is not a YAML mapping.
+        UserError: the file is missing or is not a YAML mapping of plain values.
     """
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+        params = yaml.safe_load(path.read_bytes().decode())
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run the stage from the project's root") from error
-    except yaml.YAMLError as error:
-        cause = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML ({cause}): mend that line") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): make it a file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
+    except YAML_ERRORS as error:
+        raise UserError(f"{path} is not valid YAML ({one_line(error)}): mend that line") from error
     if not isinstance(params, dict):
         raise UserError(f"{path} must hold a mapping of sections")
+    check_plain(params, path)
     return params
+
+
+def check_plain(params: Any, path: Path) -> None:
+    """Refuse what YAML knows and a parameter is not: keys that are no text, dates, sets, bytes.
+
+    Raises:
+        UserError: there is such a value, or there are more than `MOST_VALUES`; what an alias stands
+            for counts wherever it stands.
+    """
+    todo = [("the file", params)]
+    for number in count(1):
+        if not todo:
+            return
+        if number > MOST_VALUES:
+            raise UserError(f"{path} has more than {MOST_VALUES:,} values: is it a parameter file?")
+        where, value = todo.pop()
+        if isinstance(value, dict):
+            if odd := [key for key in value if not isinstance(key, str)]:
+                raise UserError(
+                    f"{path}: the key {odd[0]!r} of {where} is no text: put it in quotes"
+                )
+            todo += value.items()
+        elif isinstance(value, list):
+            todo += ((where, item) for item in value)
+        elif not isinstance(value, str | int | float | None):
+            kind = type(value).__name__
+            raise UserError(f"{path}: {where} = {shown(value)} is a {kind}: put it in quotes")
+
+
+def shown(value: Any) -> str:
+    """A bad value as an error shows it."""
+    return one_line(repr(value), SHOWN)
 
 
 def parse(section: type[S], values: Any, name: str) -> S:
@@ -264,7 +337,7 @@ def explain(error: ValidationError, name: str, fields: list[str]) -> str:
         elif item["type"] == "value_error":
             parts.append(f"{where}: {item['msg']}")
         else:
-            parts.append(f"{where} = {item['input']!r}: {item['msg']}")
+            parts.append(f"{where} = {shown(item['input'])}: {item['msg']}")
     return "params.yaml: " + "; ".join(parts)
 
 
@@ -296,23 +369,60 @@ def load_train(variant: str, path: Path = PARAMS) -> TrainParams:
     overrides = load_variant(variant, path).get("train", {})
     name = f"variants.{variant}.train"
     if not isinstance(overrides, dict):
-        raise UserError(f"{path}: {name} must be a mapping of fields of `train`, not {overrides!r}")
+        raise UserError(
+            f"{path}: {name} must be a mapping of fields of `train`, not {shown(overrides)}"
+        )
     return parse(TrainParams, {**defaults, **overrides}, name)
+
+
+def load_encoder(variant: str, path: Path = PARAMS) -> OwnEncoder:
+    """Load what the row of one variant says of its image encoder."""
+    row = load_variant(variant, path)
+    own = {name: row[name] for name in OwnEncoder.model_fields if name in row}
+    return parse(OwnEncoder, own, f"variants.{variant}")
 
 
 def load_variant(variant: str, path: Path = PARAMS) -> dict[str, Any]:
     """Load the row of one variant as plain data; `adapters.core.build` checks its fields.
 
     Raises:
-        UserError: there is no such variant; the message lists those that exist.
+        UserError: there is no such variant; the message lists those that exist. Or see
+            `load_variants`.
     """
-    variants = read_params(path).get("variants")
-    if not isinstance(variants, dict):
+    rows = load_variants(path)
+    if variant not in rows:
+        raise UserError(f"unknown variant {variant!r} ({path} has {', '.join(rows)})")
+    return rows[variant]
+
+
+def load_variants(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
+    """Load the rows of all variants by name, as plain data.
+
+    Raises:
+        UserError: there is no mapping `variants`, or a name or a row of it is bad.
+    """
+    rows = read_params(path).get("variants")
+    if not isinstance(rows, dict):
         raise UserError(f"{path} needs a mapping `variants` with a row for each adapter")
-    if variant not in variants:
-        known = ", ".join(map(str, variants))
-        raise UserError(f"unknown variant {variant!r} ({path} has {known})")
-    row: Any = variants[variant]
-    if not isinstance(row, dict):
-        raise UserError(f"{path}: variants.{variant} must be a mapping of fields, not {row!r}")
-    return row
+    for name, row in rows.items():
+        check_name(name)
+        if not isinstance(row, dict):
+            raise UserError(
+                f"{path}: variants.{name} must be a mapping of fields, not {shown(row)}"
+            )
+    return rows
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that a variant cannot have: it is part of stages' and files' names.
+
+    Raises:
+        UserError: DVC could not run it, or another row of the table has it.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{shown(name)} cannot be the name of a variant: take letters, digits, _ and -, up to "
+            "64 of them, one of them a letter and none a - in front"
+        )
+    if name in TAKEN:
+        raise UserError(f"{name!r} is a row of the table without an adapter: take another name")

@@ -3,17 +3,33 @@
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
-import tarfile
+import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from adapterbench.core.errors import UserError
+import psutil
 
+from adapterbench.core.errors import UserError, one_line
+
+PRIVATE = 0o600
+"""Permissions of a file that nobody but its owner may read."""
 MANIFEST = "manifest.json"
 """Name of the file in which a folder of shards says what it holds."""
+SETTLED = 2 * 10**9
+"""Nanoseconds that are more than the tick of any file system's clock."""
+
+LEFTOVER = re.compile(r"\.(?P<name>.+)\.partial-(?P<old>old-)?(?P<pid>\d+)(-(?P<host>\w+))?(-\w+)?")
+"""Name of what `publish` has not finished, by the process and host that make it."""
+HOST = re.sub(r"\W", "_", platform.node()) or "unknown"
+CLOCK = 60
+"""Seconds by which the start of a process may seem later than it was."""
 
 
 @contextmanager
@@ -21,37 +37,85 @@ def publish(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; rename it onto `path` when the block succeeds.
 
     The block may make a file or a directory there. Whatever stood at `path` is replaced as a
-    whole, and an error, Ctrl-C or a full disk leaves it untouched and the sibling removed.
+    whole, and an error, Ctrl-C or a full disk leaves it untouched and the sibling removed; what a
+    killed process left is removed by the next that publishes in the same folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    sweep(path.parent.resolve())
+    beside = sibling(path)
+    remove(beside)
+    beside.touch()
+    mode = beside.stat().st_mode  # as the umask has it
     remove(beside)
     try:
         yield beside
+        grant(beside, stat.S_IMODE(mode))
         swap(beside, path)
     finally:
         remove(beside)
 
 
+def grant(path: Path, mode: int) -> None:
+    """Give files that their writer kept private, as that of safetensors does, the usual `mode`."""
+    for file in [path, *path.rglob("*")]:
+        state = file.lstat()
+        if stat.S_ISREG(state.st_mode) and stat.S_IMODE(state.st_mode) == PRIVATE:
+            file.chmod(mode)
+
+
+def sibling(path: Path, kind: str = "") -> Path:
+    """Where this process keeps what belongs at `path`; other programs ignore hidden files."""
+    return path.with_name(f".{path.name}.partial-{kind}{os.getpid()}-{HOST}")
+
+
+@cache
+def sweep(folder: Path) -> None:
+    """Remove what dead processes of this host have not finished in a folder, once a process.
+
+    An old output that stepped aside comes back, unless another has taken its place.
+    """
+    for left in folder.glob(".*.partial-*"):
+        facts = LEFTOVER.fullmatch(left.name)
+        if not facts or facts["host"] not in (None, HOST) or is_maker(int(facts["pid"]), left):
+            continue
+        path = folder / facts["name"]
+        with suppress(OSError):  # another process sweeps too, or it belongs to another user
+            if facts["old"] and not os.path.lexists(path):
+                left.replace(path)
+            else:
+                remove(left)
+
+
+def is_maker(pid: int, path: Path) -> bool:
+    """Whether the process `pid` lives and made `path`: numbers of dead ones are given again."""
+    try:
+        process = psutil.Process(pid)
+        older = process.create_time() <= path.lstat().st_ctime + CLOCK
+        return older and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
 def swap(new: Path, path: Path) -> None:
-    """Rename `new` onto `path`, whatever stood there.
+    """Rename `new` onto `path`, whatever stood there; it may then stand at `new`.
 
     A directory cannot be renamed onto another in one step: the old one steps aside first, since
     deleting a tree takes long enough to be interrupted half-way, and comes back on an error.
     """
-    if not (new.is_dir() or path.is_dir()):
+    if not (os.path.lexists(path) and (new.is_dir() or path.is_dir())):
         new.replace(path)
         return
-    aside = path.with_name(f".{path.name}.partial-old-{os.getpid()}")
-    if os.path.lexists(path):
-        path.replace(aside)
+    aside = sibling(path, "old-")
+    remove(aside)
+    path.replace(aside)
     try:
         new.replace(path)
     except BaseException:
-        if os.path.lexists(aside):
-            aside.replace(path)
+        aside.replace(path)
         raise
-    remove(aside)
+    aside.replace(new)  # under this name it never comes back
 
 
 def remove(path: Path) -> None:
@@ -79,17 +143,26 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_tar_end(path: Path) -> None:
-    """Refuse a tar without its two closing empty blocks: cut between two members, it reads well.
+def check_digest(path: Path, digest: str) -> None:
+    """Compare a file's SHA-256 with the one that was noted when it was written.
+
+    Once a process, as long as size and time of the file stay as they are.
 
     Raises:
-        tarfile.ReadError: the end is missing.
+        ValueError: it is another.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
-        if size < 2 * tarfile.BLOCKSIZE or any(file.read()):
-            raise tarfile.ReadError("it has no end")
+    facts = path.stat()
+    # a file that was written just now may be written again within the clock's tick
+    settled = time.time_ns() - facts.st_mtime_ns > SETTLED
+    found = known_sha256(path, facts.st_size, facts.st_mtime_ns) if settled else sha256(path)
+    if found != digest:
+        raise ValueError(f"its SHA-256 is {found[:12]}.., not {digest[:12]}.. as when it was made")
+
+
+@cache
+def known_sha256(path: Path, _size: int, _time: int) -> str:
+    """`sha256` of a file that has not changed."""
+    return sha256(path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -103,13 +176,13 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro` to make it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also too deep, or too many digits
         raise UserError(
-            f"{path} is not valid JSON ({error}): delete it and run `dvc repro`"
+            f"{path} is not valid JSON ({one_line(error)}): delete it and run `dvc repro`"
         ) from error

@@ -2,8 +2,6 @@
 
 import json
 import re
-import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,9 @@ from typing import Any
 import resvg_py
 
 from adapterbench.core.errors import UserError
+from adapterbench.formats.tars import open_tar
 
-DAMAGED = (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error)
+DAMAGED = (OSError, KeyError, ValueError)
 """What a tarball that is missing, cut short or overwritten may raise."""
 RENDERED = 128
 """Side of a rendered SVG, pixels; `prepare` scales it down to the resolution."""
@@ -110,11 +109,10 @@ def read_images(name: str, tarball: Path, codes: dict[str, str]) -> Iterator[tup
 def read_folder(tarball: Path, folder: str) -> Iterator[tuple[str, bytes]]:
     """The image files directly under `folder`."""
     try:
-        with tarfile.open(tarball) as tar:
-            for member in tar:
-                path = Path(member.name)
-                if str(path.parent) == folder and (file := tar.extractfile(member)):
-                    yield path.stem, file.read()
+        with open_tar(tarball) as tar:
+            for path in map(Path, tar.members):
+                if str(path.parent) == folder:
+                    yield path.stem, tar.read(str(path))
     except DAMAGED as error:
         raise damaged(tarball, error) from error
 
@@ -183,10 +181,8 @@ def read_json_member(tarball: Path, member: str) -> Any:
         UserError: the tarball is missing or damaged.
     """
     try:
-        with tarfile.open(tarball) as tar:
-            file = tar.extractfile(member)
-            assert file is not None
-            return json.load(file)
+        with open_tar(tarball) as tar:
+            return json.loads(tar.read(member))
     except DAMAGED as error:
         raise damaged(tarball, error) from error
 

@@ -16,9 +16,8 @@ from adapterbench.core.config import DataParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, write_json
 from adapterbench.core.registry import load
-from adapterbench.core.seeds import rank
-from adapterbench.data.sample import SPLITS, RawSample
-from adapterbench.data.split import split
+from adapterbench.data.sample import SPLITS, RawSample, plain_key
+from adapterbench.data.split import MORE, TooFewError, split
 from adapterbench.formats.image import BadImageError, decode, is_blank, square
 from adapterbench.formats.shards import Sample, write_shard
 
@@ -36,7 +35,7 @@ class Drops:
     rows: list[dict[str, str]] = field(default_factory=list)
     """The first `LISTED` drops."""
     seen: set[bytes] = field(default_factory=set)
-    """Digests of the pictures so far."""
+    """Digests of the pictures and keys so far."""
 
     def add(self, key: str, cause: str) -> None:
         """Count one dropped sample."""
@@ -48,9 +47,13 @@ class Drops:
         """Number of drops for each cause."""
         return dict(sorted(self.causes.items()))
 
-    def is_new(self, image: bytes) -> bool:
-        """Whether this picture file comes for the first time."""
-        digest = sha256(image).digest()
+    def explained(self) -> str:
+        """The causes with their numbers, the most frequent first."""
+        return ", ".join(f"{count:,} {cause}" for cause, count in self.causes.most_common())
+
+    def is_new(self, kind: str, content: bytes) -> bool:
+        """Whether this content of a `kind` comes for the first time."""
+        digest = sha256(kind.encode() + content).digest()[:16]  # there are millions
         new = digest not in self.seen
         self.seen.add(digest)
         return new
@@ -75,10 +78,7 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
             splits = split(shown, keep, params, drops.add)
             packed = {name: pack(folder, name, rows, params) for name, rows in splits}
             if empty := [name for name in SPLITS if not packed.get(name, {}).get("samples")]:
-                raise UserError(
-                    f"{raw} has no usable picture for {empty[0]}: mend data.fetch, or look at "
-                    "what was dropped"
-                )
+                raise TooFewError(f"{raw} has no usable picture for {empty[0]}", MORE)
             manifest = {
                 "attribution": source.ATTRIBUTION,
                 "dropped": drops.by_cause(),
@@ -87,33 +87,46 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
                 "splits": packed,
             }
             write_json(folder / MANIFEST, manifest)
-    finally:  # it explains a lack of pictures as well
-        log.info("dropped: %s", drops.by_cause() or "nothing")
+    except TooFewError as error:
+        if not drops.causes:
+            raise
+        raise UserError(
+            f"{error.cause} (dropped: {drops.explained()}): mend those, or {error.remedy}"
+        ) from error
+    log.info("dropped: %s", drops.explained() or "nothing")
     return manifest
 
 
 def clean(raw: Iterable[RawSample], params: DataParams, drops: Drops) -> Iterator[Sample]:
     """Decode, resize and keep the usable samples; count the others in `drops`."""
     for sample in raw:
-        if not sample.image:
-            drops.add(sample.key, sample.problem)
-            continue
-        if not any(caption.strip() for caption in sample.captions):
-            drops.add(sample.key, "no caption")
-            continue
-        if not drops.is_new(sample.image):
-            drops.add(sample.key, "duplicate picture")
+        key = plain_key(sample.key)
+        if cause := unusable(sample, key, drops):
+            drops.add(key, cause)
             continue
         try:
             image = square(decode(sample.image), params.resolution)
         except BadImageError as error:
-            drops.add(sample.key, str(error))
+            drops.add(key, str(error))
             continue
         if is_blank(image):
-            drops.add(sample.key, "blank picture")
+            drops.add(key, "blank picture")
             continue
-        meta = {**sample.meta, "concept": sample.concept}
-        yield Sample(key=sample.key, image=image, captions=sample.captions, meta=meta)
+        meta = {**sample.meta, "concept": sample.concept or key}
+        yield Sample(key=key, image=image, captions=sample.captions, meta=meta)
+
+
+def unusable(sample: RawSample, key: str, drops: Drops) -> str:
+    """Why a sample cannot be used, as far as can be said before it is decoded; else empty."""
+    if not sample.image:
+        return sample.problem
+    if not any(caption.strip() for caption in sample.captions):
+        return "no caption"
+    if not drops.is_new("image", sample.image):
+        return "duplicate picture"
+    if not drops.is_new("key", key.encode()):
+        return "duplicate key"
+    return ""
 
 
 def pack(folder: Path, name: str, samples: Iterable[Sample], params: DataParams) -> dict[str, Any]:

@@ -1,36 +1,36 @@
-"""One captioned picture on its way from a source to a shard."""
+"""One captioned image on its way from a source to a shard."""
 
-import json
-import tarfile
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import webdataset as wds
-
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import check_tar_end
+from adapterbench.formats.tars import BadFileError, BadTarError, Record, read_records
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
-"""Extensions of picture files."""
+IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
+"""Extensions of image files."""
 SPLITS = ("train", "validation")
 """In this order a source with a split of its own reads its samples; every data set has both."""
 KEPT = ("path", "url")
-"""Facts of a tar's `.json` that say where a picture came from."""
+"""Facts of a tar's `.json` that say where an image came from."""
+PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""Keys that every reader of webdataset tars and every file system takes as they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawSample:
-    """A picture as its source published it, before it is decoded."""
+    """An image as its source published it, before it is decoded."""
 
     key: str
-    """Unique name without dots, also the stem of its members in the shard."""
-    concept: str
-    """What it shows; all pictures of a concept fall on one side of the split."""
-    image: bytes
+    """Its name, which no other image of the source has."""
+    concept: str | None = None
+    """What it shows; all images of a concept fall on one side of the split. None: its own."""
+    image: bytes = b""
     """An encoded image file (PNG, JPEG, WebP)."""
-    captions: tuple[str, ...]
+    captions: tuple[str, ...] = ()
     """Phrasings of its caption; the first is the one that is scored."""
     meta: dict[str, Any] = field(default_factory=dict)
     """Further facts, kept in the sample's `.json`."""
@@ -38,6 +38,21 @@ class RawSample:
     """One of `SPLITS` where the source has a split of its own."""
     problem: str = "no picture in the set"
     """Why `image` is empty, where it is; the manifest counts these causes."""
+
+
+def plain_key(name: str) -> str:
+    """The key of a sample of any name: the name itself where it is `PLAIN`."""
+    return name if PLAIN.fullmatch(name) else digest_key(name, name)
+
+
+def digest_key(words: str, name: str) -> str:
+    """A plain key for `name` by which people know it, such as `tom-1f2e3d4c`.
+
+    It depends on the two alone, so that more images move no other between the splits.
+    """
+    shown = re.sub(r"[^A-Za-z0-9_]+", "-", words).strip("-")
+    digest = sha256(name.encode(errors="surrogatepass"))  # names of files may be no Unicode
+    return f"{shown[:60]}-{digest.hexdigest()[:8]}"
 
 
 def read_tars(raw: Path) -> Iterator[RawSample]:
@@ -50,8 +65,8 @@ def read_tars(raw: Path) -> Iterator[RawSample]:
 def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator[RawSample]:
     """Yield the samples of a webdataset tar in order; one is held in memory at a time.
 
-    A sample is a picture and a `.txt` whose lines are its phrasings. A `.json` may give its
-    `concept` (its key, where there is none), and the `problem` why it has no picture.
+    A sample is an image and a `.txt` whose lines are its phrasings. A `.json` may give its
+    `concept`, and the `problem` why it has no image.
 
     Args:
         path: the tar.
@@ -62,28 +77,46 @@ def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator
         UserError: the tar is missing, truncated or damaged.
     """
     try:
-        check_tar_end(path)
-        for record in wds.WebDataset(str(path), shardshuffle=False, empty_check=False):
-            yield raw_sample(record, prefix, split)
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        cause = " ".join(str(error).split())
+        for record in read_records(path, (*IMAGES, "txt", "json")):
+            yield from raw_samples(record, prefix + record.name, split)
+    except (BadTarError, FileNotFoundError) as error:
         raise UserError(
-            f"{path} is missing, truncated or damaged ({cause}): run `dvc repro --force fetch`"
+            f"{path} is missing, truncated or damaged ({error}): run `dvc repro --force fetch`"
         ) from error
 
 
-def raw_sample(record: dict[str, Any], prefix: str, split: str | None) -> RawSample:
-    """A webdataset record as a sample."""
-    facts = json.loads(record.get("json") or b"{}")
-    key = prefix + record["__key__"].replace("/", "-")
+def raw_samples(record: Record, name: str, split: str | None) -> Iterator[RawSample]:
+    """The sample of a record; further images of it, which have no caption of their own, too."""
+    kinds = [kind for kind in IMAGES if kind in record]
+    try:
+        yield raw_sample(record, kinds[0] if kinds else "", name, split)
+    except BadFileError as error:
+        yield RawSample(key=name, split=split, problem=str(error))
+    for kind in kinds[1:]:
+        problem = "another image of the same name is taken"
+        yield RawSample(key=f"{name}.{kind}", split=split, problem=problem)
+
+
+def raw_sample(record: Record, kind: str, name: str, split: str | None) -> RawSample:
+    """A record, whose image is of a `kind`, as a sample.
+
+    Raises:
+        BadFileError: a file of it cannot be used.
+    """
+    image = record.read(kind)
+    if image == b"":
+        raise BadFileError("empty file")
+    facts = record.facts()
+    concept = facts.get("concept")
     return RawSample(
-        key=key,
-        concept=str(facts.get("concept") or key),
-        image=next((record[kind] for kind in PICTURES if kind in record), b""),
-        captions=phrasings(record.get("txt", b"").decode(errors="replace")),
+        key=name,
+        # JSON can hold halves of characters, which no file can
+        concept=str(concept).encode(errors="replace").decode() if concept else None,
+        image=image or b"",
+        captions=phrasings(record.caption()),
         meta={name: facts[name] for name in KEPT if name in facts},
         split=split,
-        problem=facts.get("problem", "no picture file"),
+        problem=str(facts.get("problem") or "no picture file"),
     )
 
 

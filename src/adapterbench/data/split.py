@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from adapterbench.core.config import DataParams, Section, parse
+from adapterbench.core.config import DataParams
+from adapterbench.core.documents import Document, read_document
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import read_json
+from adapterbench.core.seeds import rank
 from adapterbench.data.sample import RawSample
 from adapterbench.formats.shards import Sample
 
@@ -19,9 +19,18 @@ Drop = Callable[[str, str], None]
 """(key, cause) of a sample that is left out."""
 
 TRAIN = "train"
+MORE = "set data.fetch to more images"
 
 
-class HeldOut(Section):
+class TooFewError(UserError):
+    """Too few images are usable: the cause, and a remedy besides mending what was dropped."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}: {remedy}")
+        self.cause, self.remedy = cause, remedy
+
+
+class HeldOut(Document):
     """A committed list of the images that nothing is trained on."""
 
     splits: dict[str, dict[str, tuple[str, ...]]]
@@ -74,13 +83,16 @@ def by_concept(samples: list[Sample], held_out: int, seed: int) -> dict[str, lis
     """Splits of which `held_out` whole concepts, drawn by hash, are the validation.
 
     Raises:
-        UserError: there are not more concepts than `held_out`.
+        TooFewError: there are not more concepts than `held_out`.
     """
     concepts = {sample.meta["concept"] for sample in samples}
+    if len(concepts) < 2:
+        raise TooFewError(f"the usable images show {len(concepts)} concepts of at least 2", MORE)
     if len(concepts) <= held_out:
-        raise UserError(
+        raise TooFewError(
             f"data.validation_concepts = {held_out}, but there are only {len(concepts)} concepts "
-            "with usable images: lower it so that some are left to train on"
+            "with usable images",
+            "lower it so that some are left to train on",
         )
     kept_out = set(sorted(concepts, key=lambda c: rank(c, seed))[:held_out])
     splits: dict[str, list[Sample]] = {TRAIN: [], "validation": []}
@@ -128,9 +140,5 @@ def read_held_out(path: str) -> HeldOut:
     Raises:
         UserError: the file is missing or is no such list.
     """
-    return parse(HeldOut, read_json(Path(path)), f"the list {path}")
-
-
-def rank(name: str, seed: int) -> bytes:
-    """A pseudo-random order of names that does not depend on which others there are."""
-    return sha256(f"{seed}:{name}".encode()).digest()
+    remedy = "run `make hold-out`, or correct data.held_out"
+    return read_document(HeldOut, Path(path), "a list of held-out images", remedy)

@@ -8,6 +8,8 @@ from io import BytesIO
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from adapterbench.report.pictures import Reference
+
 ENVIRONMENT = Environment(
     loader=PackageLoader("adapterbench.demo"),
     autoescape=True,
@@ -15,12 +17,12 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
 )
 SIDE = 256
-"""Most pixels of a card's picture: all cards travel with every step."""
+"""Most pixels of an image in the page, either way: all cards travel with every step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A picture with its title; None: nothing to see yet."""
+    """An image with its title; None: nothing to see yet."""
 
     title: str
     image: Image.Image | None = None
@@ -28,23 +30,39 @@ class Card:
 
     @property
     def uri(self) -> str | None:
-        """The picture, small, as a `data:` address: it leaves no file."""
-        if self.image is None:
-            return None
-        small = self.image.copy()
-        small.thumbnail((SIDE, SIDE))
-        data = BytesIO()
-        small.save(data, "WEBP", quality=90)
-        return "data:image/webp;base64," + b64encode(data.getvalue()).decode()
+        """The image, small, as a `data:` address."""
+        return data_uri(self.image) if self.image else None
+
+
+def data_uri(image: Image.Image) -> str:
+    """An image, small, as a `data:` address: it leaves no file."""
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE))
+    data = BytesIO()
+    small.save(data, "WEBP", quality=90)
+    return "data:image/webp;base64," + b64encode(data.getvalue()).decode()
 
 
 def strip(status: str, done: int, total: int, cards: Sequence[Card]) -> str:
-    """A progress bar above pictures side by side."""
-    return ENVIRONMENT.get_template("strip.html").render(
-        status=status, done=done, total=total, cards=cards
+    """A progress bar above images side by side."""
+    return render("strip.html", status=status, done=done, total=total, cards=cards)
+
+
+def chosen(reference: Reference | None, problem: str = "") -> str:
+    """The image that is in force, or its empty place, and what is wrong."""
+    return render(
+        "chosen.html",
+        uri=data_uri(reference.image) if reference else None,
+        caption=reference.caption if reference else "no image",
+        problem=problem,
     )
 
 
 def definitions(settings: Mapping[str, object]) -> str:
     """Names and values, a row each."""
-    return ENVIRONMENT.get_template("settings.html").render(settings=settings)
+    return render("settings.html", settings=settings)
+
+
+def render(template: str, **values: object) -> str:
+    """A template's HTML."""
+    return ENVIRONMENT.get_template(template).render(values)

@@ -1,20 +1,46 @@
-"""A picture that the user gives: shown, kept for the session, and refused with the cause."""
+"""An image that the user gives: uploaded or picked, checked by the server, shown."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
-from pathlib import Path
+from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from adapterbench.core.errors import UserError
-from adapterbench.demo.upload import read_upload
+from adapterbench.demo import html, upload
+from adapterbench.demo.upload import Uploads
 from adapterbench.report.pictures import Reference
+
+TEMPLATE = """<div class="chosen">${value}
+<label class="upload"><input type="file" accept="image/png,image/jpeg,image/webp">
+Upload an image</label></div>"""
+SEND = """
+element.addEventListener('change', async ({target}) => {
+  const [file] = target.files
+  if (!file) return
+  const form = new FormData()
+  form.append('files', file)
+  target.value = ''  // or the same file again would be no change
+  if (file.size > props.max_bytes) {
+    return trigger('upload', {problem: `${file.name}: too many bytes. Use ${props.limits}`})
+  }
+  try {
+    const answer = await fetch('gradio_api/upload', {method: 'POST', body: form})
+    const content = await (answer.ok ? answer.json() : answer.text())
+    trigger('upload', answer.ok ? {token: content[0]} : {problem: content})
+  } catch (error) {
+    trigger('upload', {problem: `${file.name} did not reach the server: try again`})
+  }
+})
+"""
+"""Runs in the page: what is refused there, by the server or by the network is shown alike."""
+MAX_PROBLEM = 300
+"""Characters of a message."""
 
 
 @contextmanager
-def told_in_the_page() -> Iterator[None]:
+def show_user_errors() -> Iterator[None]:
     """Show a `UserError` to whom it is meant for, in the browser."""
     try:
         yield
@@ -22,39 +48,48 @@ def told_in_the_page() -> Iterator[None]:
         raise gr.Error(escape(str(error)), print_exception=False) from error
 
 
-def picture_input(
-    title: str, gallery: Sequence[Reference] = (), start: Reference | None = None
+def image_input(
+    title: str,
+    uploads: Uploads,
+    gallery: Sequence[Reference] = (),
+    start: Reference | None = None,
 ) -> gr.State:
-    """A place for a picture: upload one or pick one of `gallery`.
+    """A place for an image: upload one or pick one of `gallery`.
+
+    A refused upload leaves the place empty, with the cause below it: the image before it was not
+    what the user meant.
 
     Returns:
         The session's `Reference`, checked; what the browser sends is never used unchecked.
     """
-    chosen = gr.State(start)
-    with gr.Row():
-        shown = gr.Image(
-            start.image if start else None,
-            label=title,
-            interactive=False,
-            format="png",
-            height=190,
-            elem_classes="asked",
-            min_width=120,
-            buttons=[],
-        )
-        with gr.Column(min_width=120):
-            upload = gr.UploadButton("Upload a picture", file_types=["image"])
-            named = gr.HTML(name_of(start))
-    outputs = [chosen, shown, named]
+    chosen = gr.State(None)
+    # as a page opens; a session that the server has forgotten shall not fall back to it
+    gr.on(fn=lambda: start, outputs=chosen, show_progress="hidden")
+    place = gr.HTML(
+        html.chosen(start),
+        label=title,
+        show_label=True,
+        container=True,
+        html_template=TEMPLATE,
+        js_on_load=SEND,
+        elem_classes="asked",
+        max_bytes=upload.MAX_BYTES,
+        limits=upload.limits(),
+    )
+    outputs = [chosen, place]
 
-    def use(reference: Reference | None) -> tuple[Reference | None, Image.Image | None, str]:
-        return reference, reference.image if reference else None, name_of(reference)
+    def use(reference: Reference | None, problem: str = "") -> tuple[Reference | None, str]:
+        return reference, html.chosen(reference, problem)
 
-    def accept(path: str) -> tuple[Reference | None, Image.Image | None, str]:
-        with told_in_the_page():
-            return use(read_upload(Path(path)))
+    def accept(event: gr.EventData) -> tuple[Reference | None, str]:
+        if problem := field(event, "problem"):
+            return use(None, str(problem)[:MAX_PROBLEM])
+        try:
+            return use(uploads.take(str(field(event, "token"))))
+        except UserError as error:
+            return use(None, str(error))
 
-    upload.upload(accept, upload, outputs)
+    place.upload(accept, None, outputs, show_progress="hidden")
     if gallery:
         pick = gr.Gallery(
             [reference.image for reference in gallery],
@@ -68,16 +103,27 @@ def picture_input(
             buttons=[],
         )
 
-        def picked(event: gr.SelectData) -> tuple[Reference | None, Image.Image | None, str]:
-            return use(gallery[event.index])
+        def picked(event: gr.EventData) -> tuple[Reference | None, str]:
+            return use(gallery[selected(event, len(gallery))])
 
-        pick.select(picked, None, outputs)
+        pick.select(picked, None, outputs, show_progress="hidden")
     else:
         gr.Button("Remove it", size="sm").click(lambda: use(None), None, outputs)
     return chosen
 
 
-def name_of(reference: Reference | None) -> str:
-    """The line below the picture."""
-    text = reference.caption if reference else ""
-    return f'<p class="of-picture">{escape(text)}</p>'
+def selected(event: gr.EventData, count: int) -> int:
+    """Which of `count` images of a gallery was clicked on.
+
+    Raises:
+        gr.Error: none of them: the event is not the page's own.
+    """
+    index = field(event, "index")
+    if type(index) is not int or not 0 <= index < count:
+        raise gr.Error("That image is no longer there", print_exception=False)
+    return index
+
+
+def field(event: gr.EventData, name: str) -> Any:
+    """What the browser sent with an event; None: nothing of that name."""
+    return event._data.get(name) if isinstance(event._data, dict) else None

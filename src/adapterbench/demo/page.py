@@ -8,34 +8,66 @@ from random import randrange
 from typing import Any
 
 import gradio as gr
+from gradio_client.utils import is_file_obj, traverse
 
 from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import UserError
-from adapterbench.demo import html
-from adapterbench.demo.inputs import picture_input, told_in_the_page
-from adapterbench.demo.painter import TEXT_ONLY, Painter
-from adapterbench.demo.picture import Picture, Settings
+from adapterbench.demo import html, settings
+from adapterbench.demo.folder import ImageFolder
+from adapterbench.demo.inputs import image_input, selected, show_user_errors
+from adapterbench.demo.painter import TEXT_ONLY, Finished, Painter
 from adapterbench.demo.progress import Progress
 from adapterbench.demo.results import results_tab
+from adapterbench.demo.settings import Settings
+from adapterbench.demo.upload import Uploads
 from adapterbench.report.methods import label
 from adapterbench.report.pictures import Reference
 
 INTRODUCTION = """# adapterbench
-A **picture as a prompt**: choose one, press *Generate*, and see what each adapter makes of it over
+An **image as a prompt**: choose one, press *Generate*, and see what each adapter makes of it over
 the same frozen Stable Diffusion, from the same noise.
 """
-QUEUE = 16
+QUEUE = 64
 """Requests that may wait; further ones are told so."""
+SESSIONS = 300
+"""Sessions whose images and settings are remembered; the longest unused are forgotten."""
 HISTORY = 24
-"""Pictures that a session keeps."""
-HOUR = 3600
+"""Images that a session keeps."""
 START = 2
-"""The picture that is there at once; of the emoji, one of a kind that the model paints well."""
-SEEDS = 2**32
+"""The image that is there at once; of the emoji, one of a kind that the model paints well."""
 CONTROL = "Control image: its outlines are kept"
+RESULT = "result"
+SCROLL = f"""() => {{
+  const result = document.getElementById('{RESULT}')
+  const {{top, bottom}} = result.getBoundingClientRect()
+  if (top < 0 || top > window.innerHeight / 2) {{
+    result.scrollIntoView({{behavior: 'smooth', block: 'start'}})
+  }}
+}}"""
+"""Brings the images into view where they are out of it, as on a phone."""
 
 Values = dict[Any, Any]
 """What the components of the page hold, by component; or what they shall."""
+
+
+class Page(gr.Blocks):
+    """Gradio's page, none of whose inputs is a file.
+
+    Gradio looks for files in whatever a browser sends for any input, copies or downloads what such
+    a file names, and trusts it later. Here images arrive by `Uploads` alone.
+    """
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], *args: Any, **more: Any
+    ) -> Any:
+        """Check that no input names a file."""
+        traverse(inputs, refuse_file, is_file_obj)
+        return await super().preprocess_data(block_fn, inputs, *args, **more)
+
+
+def refuse_file(_: object) -> None:
+    """Say so to the program that sent one: the page never does."""
+    raise gr.Error("No input of this page is a file", print_exception=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +89,12 @@ class Controls:
         """What the user has set.
 
         Raises:
-            UserError: no picture, or no method.
+            UserError: no image prompt, or a value that is not allowed.
         """
         if values[self.reference] is None:
-            raise UserError("There is no image prompt yet: upload a picture or pick one")
-        if not values[self.methods]:
-            raise UserError("Nothing to compare: tick at least one adapter")
+            raise UserError("There is no image prompt yet: upload an image or pick one")
         control = values[self.control]
-        return Settings(
+        return settings.checked(
             method="",
             base=values[self.base],
             image_prompt=values[self.reference].caption,
@@ -74,8 +104,19 @@ class Controls:
             scale=values[self.scale],
             guidance_scale=values[self.guidance_scale],
             steps=values[self.steps],
-            seed=int(values[self.seed] or 0),
+            seed=values[self.seed] or 0,
         )
+
+    def chosen_methods(self, values: Values, known: Sequence[str]) -> list[str]:
+        """The ticked ones of `known`, in its order.
+
+        Raises:
+            UserError: there is none.
+        """
+        ticked = values[self.methods]
+        if methods := [each for each in known if isinstance(ticked, list) and each in ticked]:
+            return methods
+        raise UserError("Nothing to compare: tick at least one adapter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +131,16 @@ class Views:
     download: gr.DownloadButton
 
     def selected(self, history: list[tuple[Path, Settings]], number: int) -> Values:
-        """Show the settings of a picture, and offer its file."""
-        path, settings = history[number]
+        """Show the settings of an image, and offer its file.
+
+        Raises:
+            UserError: the file is no longer there.
+        """
+        path, of_image = history[number]
+        if not path.exists():
+            raise UserError("That image is no longer kept: generate it again")
         return {
-            self.settings: html.definitions(readable(settings)),
+            self.settings: html.definitions(readable(of_image)),
             self.download: gr.DownloadButton(value=path, interactive=True),
         }
 
@@ -104,80 +151,94 @@ def build(
     defaults: SampleParams,
     results: Path,
     folder: Path,
-) -> gr.Blocks:
+    uploads: Uploads,
+) -> Page:
     """The whole page.
 
     Args:
-        references: pictures to pick from.
+        references: images to pick from.
         defaults: where the sliders stand first.
         results: of the pipeline.
-        folder: where Gradio keeps its files; pictures go there, too.
+        folder: where Gradio keeps its files; generated images go there, too.
+        uploads: where the server puts uploaded images.
     """
-    keep = (HOUR, 24 * HOUR)
-    page = gr.Blocks(title="adapterbench", analytics_enabled=False, delete_cache=keep)
+    page = Page(title="adapterbench", analytics_enabled=False)
+    page.state_session_capacity = SESSIONS
     with page:
         gr.Markdown(INTRODUCTION)
         with gr.Tab("Try it"):
-            try_tab(painter, references, defaults, folder)
+            try_tab(painter, references, defaults, ImageFolder(folder), uploads)
         with gr.Tab("Results"):
             results_tab(results)
-    return page.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
+    page.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
+    return page
 
 
 def try_tab(
-    painter: Painter, references: Sequence[Reference], defaults: SampleParams, folder: Path
+    painter: Painter,
+    references: Sequence[Reference],
+    defaults: SampleParams,
+    folder: ImageFolder,
+    uploads: Uploads,
 ) -> None:
     """Fill the tab that is being built."""
     with gr.Row():
         with gr.Column(scale=5, min_width=340):
-            controls, start, stop = ask(painter, references, defaults)
-        with gr.Column(scale=7, min_width=340):
+            controls, start, stop = ask(painter, references, defaults, uploads)
+        with gr.Column(scale=7, min_width=340, elem_id=RESULT):
             views = show()
 
     def generate(values: Values) -> Iterator[Values]:
-        with told_in_the_page():
-            settings = controls.settings(values)
-            methods = [m for m in painter.methods if m in values[controls.methods]]
+        with show_user_errors():
+            methods = controls.chosen_methods(values, painter.methods)
+            common = controls.settings(values)
             reference, control = values[controls.reference], values[controls.control]
             made: list[tuple[Path, Settings]] = []
-            progress = Progress(reference.image, methods, settings.steps)
+            progress = Progress(reference.image, methods, common.steps)
             yield {views.strip: progress.html()}
-            painting = painter.paint(settings, methods, reference.image, control and control.image)
+            painting = painter.paint(common, methods, reference.image, control and control.image)
             with closing(painting) as events:  # *Stop* ends the painting, too
                 for event in events:
                     yield {views.strip: progress.after(event)}
-                    if isinstance(event, Picture):
-                        made.append((event.save(folder), event.settings))
-        history = [*made, *values[views.history]][:HISTORY]
-        yield {
-            views.history: history,
-            views.gallery: gr.Gallery(
-                [(path, described(each)) for path, each in history], selected_index=0
-            ),
-            **views.selected(history, 0),
-        }
+                    if isinstance(event, Finished):
+                        made.append((folder.save(event.image, event.settings), event.settings))
+            history = [*made, *values[views.history]][:HISTORY]
+            history = [(path, each) for path, each in history if path.exists()]
+            yield {
+                views.history: history,
+                views.gallery: gr.Gallery(
+                    [(path, described(each)) for path, each in history], selected_index=0
+                ),
+                **views.selected(history, 0),
+            }
 
-    def select(event: gr.SelectData, history: list[tuple[Path, Settings]]) -> Values:
-        return views.selected(history, event.index)
+    def select(event: gr.EventData, history: list[tuple[Path, Settings]]) -> Values:
+        with show_user_errors():
+            return views.selected(history, selected(event, len(history)))
 
-    asked = {*vars(controls).values(), views.history}
+    start.click(None, js=SCROLL)
     running = start.click(
         generate,
-        asked,
+        {*vars(controls).values(), views.history},
         [*vars(views).values()],
         show_progress_on=views.strip,
-        scroll_to_output=True,
+        preprocess=False,  # `Settings` checks, and names what is wrong
     )
     stop.click(None, cancels=running)
     views.gallery.select(select, views.history, [views.settings, views.download])
 
 
 def ask(
-    painter: Painter, references: Sequence[Reference], defaults: SampleParams
+    painter: Painter, references: Sequence[Reference], defaults: SampleParams, uploads: Uploads
 ) -> tuple[Controls, gr.Button, gr.Button]:
     """The left side: the controls, and the buttons that start and stop."""
-    reference = picture_input("Image prompt", references, references[START % len(references)])
-    text = gr.Textbox(label="Text", placeholder="optional, such as: a red hat", max_length=300)
+    first = references[START % len(references)]
+    reference = image_input("Image prompt", uploads, references, first)
+    text = gr.Textbox(
+        label="Text",
+        placeholder="optional, such as: a red hat",
+        max_length=settings.MAX_TEXT,
+    )
     methods = gr.CheckboxGroup(
         [(label(method), method) for method in painter.methods],
         value=[method for method in painter.methods if method != TEXT_ONLY],
@@ -189,33 +250,39 @@ def ask(
         stop = gr.Button("Stop", scale=1)
     with gr.Row():
         scale = gr.Slider(
-            0, 1.5, defaults.scale, step=0.05, label="Scale", info="weight of the image prompt"
+            *settings.SCALE,
+            defaults.scale,
+            step=0.05,
+            label="Scale",
+            info="weight of the image prompt",
         )
         guidance_scale = gr.Slider(
-            1, 10, defaults.guidance_scale, step=0.5, label="Guidance", info="how far prompts push"
+            *settings.GUIDANCE_SCALE,
+            defaults.guidance_scale,
+            step=0.5,
+            label="Guidance",
+            info="how far prompts push",
         )
     with gr.Row():
-        steps = gr.Slider(1, 50, defaults.steps, step=1, label="Steps", info="more is slower")
+        steps = gr.Slider(
+            *settings.STEPS, defaults.steps, step=1, label="Steps", info="more is slower"
+        )
         with gr.Column(min_width=160):
-            seed = gr.Number(
-                0,
-                label="Seed",
-                info="same seed, same noise",
-                precision=0,
-                minimum=0,
-                maximum=SEEDS - 1,
-            )
-            gr.Button("Another seed", size="sm").click(lambda: randrange(SEEDS), outputs=seed)
+            seed = gr.Number(0, label="Seed", info="same seed, same noise", precision=0)
+            another = gr.Button("Another seed", size="sm")
+            another.click(lambda: randrange(settings.SEED[1] + 1), outputs=seed)
     with gr.Accordion("More", open=False):
         negative_text = gr.Textbox(
-            label="Negative text", placeholder="what the picture should not show", max_length=300
+            label="Negative text",
+            placeholder="what the image should not show",
+            max_length=settings.MAX_TEXT,
         )
         base = gr.Dropdown(
             list(painter.bases),
             label="Base model",
             info="The adapters were trained over the first.",
         )
-        control = picture_input(CONTROL) if painter.controlnet else gr.State(None)
+        control = image_input(CONTROL, uploads) if painter.controlnet else gr.State(None)
     controls = Controls(
         reference=reference,
         control=control,
@@ -233,10 +300,10 @@ def ask(
 
 def show() -> Views:
     """The right side."""
-    strip = gr.HTML("The pictures will appear here.")
+    strip = gr.HTML("The images will appear here.")
     history = gr.State([])
     gallery = gr.Gallery(
-        label="Pictures of this session",
+        label="Images of this session",
         columns=5,
         height="auto",
         elem_classes="session",
@@ -246,7 +313,7 @@ def show() -> Views:
         buttons=[],
     )
     download = gr.DownloadButton(
-        "Download the chosen picture (PNG with its settings)", size="sm", interactive=False
+        "Download the chosen image (PNG with its settings)", size="sm", interactive=False
     )
     settings = gr.HTML()
     return Views(
@@ -259,10 +326,9 @@ def described(settings: Settings) -> str:
     return f"{label(settings.method)}, scale {settings.scale:g}, seed {settings.seed}"
 
 
-def readable(settings: Settings) -> dict[str, Any]:
+def readable(of_image: Settings) -> dict[str, Any]:
     """Settings for people."""
-    named = asdict(settings) | {"method": label(settings.method)}
+    named = asdict(of_image) | {"method": label(of_image.method)}
     return {
-        name.replace("_", " ").capitalize(): "-" if value in ("", None) else value
-        for name, value in named.items()
+        settings.title(name): "-" if value in ("", None) else value for name, value in named.items()
     }

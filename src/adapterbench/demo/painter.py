@@ -20,7 +20,7 @@ from torch import Tensor
 from adapterbench.adapters.core.storage import CONFIG
 from adapterbench.core.config import BackboneParams, EncodeParams
 from adapterbench.core.errors import UserError
-from adapterbench.demo.picture import Picture, Settings
+from adapterbench.demo.settings import Settings, short
 from adapterbench.demo.stream import stream
 from adapterbench.exchange.pipeline import load_adapter
 from adapterbench.formats.edges import edge_map
@@ -30,6 +30,8 @@ from adapterbench.sampling.sampler import solver
 
 TEXT_ONLY = "text_only"
 """The method without an adapter."""
+FINISHED = "[!.]*"
+"""Folders that a stage has not finished, or that a killed one left, are hidden."""
 PREVIEW_SHARE = 0.3
 """Of the time, that previews may take."""
 
@@ -40,10 +42,18 @@ class Step:
 
     method: str
     preview: Image.Image | None
-    """The finished picture as the model now expects it; None: not decoded, to save time."""
+    """The finished image as the model now expects it; None: not decoded, to save time."""
 
 
-Event = Step | Picture
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A generated image, with the settings that make it again."""
+
+    image: Image.Image
+    settings: Settings
+
+
+Event = Step | Finished
 Emit = Callable[[Event], None]
 
 
@@ -53,7 +63,7 @@ def adapters(models: Path) -> list[str]:
     Raises:
         UserError: there is none.
     """
-    found = sorted(path.parent.name for path in models.glob(f"*/{CONFIG}"))
+    found = sorted(path.parent.name for path in models.glob(f"{FINISHED}/{CONFIG}"))
     if not found:
         raise UserError(
             f"{models} has no trained adapter: run `make repro`, or `dvc pull` where a remote "
@@ -69,7 +79,10 @@ def bases(params: BackboneParams, folder: Path, others: Path) -> dict[str, Path]
         folder: of stage `backbone`.
         others: of stage `bases`; may be missing.
     """
-    found = {path.parent.name: path.parent for path in sorted(others.glob("*/model_index.json"))}
+    found = {
+        path.parent.name: path.parent
+        for path in sorted(others.glob(f"{FINISHED}/model_index.json"))
+    }
     return {Path(params.path).name: folder, **found}
 
 
@@ -103,7 +116,13 @@ class Painter:
         self.lock = Lock()
 
     def load_base(self, name: str) -> StableDiffusionPipeline:
-        """A base model as diffusers' pipeline, in fp32."""
+        """A base model as diffusers' pipeline, in fp32.
+
+        Raises:
+            UserError: there is none of that name, or it is damaged.
+        """
+        if name not in self.bases:
+            raise UserError(f"Base model is {short(name)}: choose one of {', '.join(self.bases)}")
         folder = self.bases[name]
         parts = ("vae", "text_encoder", "tokenizer", "unet")
         pipe = StableDiffusionPipeline(
@@ -176,7 +195,7 @@ class Painter:
                 **inputs,
                 **guided,
             ).images
-        emit(Picture(images[0], settings))
+        emit(Finished(images[0], settings))
 
     @contextmanager
     def image_prompt(

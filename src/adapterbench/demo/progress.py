@@ -1,4 +1,4 @@
-"""What the page shows while it paints: a bar, and the pictures side by side as they come."""
+"""What the page shows while it paints: a bar, and the images side by side as they come."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from adapterbench.report.methods import label
 
 
 class Progress:
-    """Counts steps and keeps the latest view of every picture."""
+    """Counts steps and keeps the latest view of every image."""
 
     def __init__(self, reference: Image.Image, methods: Sequence[str], steps: int) -> None:
         self.steps, self.done = steps, 0
@@ -24,7 +24,7 @@ class Progress:
         return self.html()
 
     def take(self, event: Event) -> None:
-        """Count a step, or put a finished picture in its place."""
+        """Count a step, or put a finished image in its place."""
         if isinstance(event, Step):
             title = label(event.method)
             self.done += 1

@@ -1,27 +1,27 @@
-"""Where the page is served: on this machine alone, unless a password is set."""
+"""Where the page is served: on this machine alone, unless a password is set.
 
+Nothing here imports Gradio: `temporary_workspace` comes first.
+"""
+
+import errno
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from adapterbench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from gradio import Blocks
+from adapterbench.demo.hosts import in_url, is_loopback
 
 PASSWORD = "ADAPTERBENCH_PASSWORD"
 """Environment variable: a command line can be read by everyone on the machine."""
 USER = "demo"
 """Name to log in with."""
-STYLE = Path(__file__).with_name("style.css")
 
 
 @contextmanager
-def nothing_left_behind() -> Iterator[Path]:
+def temporary_workspace() -> Iterator[Path]:
     """A folder that takes all temporary files, Gradio's too, and goes at the end.
 
     It also keeps Gradio from reporting its use. Both are read when Gradio is imported.
@@ -52,45 +52,29 @@ def credentials(host: str) -> tuple[str, str] | None:
     return None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone; a name other than localhost is not."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def serve(page: "Blocks", host: str, port: int, auth: tuple[str, str] | None) -> str:
-    """Serve the page in the background; return its address.
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that people can connect to; they wait until it is served.
 
     Raises:
-        UserError: the port is taken.
+        UserError: the port is taken, or the host is not this machine's.
     """
-    from gradio.themes import Default
-
-    from adapterbench.demo.upload import MAX_BYTES
-
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            auth=auth,
-            max_file_size=MAX_BYTES,
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            mcp_server=False,
-            pwa=False,
-            enable_monitoring=False,
-            state_session_capacity=100,
-            theme=Default(font=("system-ui", "sans-serif")).set(
-                body_text_color_subdued="*neutral_600"
-            ),
-            css_paths=STYLE,
-            quiet=True,
-            prevent_thread_lock=True,
-        )
+        bound = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise UserError(f"port {port} is taken: choose another with --port") from error
-    return str(url)
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is taken: choose another with --port") from error
+        raise UserError(
+            f"cannot serve at --host {host} --port {port} ({error.strerror}): "
+            "choose an address of this machine, and a port from 1024 on"
+        ) from error
+    with bound:
+        yield bound
+
+
+def url(bound: socket.socket) -> str:
+    """The address to open on this machine."""
+    host, port = bound.getsockname()[:2]
+    wildcard = host in ("0.0.0.0", "::")
+    return f"http://{'localhost' if wildcard else in_url(host)}:{port}"

@@ -10,9 +10,8 @@ from more_itertools import chunked
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.core.files import read_json
 from adapterbench.encoding.encoders import Encoders
-from adapterbench.formats.encoded import save_half
+from adapterbench.formats.encoded import read_index, save_half
 from adapterbench.runs.processes import share
 
 CAPTIONS_PER_FILE = 4096
@@ -37,7 +36,7 @@ def collect(indices: Mapping[str, Sequence[Path]]) -> Captions:
     numbers: dict[str, int] = {}
     phrasings = {}
     for split, paths in indices.items():
-        spoken = [row["captions"] for path in paths for row in read_json(path)["samples"]]
+        spoken = [row.captions for path in paths for row in read_index(path).samples]
         most = max(map(len, spoken))
         # a sample with fewer phrasings repeats them, so that the table is rectangular
         phrasings[split] = torch.tensor(

@@ -16,7 +16,7 @@ from adapterbench.core.files import MANIFEST, link_or_copy, publish, read_json, 
 from adapterbench.encoding.captions import CAPTIONS_PER_FILE, collect, embed
 from adapterbench.encoding.encoders import Encoders, load_encoders
 from adapterbench.formats.encoded import COMMON, save_half
-from adapterbench.formats.shards import read_shard, shard_paths
+from adapterbench.formats.shards import Shard, find_shards, read_shard
 from adapterbench.frozen.load import fingerprint
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.resume import resume_path
@@ -42,13 +42,13 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
     done.mkdir(parents=True, exist_ok=True)
     encoders = load_encoders(params, backbone, state.device)
     splits = read_json(shards / MANIFEST)["splits"]
-    paths = {split: shard_paths(shards, split) for split in splits}
-    mine = share([path for split in splits for path in paths[split]], state)
-    for path in tqdm(mine, desc="encode", unit="shard", disable=not state.is_main_process):
-        if not index_of(path, done).exists():
-            encode_shard(path, encoders, done)
+    found = {split: find_shards(shards, split) for split in splits}
+    mine = share([shard for split in splits for shard in found[split]], state)
+    for shard in tqdm(mine, desc="encode", unit="shard", disable=not state.is_main_process):
+        if not index_of(shard, done).exists():
+            encode_shard(shard, encoders, done)
     state.wait_for_everyone()
-    indices = {split: [index_of(path, done) for path in paths[split]] for split in paths}
+    indices = {split: [index_of(shard, done) for shard in found[split]] for split in splits}
     captions = collect(indices)
     texts = embed(captions, encoders, done, state)
     state.wait_for_everyone()
@@ -61,12 +61,12 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
     return manifest
 
 
-def index_of(shard: Path, folder: Path) -> Path:
+def index_of(shard: Shard, folder: Path) -> Path:
     """The JSON in `folder` that names a shard's samples; it is written last."""
-    return folder / f"{shard.stem}.json"
+    return folder / f"{shard.path.stem}.json"
 
 
-def encode_shard(path: Path, encoders: Encoders, out: Path) -> None:
+def encode_shard(shard: Shard, encoders: Encoders, out: Path) -> None:
     """Write `out/<shard>.safetensors`, then `out/<shard>.json`, which marks it as done.
 
     Raises:
@@ -76,7 +76,7 @@ def encode_shard(path: Path, encoders: Encoders, out: Path) -> None:
     rows: list[dict[str, Any]] = []
     latents, image_embeds = [], []
     # as read, so that no more than a batch of pictures is in memory
-    for samples in chunked(read_shard(path, bad), encoders.batch_size):
+    for samples in chunked(read_shard(shard, bad), encoders.batch_size):
         latents.append(encoders.latents(samples))
         image_embeds.append(encoders.image_embeds(samples))
         rows += [
@@ -84,11 +84,11 @@ def encode_shard(path: Path, encoders: Encoders, out: Path) -> None:
             for s in samples
         ]
     if not rows:
-        raise UserError(f"shard {path} has no readable picture: run `dvc repro prepare`")
-    encoded = out / f"{path.stem}.safetensors"
+        raise UserError(f"shard {shard.path} has no readable picture: run `dvc repro prepare`")
+    encoded = out / f"{shard.path.stem}.safetensors"
     save_half({"latents": torch.cat(latents), "image_embeds": torch.cat(image_embeds)}, encoded)
     facts = {"name": encoded.name, "sha256": sha256(encoded), "samples": rows, "skipped": bad}
-    write_json(index_of(path, out), facts)
+    write_json(index_of(shard, out), facts)
 
 
 def publish_shards(

@@ -19,8 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.adapters.core import storage
-from adapterbench.adapters.core.base import Adapter, finite
+from adapterbench.adapters.core.adapter import Adapter, finite
+from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
+from adapterbench.formats.image import BadImageError, to_rgb
 from adapterbench.frozen.load import Clip, load_clip
 from adapterbench.frozen.prompts import image_prompts
 
@@ -61,16 +63,15 @@ def load_adapter(
             f"{str(folder)!r} is no folder of an adapter on this machine: name one, such as "
             "models/ip_adapter; `adapterbench adopt` makes one of an IP-Adapter's file"
         )
-    config = storage.load_config(Path(folder))
     adapter = storage.load_adapter(Path(folder), unet).requires_grad_(False)
     adapter.attach(unet)
     adapter.keep_weights()
-    named = (config.image_encoder, config.pretrained) if config.image_encoder else None
-    if image_encoder is None and named is None:
+    trained_with: OwnEncoder = storage.load_config(Path(folder))
+    if image_encoder is None and trained_with.image_encoder is None:
         image_encoder = beside(pipeline)
     elif isinstance(image_encoder, Path):
         image_encoder = f"local-dir:{image_encoder}"
-    return ImagePrompt(adapter, unet, image_encoder, pretrained, named)
+    return ImagePrompt(adapter, unet, image_encoder, pretrained, trained_with)
 
 
 def beside(pipeline: DiffusionPipeline) -> str | None:
@@ -88,13 +89,13 @@ class ImagePrompt:
         unet: UNet2DConditionModel,
         image_encoder: str | None,
         pretrained: str | None,
-        named: tuple[str, str | None] | None,
+        trained_with: OwnEncoder,
     ) -> None:
-        """See `load_adapter`; `named` is the encoder, with its tag, that the adapter names."""
+        """See `load_adapter`; `trained_with` is what the adapter says, to tell, never to load."""
         self.adapter = adapter
         self.unet = unet
         self.image_encoder, self.pretrained = image_encoder, pretrained
-        self.named = named
+        self.trained_with = trained_with
 
     def __call__(
         self,
@@ -165,10 +166,10 @@ class ImagePrompt:
         return blank.to(embeds).expand_as(embeds)
 
     def encode(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
-        """Embeddings `(n, c)`, or patches `(n, S, c)`, of pictures, transparent parts on white.
+        """Embeddings `(n, c)`, or patches `(n, S, c)`, of images, which are read as in training.
 
         Raises:
-            UserError: there is none, or they are not PIL images.
+            UserError: there is none, or they are not PIL images, or one is damaged.
         """
         pictures = list(images) if isinstance(images, Iterable) else [images]
         if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
@@ -176,7 +177,10 @@ class ImagePrompt:
                 "an image prompt is a PIL image, a list of them, or an embedding: open a file with "
                 "PIL.Image.open"
             )
-        whole = [on_white(picture) for picture in pictures]
+        try:
+            whole = [to_rgb(picture) for picture in pictures]
+        except BadImageError as error:
+            raise UserError(f"an image prompt cannot be used ({error}): take another") from error
         return image_prompts(self.clip, whole, self.adapter.reads_patches)[0]
 
     @cached_property
@@ -187,11 +191,11 @@ class ImagePrompt:
             UserError: it is not known or cannot be loaded.
         """
         if self.image_encoder is None:
-            name, pretrained = self.named or ("ViT-B-32", "openai")
-            advice = "Its folder names one, use it if you trust it" if self.named else "Name it"
+            own = self.trained_with
+            hint = f" It says {own}: see that you trust that." if own.image_encoder else ""
             raise UserError(
-                f"which image encoder was the adapter trained with? {advice}: "
-                f"load_adapter(pipe, folder, image_encoder={name!r}, pretrained={pretrained!r})"
+                f"which image encoder was the adapter trained with?{hint} Name it: "
+                "load_adapter(pipe, folder, image_encoder='ViT-B-32', pretrained='openai')"
             )
         return load_clip(self.image_encoder, self.pretrained)
 
@@ -202,10 +206,3 @@ class ImagePrompt:
             UserError: it is detached already.
         """
         self.adapter.detach(self.unet)
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """A picture as RGB; the adapters were trained on white backgrounds (`formats.image.decode`)."""
-    rgba = picture.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")

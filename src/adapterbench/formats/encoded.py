@@ -6,25 +6,77 @@ concepts and captions. `texts-00000.safetensors` and so on hold `texts (T, L, D)
 caption of all splits once. `common.safetensors` holds `empty (L, D)`, the embedding of the empty
 caption, and by the name of each split its phrasings `(N, P)`: the number, over all `texts`, of
 each phrasing of each sample. All floats are fp16. `manifest.json` lists the files with digests
-and numbers of samples, so it stays small however many pictures there are.
+and numbers of samples, so it stays small however many pictures there are. No file is read that has
+another digest.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adapterbench.core.errors import UserError
-from adapterbench.core.files import MANIFEST, publish, read_json
+from adapterbench.core.config import Count
+from adapterbench.core.documents import Document, FileName, Sha256, read_document
+from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.files import MANIFEST, check_digest, publish
 
 COMMON = "common.safetensors"
+AT_ONCE = 4
+"""Files that are compared with their digests at the same time."""
+AGAIN = "delete it and run `dvc checkout` or `dvc repro encode`"
+
+
+class File(Document):
+    """A file of tensors."""
+
+    name: FileName
+    sha256: Sha256
+
+
+class EncodedShard(File):
+    """The file of a shard, and the one that names its samples."""
+
+    samples: Count
+    index: FileName
+    index_sha256: Sha256
+
+
+class Manifest(Document):
+    """What `manifest.json` holds."""
+
+    embed_dim: Count
+    splits: dict[str, list[EncodedShard]]
+    texts: Annotated[list[File], Field(min_length=1)]
+    common: File
+
+
+class Row(Document):
+    """A sample of an index."""
+
+    key: str
+    concept: str
+    captions: Annotated[list[str], Field(min_length=1)]
+
+
+class Index(Document):
+    """What `<split>-00000.json` holds."""
+
+    name: FileName
+    sha256: Sha256
+    samples: list[Row]
+    skipped: list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -44,26 +96,31 @@ class Batch:
 
 
 class EncodedSplit:
-    """Random access to an encoded split; shards are memory-mapped, never read as a whole."""
+    """Random access to an encoded split; shards are memory-mapped, never held as a whole."""
 
     def __init__(self, folder: Path, split: str) -> None:
-        """Open the shards of `split`.
+        """Open the shards of `split`, and compare them with their digests.
 
         Raises:
-            UserError: a shard is missing or damaged.
+            UserError: one is missing or damaged, or the manifest has no such split.
         """
-        manifest = read_json(folder / MANIFEST)
-        self.embed_dim: int = manifest["embed_dim"]
-        shards: list[dict[str, Any]] = manifest["splits"][split]
-        self.starts = [0, *accumulate(shard["samples"] for shard in shards)]
-        self.indices = [folder / shard["index"] for shard in shards]
-        self.shards = [open_shard(folder / shard["name"]) for shard in shards]
-        self.texts = [open_shard(folder / file["name"]) for file in manifest["texts"]]
-        self.texts_per_file = self.texts[0].get_slice("texts").get_shape()[0]
-        common = open_shard(folder / COMMON)
-        self.phrasings: Tensor = common.get_tensor(split)
+        manifest = read_document(Manifest, folder / MANIFEST, "a manifest of encoded shards", AGAIN)
+        if split not in manifest.splits:
+            known = ", ".join(manifest.splits)
+            raise UserError(f"{folder} has no split {split!r} (it has {known}): {AGAIN}")
+        shards = manifest.splits[split]
+        self.embed_dim = manifest.embed_dim
+        self.starts = [0, *accumulate(shard.samples for shard in shards)]
+        self.indices = [(folder / shard.index, shard.index_sha256) for shard in shards]
+        self.shards = [Tensors(folder, shard) for shard in shards]
+        self.texts = [Tensors(folder, file) for file in manifest.texts]
+        common = Tensors(folder, manifest.common)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(attrgetter("whole"), [*self.shards, common]))
+        self.texts_per_file = self.texts[0].rows("texts")
+        self.phrasings: Tensor = common.whole.get_tensor(split)
         """The number of each phrasing of each sample `(N, P)`."""
-        self.empty: Tensor = common.get_tensor("empty").float()
+        self.empty: Tensor = common.whole.get_tensor("empty").float()
         """Embedding of the empty caption `(L, D)`."""
 
     def __len__(self) -> int:
@@ -72,7 +129,8 @@ class EncodedSplit:
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
         """Of each sample `key`, `concept`, `captions`; training never asks and never reads them."""
-        return [row for path in self.indices for row in read_json(path)["samples"]]
+        indices = [read_index(path, digest) for path, digest in self.indices]
+        return [row.model_dump() for index in indices for row in index.samples]
 
     def gather(self, index: Tensor, draw: Tensor) -> Batch:
         """Samples `index (B,)`, each with the phrasing that `draw (B,)` in [0, 1) picks."""
@@ -86,26 +144,69 @@ class EncodedSplit:
     def row(self, number: int, draw: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """Latents, image embedding and one embedded phrasing of a sample, fp16."""
         place = bisect_right(self.starts, number) - 1
-        shard, at = self.shards[place], number - self.starts[place]
+        shard, at = self.shards[place].whole, number - self.starts[place]
         latents, embeds = (shard.get_slice(name)[at] for name in ("latents", "image_embeds"))
         phrasings = self.phrasings[number]
         # all files but the last hold as many
         file, row = divmod(int(phrasings[int(draw * len(phrasings))]), self.texts_per_file)
-        return latents, embeds, self.texts[file].get_slice("texts")[row]
+        return latents, embeds, self.texts[file].whole.get_slice("texts")[row]
 
 
-def open_shard(path: Path) -> safe_open:
-    """Map a safetensors file.
+class Tensors:
+    """A mapped file of tensors."""
+
+    def __init__(self, folder: Path, file: File) -> None:
+        """Map it; its numbers are not read yet.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        self.path, self.sha256 = folder / file.name, file.sha256
+        with intact(self.path):
+            self.file = safe_open(self.path, framework="pt")
+
+    @cached_property
+    def whole(self) -> safe_open:
+        """The file, compared with its digest when this is first asked for.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        with intact(self.path):
+            check_digest(self.path, self.sha256)
+        return self.file
+
+    def rows(self, name: str) -> int:
+        """Rows of a tensor.
+
+        Raises:
+            UserError: there is no such tensor.
+        """
+        with intact(self.path):
+            return int(self.file.get_slice(name).get_shape()[0])
+
+
+def read_index(path: Path, digest: str | None = None) -> Index:
+    """Read the index of a shard, and compare it with its digest where that is known.
 
     Raises:
         UserError: it is missing or damaged.
     """
+    index = read_document(Index, path, "the index of an encoded shard", AGAIN)
+    if digest:
+        with intact(path):
+            check_digest(path, digest)
+    return index
+
+
+@contextmanager
+def intact(path: Path) -> Iterator[None]:
+    """Say how to mend a file whose reading fails in the block."""
     try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
-            f"encoded shard {path} is missing or damaged ({error}): "
-            "delete it and run `dvc checkout` or `dvc repro encode`"
+            f"encoded shard {path} is missing or damaged ({one_line(error)}): {AGAIN}"
         ) from error
 
 

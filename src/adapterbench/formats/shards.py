@@ -1,8 +1,8 @@
 """webdataset shards: `key.png`, `key.txt` (the caption), `key.json` (everything else)."""
 
 import json
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,8 +12,9 @@ import webdataset as wds
 from PIL import Image
 
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import MANIFEST, check_tar_end, read_json, sha256
+from adapterbench.core.files import MANIFEST, read_json, sha256
 from adapterbench.formats.image import BadImageError, decode
+from adapterbench.formats.tars import BadTarError, Record, read_records
 
 IMAGES = ("png", "jpg", "jpeg", "webp")
 
@@ -28,6 +29,15 @@ class Sample:
     captions: tuple[str, ...]
     """Phrasings; the first is the one that is scored."""
     meta: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard as its manifest has it."""
+
+    path: Path
+    samples: int
+    """How many it holds."""
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, Any]:
@@ -50,7 +60,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, Any]:
     return {"name": path.name, "samples": count, "sha256": sha256(path)}
 
 
-def shard_paths(folder: Path, split: str) -> list[Path]:
+def find_shards(folder: Path, split: str) -> list[Shard]:
     """The shards of a split, in order, as the manifest lists them.
 
     Raises:
@@ -59,61 +69,106 @@ def shard_paths(folder: Path, split: str) -> list[Path]:
     splits = read_json(folder / MANIFEST)["splits"]
     if split not in splits:
         raise UserError(f"{folder} has no split {split!r} (it has {', '.join(splits)})")
-    paths = [folder / shard["name"] for shard in splits[split]["shards"]]
-    for path in paths:
-        if not path.is_file():
+    shards = [Shard(folder / row["name"], row["samples"]) for row in splits[split]["shards"]]
+    for shard in shards:
+        if not shard.path.is_file():
             raise UserError(
-                f"shard {path} is missing: run `dvc checkout` or `dvc repro prepare` to bring it"
+                f"shard {shard.path} is missing: run `dvc checkout` or `dvc repro prepare` to "
+                "bring it"
             )
-    return paths
+    return shards
 
 
-def read_shard(path: Path, on_bad: list[dict[str, str]] | None = None) -> Iterator[Sample]:
+def read_shard(shard: Shard, on_bad: list[dict[str, str]] | None = None) -> Iterator[Sample]:
     """Yield a shard's samples in order.
 
-    A picture that cannot be decoded is appended to `on_bad` as `{key, cause}` and skipped; where
+    An image that cannot be decoded is appended to `on_bad` as `{key, cause}` and skipped; where
     `on_bad` is None it is an error.
 
     Raises:
-        UserError: the tar is truncated or damaged, or a bad picture when `on_bad` is None.
+        UserError: the tar is damaged or has another number of samples, or a bad image when
+            `on_bad` is None.
     """
-    # whoever asks for this shard reads it, in whichever process
-    records = wds.WebDataset(str(path), shardshuffle=False, empty_check=False, nodesplitter=None)
-    try:
-        check_tar_end(path)
-        yield from filter(None, (to_sample(record, path, on_bad) for record in records))
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        cause = " ".join(str(error).split())
-        raise UserError(
-            f"shard {path} is truncated or damaged ({cause}): "
-            "delete it and run `dvc checkout` or `dvc repro prepare`"
-        ) from error
+    with intact(shard):
+        for record in read_whole(shard, (*IMAGES, "txt", "json")):
+            try:
+                yield to_sample(record)
+            except BadImageError as error:
+                if on_bad is None:
+                    raise UserError(
+                        f"picture {record.name} in {shard.path} is corrupt ({error}): "
+                        "run `dvc repro prepare`"
+                    ) from error
+                on_bad.append({"key": record.name, "cause": str(error)})
 
 
-def to_sample(
-    record: dict[str, Any], path: Path, on_bad: list[dict[str, str]] | None
-) -> Sample | None:
-    """A webdataset record as a `Sample`, or None when its picture is bad and counted."""
-    key = record["__key__"]
-    data = next((record[kind] for kind in IMAGES if kind in record), b"")
-    try:
-        image = decode(data)
-    except BadImageError as error:
-        if on_bad is None:
-            raise UserError(
-                f"picture {key} in {path} is corrupt ({error}): run `dvc repro prepare`"
-            ) from error
-        on_bad.append({"key": key, "cause": str(error)})
-        return None
-    facts = json.loads(record.get("json", b"{}"))
-    caption = record.get("txt", b"").decode()
-    captions = tuple(facts.pop("captions", None) or [caption])
-    return Sample(key=key, image=image, captions=captions, meta=facts)
+def read_captions(shard: Shard) -> Iterator[tuple[str, ...]]:
+    """Yield the phrasings of each sample of a shard; no image is read.
+
+    Raises:
+        UserError: the tar is damaged or has another number of samples.
+    """
+    with intact(shard):
+        for record in read_whole(shard, ("txt", "json")):
+            yield texts(record)[0]
 
 
 def read_split(
     folder: Path, split: str, on_bad: list[dict[str, str]] | None = None
 ) -> Iterator[Sample]:
     """Yield the samples of all shards of a split, in order."""
-    for path in shard_paths(folder, split):
-        yield from read_shard(path, on_bad)
+    for shard in find_shards(folder, split):
+        yield from read_shard(shard, on_bad)
+
+
+@contextmanager
+def intact(shard: Shard) -> Iterator[None]:
+    """Say how to mend a shard whose reading fails in the block."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(
+            f"shard {shard.path} is truncated or damaged ({cause}): "
+            "delete it and run `dvc checkout` or `dvc repro prepare`"
+        ) from error
+
+
+def read_whole(shard: Shard, kinds: Collection[str]) -> Iterator[Record]:
+    """Yield the records of a shard.
+
+    Raises:
+        ValueError: there are not as many as the manifest says.
+    """
+    count = 0
+    for record in read_records(shard.path, kinds):
+        count += 1
+        yield record
+    if count != shard.samples:
+        raise BadTarError(f"it has {count} samples, not {shard.samples} as its manifest says")
+
+
+def to_sample(record: Record) -> Sample:
+    """A record as a sample.
+
+    Raises:
+        BadImageError: its image is missing or cannot be decoded.
+        ValueError: its text is damaged.
+    """
+    images = [kind for kind in IMAGES if kind in record]
+    image = decode(record.read(images[0]) or b"" if images else b"")
+    phrasings, facts = texts(record)
+    return Sample(key=record.name, image=image, captions=phrasings, meta=facts)
+
+
+def texts(record: Record) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The phrasings and the other facts of a sample; other tools write one caption, as `.txt`.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    facts = record.facts()
+    captions = facts.pop("captions", None) or [record.caption()]
+    if not (isinstance(captions, list) and all(isinstance(text, str) for text in captions)):
+        raise ValueError(f"the captions of {record.name} are not a list of texts")
+    return tuple(captions), facts

@@ -1,20 +1,34 @@
 """Frozen models from a local folder in diffusers layout, and CLIPs by their open_clip name."""
 
 import hashlib
-import logging
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from adapterbench.core.errors import UserError
-from adapterbench.core.files import read_json, sha256
+from adapterbench.core.documents import read_document
+from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.files import sha256
 
-log = logging.getLogger(__name__)
+PARTS = {
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "PreTrainedModel"),
+    "tokenizer": ("transformers", "PreTrainedTokenizerBase"),
+    "scheduler": ("diffusers", "SchedulerMixin"),
+}
+"""Parts of a pipeline: the library and the class that each is, or is a kind of."""
+AGAIN = "run `dvc repro backbone` to bring it again"
+LOCAL = "local-dir:"
+"""What open_clip's name of a model on this machine begins with."""
+FIRST = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+"""Weights that open_clip prefers to any other file."""
 
 
 def fingerprint(backbone: Path) -> str:
@@ -32,38 +46,65 @@ def load_part(backbone: Path, part: str) -> Any:
     """
     kind, folder = part_class(backbone, part), backbone / part
     if not folder.is_dir():
-        raise UserError(f"{folder} is missing: run `dvc repro backbone` to bring it")
-    # weights are never read from a pickle
-    options = {"use_safetensors": True} if issubclass(kind, nn.Module) else {}
+        raise UserError(f"{folder} is missing: {AGAIN}")
     try:
-        loaded = kind.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        cause = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"cannot load {folder} ({cause}): run `dvc repro backbone` to bring it again"
-        ) from error
+        loaded = kind.from_pretrained(folder, local_files_only=True, **options(kind))
+        if isinstance(loaded, tuple):
+            loaded = complete(*loaded)
+    except Exception as error:  # both libraries raise many kinds on a damaged configuration
+        raise UserError(f"cannot load {folder} ({one_line(error)}): {AGAIN}") from error
     if isinstance(loaded, nn.Module):
         loaded.requires_grad_(False).eval().float()
     return loaded
 
 
+def options(kind: type) -> dict[str, bool]:
+    """What a class is loaded with, so that it reads numbers alone, no pickle and no code."""
+    found = {}
+    if issubclass(kind, nn.Module):
+        found = {"use_safetensors": True, "output_loading_info": True}
+    if kind.__module__.startswith("transformers."):  # diffusers takes code for whole pipelines only
+        found["trust_remote_code"] = False
+    return found
+
+
+def complete(network: nn.Module, report: Mapping[str, Any]) -> nn.Module:
+    """The network, where its file has all of its weights: both libraries draw those that lack.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if lacking := sorted(report["missing_keys"]):
+        raise ValueError(f"{len(lacking)} weights are missing, such as {lacking[0]}")
+    return network
+
+
 def part_class(backbone: Path, part: str) -> Any:
     """The class that `model_index.json` names for a part.
 
-    Raises:
-        UserError: there is no such file, part or class.
-    """
-    import diffusers
-    import transformers
+    It is concrete: the libraries' `Auto` classes, which may load code from beside the weights, are
+    not of the kinds in `PARTS`.
 
-    index = read_json(backbone / "model_index.json")
+    Raises:
+        UserError: there is no such file or part, or it is of another kind.
+    """
+    path = backbone / "model_index.json"
+    index = read_document(dict[str, Any], path, "the index of a pipeline", AGAIN)
     if part not in index:
         raise UserError(f"{backbone} has no {part}: is it a Stable Diffusion in diffusers layout?")
-    library, name = index[part]
-    libraries = {"diffusers": diffusers, "transformers": transformers}
-    kind = getattr(libraries.get(library), str(name), None)
-    if kind is None:
-        raise UserError(f"the {part} of {backbone} is a {library}.{name}, which is not known here")
+    library, base = PARTS[part]
+    module = import_module(library)
+    match index[part]:
+        case [str(owner), str(name)] if owner == library:
+            kind = getattr(module, name, None)
+        case _:
+            kind = None
+    if not (isinstance(kind, type) and issubclass(kind, getattr(module, base))):
+        named = one_line(json.dumps(index[part]))
+        raise UserError(
+            f"the {part} of {backbone} is {named}, which is not known here: it must be a "
+            f"{library}.{base}"
+        )
     return kind
 
 
@@ -101,22 +142,95 @@ class Clip:
 
 
 def load_clip(name: str, pretrained: str | None) -> Clip:
-    """Load an open_clip model, such as `ViT-B-32` or `local-dir:PATH`.
+    """Load an open_clip model, such as `ViT-B-32` or `local-dir:PATH`; none of its code runs.
 
     Raises:
-        UserError: no such model or weights, or they are not to be had without network.
+        UserError: no such model or weights, they are not to be had without network, they are a
+            pickle, or the model asks for code of its own.
+    """
+    import open_clip
+
+    config = clip_config(name)
+    try:
+        if name.startswith(LOCAL):
+            check_weights(Path(name.removeprefix(LOCAL)))
+        with no_questions():
+            model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained)
+            tokenize = open_clip.get_tokenizer(name, **tokenizer_options(config))
+    except Exception as error:  # open_clip raises many kinds
+        raise clip_error(name, error) from error
+    model.requires_grad_(False).eval()
+    return Clip(model, preprocess, tokenize, config["embed_dim"])
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse the folder of a CLIP of which open_clip would read a pickle.
+
+    Raises:
+        FileNotFoundError: it would, or there are no weights at all.
+    """
+    files = {path.name for path in folder.iterdir()}
+    pickles = {name for name in files if name.endswith((".bin", ".pth"))}
+    safe = {name for name in files if name.endswith(".safetensors")}
+    if not safe or (pickles and not safe.intersection(FIRST)):
+        raise FileNotFoundError(f"its weights are not in {FIRST[0]}, and pickles are never read")
+
+
+def clip_config(name: str) -> dict[str, Any]:
+    """The configuration of an open_clip model: `embed_dim`, `vision_cfg`, `text_cfg`.
+
+    Raises:
+        UserError: there is none, or it asks for code of the model's own.
     """
     import open_clip
 
     try:
-        model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained)
-        tokenize = open_clip.get_tokenizer(name)
-    except Exception as error:  # open_clip raises many kinds
-        cause = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"cannot load the CLIP {name!r} ({cause}): "
-            "name a local copy as `local-dir:PATH`, or check the name and the network"
-        ) from error
-    model.requires_grad_(False).eval()
-    dim = int(open_clip.get_model_config(name)["embed_dim"])
-    return Clip(model, preprocess, tokenize, dim)
+        config: dict[str, Any] = open_clip.get_model_config(name)
+        if config is None:
+            raise LookupError("open_clip knows no such model")
+        if asks_for_code(config):
+            raise ValueError("it asks for code of its own (trust_remote_code), which is never run")
+        if not isinstance(config["embed_dim"], int):
+            raise TypeError("embed_dim is no number")
+    except Exception as error:  # JSON of any structure
+        raise clip_error(name, error) from error
+    return config
+
+
+def asks_for_code(config: Any) -> bool:
+    """Whether a configuration would have transformers run code, at any depth of it."""
+    if isinstance(config, list):
+        return any(map(asks_for_code, config))
+    if not isinstance(config, dict):
+        return False
+    asks = config.get("trust_remote_code") or "auto_map" in config
+    return bool(asks) or any(map(asks_for_code, config.values()))
+
+
+def tokenizer_options(config: Mapping[str, Any]) -> dict[str, bool]:
+    """What `open_clip.get_tokenizer` hands on to transformers, where that makes the tokenizer."""
+    return {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
+
+
+@contextmanager
+def no_questions() -> Iterator[None]:
+    """Let transformers refuse remote code where open_clip says nothing of it.
+
+    It would ask at the terminal whether to run it.
+    """
+    from transformers import dynamic_module_utils as asking
+
+    before = asking.TIME_OUT_REMOTE_CODE
+    asking.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        asking.TIME_OUT_REMOTE_CODE = before
+
+
+def clip_error(name: str, error: Exception) -> UserError:
+    """Why a CLIP cannot be loaded, and what to do."""
+    return UserError(
+        f"cannot load the CLIP {name!r} ({one_line(error)}): "
+        f"name a local copy as `{LOCAL}PATH`, or check the name and the network"
+    )

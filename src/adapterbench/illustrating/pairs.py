@@ -20,7 +20,6 @@ from torch import Tensor
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json, write_json
 from adapterbench.core.seeds import rank
-from adapterbench.data.emoji_sets import SETS
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.illustrating.drawing import drawn, embedded, write
 from adapterbench.sampling.sampler import Picture, Sampler
@@ -44,8 +43,7 @@ def restyle(samples: Sequence[Sample]) -> Iterator[Pair]:
         first = things.setdefault(thing, sample)
         if first.meta["family"] != sample.meta["family"] and thing[0] not in taken:
             taken.add(thing[0])
-            text = f"{SETS[sample.meta['style']].style} style"
-            yield {"prompt": first.key, "text": text, "goal": sample.key}
+            yield {"prompt": first.key, "text": style_of(sample), "goal": sample.key}
 
 
 def concept(samples: Sequence[Sample]) -> Iterator[Pair]:
@@ -61,6 +59,11 @@ def concept(samples: Sequence[Sample]) -> Iterator[Pair]:
         other = follower.get(sample.key, sample)
         if other is not sample:
             yield {"prompt": sample.key, "text": named(other), "goal": other.key}
+
+
+def style_of(sample: Sample) -> str:
+    """How captions call the maker's style: what their first phrasing ends with, `.., 3d style`."""
+    return sample.captions[0].rpartition(", ")[2]
 
 
 def named(sample: Sample) -> str:
@@ -80,7 +83,7 @@ def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[P
     Raises:
         UserError: there are some, but fewer than `count`.
     """
-    made = [sample for sample in samples if sample.meta.get("style") in SETS]
+    made = [sample for sample in samples if "family" in sample.meta]
     ordered = sorted(made, key=lambda sample: rank(sample.key, seed))
     chosen = {name: list(protocol(ordered)) for name, protocol in PROTOCOLS.items()}
     if not all(chosen.values()):

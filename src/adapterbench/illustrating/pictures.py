@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from adapterbench.core.config import IllustrateParams, SampleParams
+from adapterbench.core.config import IllustrateParams, OwnEncoder, SampleParams
 from adapterbench.illustrating.drawing import drawn, embedded, write
 from adapterbench.illustrating.pairs import draw_pairs
 from adapterbench.runs.processes import processes
@@ -42,6 +42,8 @@ class Inputs:
     """`<base>/` in diffusers layout."""
     adapter: Path | None
     """None: the base models alone, given texts."""
+    encoder: OwnEncoder | None = None
+    """Image encoder of the adapter, as its row names it; None: that of stage encode."""
 
 
 def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Path) -> int:
@@ -52,8 +54,8 @@ def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Pa
     """
 
     def on(base: Path) -> Sampler:
-        device = processes().device
-        return Sampler(sample, inputs.encoded, base, inputs.adapter, device, inputs.shards)
+        where = inputs.adapter, processes().device, inputs.shards, inputs.encoder
+        return Sampler(sample, inputs.encoded, base, *where)
 
     sampler = on(inputs.backbone)
     chosen = mentioning([prompt.image for prompt in params.prompts], sampler)

@@ -44,7 +44,9 @@ def measure(
     control = edges(pictures)
     pipe = StableDiffusionControlNetPipeline.from_pipe(
         load_pipeline(backbone),
-        controlnet=ControlNetModel.from_pretrained(controlnet, torch_dtype=torch.float32),
+        controlnet=ControlNetModel.from_pretrained(
+            controlnet, torch_dtype=torch.float32, use_safetensors=True
+        ),
     )
     pipe.set_progress_bar_config(disable=True)
     made = {name: draw(pipe, pictures, control, scale, params) for name, scale in SCALES.items()}

@@ -3,16 +3,28 @@
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
+from tqdm import tqdm
 
-from adapterbench.core.config import Count, Section
-from adapterbench.data.split import HeldOut, rank
+from adapterbench.core.config import Count, DataParams, Section, parse
+from adapterbench.core.registry import load
+from adapterbench.core.seeds import rank
+from adapterbench.data.prepare import Drops, clean
+from adapterbench.data.split import HeldOut
+from adapterbench.formats.image import to_array
+from adapterbench.scoring.evaluators.timm import Params
+from adapterbench.scoring.evaluators.timm import load as load_evaluator
 
 NOVEL = "novel"
+Pair = tuple[float, str, str]
+"""Cosine, key of a held-out image, key of its nearest training image."""
 
 
 class HoldOutParams(Section):
@@ -39,6 +51,10 @@ class HoldOutParams(Section):
     seed: int
 
 
+SHOWN = 24
+"""Pairs of the figure on each side of the threshold."""
+
+
 @dataclass(frozen=True)
 class Described:
     """What the choice needs to know of an image."""
@@ -49,6 +65,36 @@ class Described:
     category: str
     name: str
     captions: tuple[str, ...]
+
+
+def describe(
+    params: DataParams, raw: Path, network: Path
+) -> tuple[list[Described], Tensor, Tensor]:
+    """Every usable image of a source.
+
+    Returns:
+        What is known of each, uint8 pixels `(N, 3, H, W)`, and neutral features `(N, D)` of unit
+        length.
+    """
+    source = load("adapterbench.data.sources", params.source)
+    samples = source.read(raw, parse(source.Params, params.fetch, "data.fetch"))
+    kept = list(clean(tqdm(samples, desc="read", mininterval=1), params, Drops()))
+    images = [
+        Described(
+            key=sample.key,
+            captions=sample.captions,
+            **{name: sample.meta[name] for name in ("concept", "family", "category", "name")},
+        )
+        for sample in kept
+    ]
+    pixels = torch.from_numpy(np.stack([to_array(sample.image) for sample in kept]))
+    evaluator = load_evaluator(Params(path=str(network), resolution=128, batch_size=16))
+    parts = [kept[at : at + 256] for at in range(0, len(kept), 256)]
+    features = [
+        evaluator.image_embeds([sample.image for sample in part])
+        for part in tqdm(parts, desc="embed", mininterval=1)
+    ]
+    return images, pixels, torch.nn.functional.normalize(torch.cat(features), dim=-1)
 
 
 def choose(images: list[Described], params: HoldOutParams) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -113,7 +159,7 @@ def nearest(held_out: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
 
 def hold_out(
     images: list[Described], features: Tensor, params: HoldOutParams
-) -> tuple[HeldOut, list[tuple[float, str, str]]]:
+) -> tuple[HeldOut, list[Pair]]:
     """The list, and every held-out image with its nearest training image, the nearest first.
 
     Args:
@@ -137,3 +183,23 @@ def hold_out(
 def belongs(image: Described, splits: dict[str, Any]) -> bool:
     """Whether an image is held out."""
     return any(image.family in split.get(image.concept, ()) for split in splits.values())
+
+
+def sheet(
+    pairs: list[Pair], images: list[Described], pixels: Tensor, threshold: float
+) -> Image.Image:
+    """The pairs nearest to the threshold: held-out images above their nearest training images.
+
+    The first line is of twins, the second of images that are scored.
+    """
+    number = {image.key: n for n, image in enumerate(images)}
+    above = [pair for pair in pairs if pair[0] >= threshold][-SHOWN:]
+    below = [pair for pair in pairs if pair[0] < threshold][:SHOWN]
+    columns = [
+        torch.cat([pixels[number[key]], pixels[number[twin]]], dim=1)
+        for _, key, twin in [*above, *below]
+    ]
+    lines = [torch.cat(columns[at : at + SHOWN], dim=2) for at in range(0, len(columns), SHOWN)]
+    width = max(line.shape[2] for line in lines)
+    padded = [torch.nn.functional.pad(x, (0, width - x.shape[2]), value=255) for x in lines]
+    return Image.fromarray(torch.cat(padded, dim=1).permute(1, 2, 0).numpy())

@@ -1,6 +1,5 @@
 """OpenMoji's artwork for the concepts of another set of pictures."""
 
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from adapterbench.core.files import publish
 from adapterbench.data.emoji_sets import DAMAGED
 from adapterbench.data.sources.emoji import Package, integrity, npm_pack
 from adapterbench.formats.image import decode, to_array
+from adapterbench.formats.tars import open_tar
 from adapterbench.pretraining.pictures import Pictures
 
 SCALE = 2
@@ -83,11 +83,11 @@ def code(name: str) -> str:
 def read(tarball: Path, folder: str) -> dict[str, str]:
     """The SVG files of a folder by code points."""
     try:
-        with tarfile.open(tarball) as tar:
+        with open_tar(tarball) as tar:
             return {
-                code(Path(member.name).stem): file.read().decode()
-                for member in tar
-                if str(Path(member.name).parent) == folder and (file := tar.extractfile(member))
+                code(path.stem): tar.read(str(path)).decode()
+                for path in map(Path, tar.members)
+                if str(path.parent) == folder
             }
     except DAMAGED as error:
         raise UserError(

@@ -118,7 +118,11 @@ def report(
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     """The assembled pipeline with DPM-Solver++."""
     pipe = StableDiffusionPipeline.from_pretrained(
-        folder, safety_checker=None, torch_dtype=torch.float32
+        folder,
+        safety_checker=None,
+        torch_dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
     )
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     pipe.unet.to(memory_format=torch.channels_last)

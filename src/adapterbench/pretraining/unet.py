@@ -143,9 +143,12 @@ def load_frozen(
     vae: Path, image_encoder: Path
 ) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
     """The parts that the UNet builds on: VAE, and the text tower and tokenizer of a CLIP."""
-    tokenizer = CLIPTokenizer.from_pretrained(image_encoder)
+    tokenizer = CLIPTokenizer.from_pretrained(image_encoder, trust_remote_code=False)
     text = text_model(load_clip(f"local-dir:{image_encoder}", None).model, tokenizer)
-    return AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32), text, tokenizer
+    autoencoder = AutoencoderKL.from_pretrained(
+        vae, torch_dtype=torch.float32, use_safetensors=True
+    )
+    return autoencoder, text, tokenizer
 
 
 def save(

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapterbench.core.config import FitParams, Fraction
-from adapterbench.pretraining.lite0_tmp import load_lite0
 from adapterbench.pretraining.pictures import Pictures, mirrored, to_signed
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
 
@@ -58,14 +57,19 @@ def build(params: VaeParams, resolution: int) -> AutoencoderKL:
 def train(
     params: VaeParams,
     pictures: Pictures,
+    network: nn.Module,
     resume: Path,
     on_log: OnLog,
 ) -> tuple[AutoencoderKL, Fitted]:
-    """Train from scratch; the scaling factor makes the latents' standard deviation 1."""
+    """Train from scratch; the scaling factor makes the latents' standard deviation 1.
+
+    Args:
+        network: pretrained, of timm, whose features the perceptual loss compares.
+    """
     torch.manual_seed(params.seed)
     vae = build(params, pictures.pixels.shape[-1]).to(memory_format=torch.channels_last)
 
-    network = load_lite0().to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(pictures), params.batch_size, params.seed, step)

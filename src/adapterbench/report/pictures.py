@@ -1,7 +1,7 @@
 """The pictures of the grids: generated ones from the sample tars, references from the shards."""
 
-import tarfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 from adapterbench.core.errors import UserError
 from adapterbench.formats.image import BadImageError, decode
 from adapterbench.formats.shards import read_split
+from adapterbench.formats.tars import BadFileError, BadTarError, Tar, open_tar
 from adapterbench.report.methods import stage
 
 
@@ -37,7 +38,7 @@ def sampled_keys(tar: Path) -> set[str]:
 def sampled(tar: Path) -> list[tuple[str, int]]:
     """Key and `k` of each picture in a tar of `<key>.<k>.png`, in order."""
     with opened(tar) as members:
-        names = [name.rsplit(".", 2) for name in members.getnames() if name.endswith(".png")]
+        names = [name.rsplit(".", 2) for name in members.members if name.endswith(".png")]
     return [(key, int(k)) for key, k, _ in names]
 
 
@@ -51,26 +52,27 @@ def read_samples(tar: Path, keys: Sequence[str], k: int = 0) -> list[Image.Image
         return [read_member(members, f"{key}.{k}.png", tar) for key in keys]
 
 
-def read_member(members: tarfile.TarFile, name: str, tar: Path) -> Image.Image:
+def read_member(members: Tar, name: str, tar: Path) -> Image.Image:
     """Decode one member."""
     again = f"run `dvc repro -f {stage('sample', tar.parent.name)}`"
     try:
-        file = members.extractfile(name)
-        return decode(file.read() if file else b"")
+        return decode(members.read(name))
     except KeyError as error:
         raise UserError(f"{tar} has no picture {name}: {again}") from error
-    except (BadImageError, tarfile.TarError, EOFError) as error:
+    except (BadImageError, BadFileError) as error:
         raise UserError(f"picture {name} in {tar} is damaged ({error}): {again}") from error
 
 
-def opened(tar: Path) -> tarfile.TarFile:
+@contextmanager
+def opened(tar: Path) -> Iterator[Tar]:
     """Open a tar of samples for reading."""
     again = f"run `dvc repro {stage('sample', tar.parent.name)}`"
     try:
-        return tarfile.open(tar)
+        with open_tar(tar) as members:
+            yield members
     except FileNotFoundError as error:
         raise UserError(f"{tar} is missing: {again}") from error
-    except (tarfile.TarError, EOFError) as error:
+    except BadTarError as error:
         raise UserError(f"{tar} is damaged ({error}): delete it and {again}") from error
 
 

@@ -57,6 +57,12 @@ class Comparison:
         """The variant to which the others are compared."""
         return ORIGINAL if ORIGINAL in self.variants else self.variants[0]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Items (N) and images of each (K)."""
+        row = self.row(self.original)
+        return row["n"], row["k"]
+
     def row(self, method: str) -> dict[str, Any]:
         """One method's row."""
         return {
@@ -158,6 +164,18 @@ def training(folder: Path, method: str) -> dict[str, float]:
     if missing := [key for key in wanted if key not in record]:
         raise UserError(f"{path} lacks {', '.join(missing)}: run `dvc repro -f train@{method}`")
     return {key: np.nan if record[key] is None else record[key] for key in wanted}
+
+
+def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
+    """The best of each number among the variants, the last loss included; NaN: never measured."""
+    rows = comparison.rows[comparison.rows["method"].isin(comparison.variants)]
+    numbers = {
+        metric.key: rows[metric.key].max() if metric.sign > 0 else rows[metric.key].min()
+        for metric in (*SCORES, TRAINABLE, *COSTS)
+    }
+    records = [read_json(train_metrics / f"{variant}.json") for variant in comparison.variants]
+    losses = [record["loss"] for record in records if record.get("loss") is not None]
+    return numbers | {"loss": min(losses, default=np.nan)}
 
 
 def write(comparisons: Iterable[Comparison], folder: Path) -> None:

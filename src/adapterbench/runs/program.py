@@ -12,10 +12,13 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import UserError, one_line
+from adapterbench.runs.identity import end_with_dvc
 from adapterbench.runs.memory import keep_freed_memory, spare_imports
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_MEMORY = {"MemoryError", "OutOfMemoryError"}
+"""Exceptions of Python and of torch, which need not be imported to tell them."""
 
 
 def run(*mains: Callable[..., None], help: str | None = None) -> None:
@@ -24,10 +27,13 @@ def run(*mains: Callable[..., None], help: str | None = None) -> None:
     One function is the program itself, such as a stage's `main`; several are its commands, under
     a `help` of their own.
 
-    Exit codes: 0 done, 1 a condition the user can mend, 2 bad arguments, 130 interrupted (Ctrl-C
-    or SIGTERM, so that a scheduler's stop cleans up as a person's does).
+    Exit codes: 0 done, 1 a condition the user can mend, 2 bad arguments, 130 interrupted (Ctrl-C,
+    SIGTERM or the terminal's end, so that those clean up as a person's stop does).
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_with_dvc()
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` has it ignored
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     keep_freed_memory()
     spare_imports()
     console = Console(stderr=True)
@@ -66,9 +72,11 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             fail("interrupted: nothing half-written was kept; the same command resumes", 130)
         except Exception as error:
-            if not disk_full(error):
-                raise
-            fail("no space left on the disk: free some and run the same command again", 1)
+            if disk_full(error):
+                fail("no space left on the disk: free some and run the same command again", 1)
+            if out_of_memory(error):
+                fail(f"not enough memory ({one_line(error)}): lower a batch_size, or a size", 1)
+            raise
 
     return call
 
@@ -78,6 +86,12 @@ def disk_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in DISK_FULL
     return any(f"(os error {code})" in str(error) for code in DISK_FULL)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory is used up, of the machine or of a GPU; torch's CPU has no class for it."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint(NO_MEMORY) or "can't allocate memory" in str(error)
 
 
 def fail(message: str, code: int) -> None:

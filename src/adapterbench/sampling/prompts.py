@@ -7,7 +7,8 @@ import torch
 from more_itertools import chunked
 from torch import Tensor
 
-from adapterbench.adapters.core.storage import AdapterConfig
+from adapterbench.adapters.core.storage import load_config
+from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.shards import read_split
@@ -29,13 +30,39 @@ def encoded_prompts(data: EncodedSplit) -> Prompts:
     return prompts
 
 
+def check_encoder(adapter: Path, patches: bool, encoder: OwnEncoder) -> None:
+    """Refuse an adapter that was trained with another image encoder than its row names.
+
+    Args:
+        adapter: its folder.
+        patches: whether it reads patches, which stage `encode` does not keep.
+        encoder: as the row names it.
+
+    Raises:
+        UserError: it was, or the row names none where it must.
+    """
+    config = load_config(adapter)
+    trained = OwnEncoder(image_encoder=config.image_encoder, pretrained=config.pretrained)
+    row = f"the row {adapter.name} of `variants:`"
+    if trained != encoder:
+        raise UserError(
+            f"{adapter} says that it was trained with {trained}, but {row} has {encoder}: "
+            "where you trust the former, set image_encoder and pretrained of the row to it"
+        )
+    if patches and encoder.image_encoder is None:
+        raise UserError(
+            f"{adapter} reads patches, which stage encode does not keep: let {row} name the "
+            "image_encoder that it was trained with"
+        )
+
+
 class OwnPrompts:
     """What an adapter's own image encoder makes of the items' pictures, each read once."""
 
     def __init__(
         self,
         data: EncodedSplit,
-        adapter: AdapterConfig,
+        encoder: OwnEncoder,
         patches: bool,
         shards: Path | None,
         batch_size: int,
@@ -43,7 +70,7 @@ class OwnPrompts:
         """Load the encoder.
 
         Args:
-            adapter: names its encoder.
+            encoder: of the adapter, as its row names it.
             patches: whether the adapter reads those.
             shards: folder of stage `prepare`.
             batch_size: pictures a forward pass.
@@ -51,7 +78,7 @@ class OwnPrompts:
         Raises:
             UserError: there are no `shards`, or the encoder cannot be loaded.
         """
-        name = str(adapter.image_encoder)
+        name = str(encoder.image_encoder)
         if shards is None:
             raise UserError(
                 f"the adapter reads pictures through {name}: name the folder of stage prepare "
@@ -59,7 +86,7 @@ class OwnPrompts:
             )
         self.data, self.shards = data, shards
         self.patches, self.batch_size = patches, batch_size
-        self.clip = load_clip(name, adapter.pretrained).to(processes().device)
+        self.clip = load_clip(name, encoder.pretrained).to(processes().device)
         self.found: dict[str, Tensor] = {}
         self.nothing = torch.empty(0)
 

@@ -15,14 +15,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter, load_config
-from adapterbench.core.config import SampleParams
+from adapterbench.core.config import OwnEncoder, SampleParams
+from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.runs.processes import processes, share
-from adapterbench.runs.resume import resume_path
+from adapterbench.runs.resume import alone, resume_path
 from adapterbench.sampling.items import choose_items, noise
-from adapterbench.sampling.prompts import OwnPrompts, Prompts, encoded_prompts
+from adapterbench.sampling.prompts import OwnPrompts, Prompts, check_encoder, encoded_prompts
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """Name in the tar, without `.png`."""
-        return f"{self.key}.{self.k}"
+        """Name of its file while the stage works; not by key, whose case some disks ignore."""
+        return f"{self.number}.{self.k}"
 
 
 class PairedPipeline(StableDiffusionPipeline):
@@ -67,6 +68,7 @@ class Sampler:
         adapter: Path | None,
         device: torch.device | str = "cpu",
         shards: Path | None = None,
+        encoder: OwnEncoder | None = None,
     ) -> None:
         """Load everything.
 
@@ -74,6 +76,7 @@ class Sampler:
             adapter: folder of a trained adapter; None samples the base model alone.
             device: where the networks go.
             shards: folder of stage prepare, for an adapter with an image encoder of its own.
+            encoder: that image encoder, as the adapter's row names it; None: that of stage encode.
 
         Raises:
             UserError: something is missing or does not fit.
@@ -87,13 +90,21 @@ class Sampler:
             self.adapter.requires_grad_(False)
             self.adapter.attach(self.unet)
             self.adapter.scale = params.scale
-            self.prompts = self.prompts_of(adapter, self.adapter.reads_patches, shards)
+            patches, encoder = self.adapter.reads_patches, encoder or OwnEncoder()
+            check_encoder(adapter, patches, encoder)
+            self.prompts = self.prompts_of(encoder, patches, shards)
+        scheduler = solver(backbone)
+        if params.steps > (most := scheduler.config.num_train_timesteps):
+            raise UserError(
+                f"sample.steps = {params.steps:,}, but the noise schedule of {backbone} has "
+                f"{most:,} timesteps: lower it"
+            )
         self.pipeline = PairedPipeline(
             vae=load_part(backbone, "vae"),
             text_encoder=load_part(backbone, "text_encoder"),
             tokenizer=load_part(backbone, "tokenizer"),
             unet=self.unet,
-            scheduler=solver(backbone),
+            scheduler=scheduler,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
@@ -101,12 +112,11 @@ class Sampler:
         self.pipeline.set_progress_bar_config(disable=True)
         self.shape = tuple(self.data.row(0)[0].shape)
 
-    def prompts_of(self, adapter: Path, patches: bool, shards: Path | None) -> Prompts:
+    def prompts_of(self, encoder: OwnEncoder, patches: bool, shards: Path | None) -> Prompts:
         """Where the image prompts of an adapter come from."""
-        config = load_config(adapter)
-        if config.image_encoder is None:
+        if encoder.image_encoder is None:
             return encoded_prompts(self.data)
-        own = OwnPrompts(self.data, config, patches, shards, self.params.batch_size)
+        own = OwnPrompts(self.data, encoder, patches, shards, self.params.batch_size)
         own([picture.number for picture in self.pictures()])  # in one pass over the shards
         return own
 
@@ -176,37 +186,60 @@ def sample(
     protocols: list[str],
     out: Path,
     shards: Path | None = None,
+    encoder: OwnEncoder | None = None,
 ) -> int:
     """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of pictures.
 
     Processes that `accelerate launch` starts share the pictures. A killed run keeps those it has
     made and goes on with the others.
+
+    Raises:
+        UserError: an unknown protocol, or an input that is missing or does not fit.
     """
+    if unknown := [protocol for protocol in protocols if protocol not in PROTOCOLS]:
+        raise UserError(f"unknown protocol {unknown[0]!r} (there are {', '.join(PROTOCOLS)})")
     state = processes()
     # the batch size changes no picture, so a resumed run may have another
     same = params.model_copy(update={"batch_size": 1})
-    facts = {"sample": same, "backbone": fingerprint(backbone)}
+    identity = fingerprint(backbone)
+    facts = {"sample": same, "backbone": identity}
     own = [adapter / WEIGHTS, adapter / CONFIG] if adapter else []
     made = resume_path(f"sample-{out.name}", facts, encoded / MANIFEST, *own)
-    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards)
+    if adapter:
+        check_backbone(adapter, identity)
+    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, encoder)
     pictures = sampler.pictures()
     # cut into batches before they are shared: a picture is rounded as its batch is
     mine = share(list(chunked(pictures, params.batch_size)), state)
-    for protocol in protocols:
-        folder = made / protocol
-        folder.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(mine, f"{out.name} {protocol}", unit="batch", disable=not state.is_main_process)
-        for batch in bar:
-            make_missing(sampler, batch, PROTOCOLS[protocol], folder)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        with publish(out) as beside:
-            beside.mkdir()
-            for protocol in protocols:
-                pack(made / protocol, pictures, beside / f"{protocol}.tar")
-        shutil.rmtree(made)
-    state.wait_for_everyone()
+    quiet = not state.is_main_process
+    with alone(made):
+        for protocol in protocols:
+            folder = made / protocol
+            folder.mkdir(parents=True, exist_ok=True)
+            for batch in tqdm(mine, f"{out.name} {protocol}", unit="batch", disable=quiet):
+                make_missing(sampler, batch, PROTOCOLS[protocol], folder)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            with publish(out) as beside:
+                beside.mkdir()
+                for protocol in protocols:
+                    pack(made / protocol, pictures, beside / f"{protocol}.tar")
+            shutil.rmtree(made)
+        state.wait_for_everyone()
     return len(pictures) * len(protocols)
+
+
+def check_backbone(adapter: Path, identity: str) -> None:
+    """Refuse an adapter that was trained over another backbone than the one with this fingerprint.
+
+    Raises:
+        UserError: it was; one that does not know its backbone, as those from elsewhere, may pass.
+    """
+    if load_config(adapter).backbone.get("digest", identity) != identity:
+        raise UserError(
+            f"{adapter} was trained over another backbone, or this one has changed since: run "
+            "`dvc repro` to bring the backbone again and to train what depends on it"
+        )
 
 
 def make_missing(sampler: Sampler, batch: list[Picture], with_text: bool, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Generated images as stage `sample` leaves them: tars of `<key>.<k>.png`."""
 
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import check_tar_end
 from adapterbench.formats.image import decode
+from adapterbench.formats.tars import open_tar
 from adapterbench.scoring.evaluator import Evaluator
 
 
@@ -31,15 +30,10 @@ def read_images(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: the tar is damaged.
     """
-    with intact(path):
-        check_tar_end(path)
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, k, _ = member.name.rsplit(".", 2)
-                file = tar.extractfile(member)
-                if file is None:
-                    raise ValueError(f"{member.name} is not a file")
-                yield {"key": key, "k": int(k), "png": file.read()}
+    with intact(path), open_tar(path) as tar:
+        for name in tar.members:
+            key, k, _ = name.rsplit(".", 2)
+            yield {"key": key, "k": int(k), "png": tar.read(name)}
 
 
 def embed(path: Path, rows: list[dict[str, Any]], evaluator: Evaluator) -> Tensor:
@@ -62,7 +56,7 @@ def intact(path: Path) -> Iterator[None]:
     """Say how to mend a tar whose reading fails in the block."""
     try:
         yield
-    except (OSError, tarfile.TarError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}): delete it and run `dvc repro sample@{path.parent.name}`"
         ) from error

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
-from adapterbench.core.config import TrainParams
+from adapterbench.core.config import OwnEncoder, TrainParams
 from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, remove, write_json
+from adapterbench.core.limits import check_memory
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
-from adapterbench.runs.resume import resume_path
+from adapterbench.runs.resume import alone, resume_path
 from adapterbench.training.distributed import Team
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
 from adapterbench.training.loss import denoising_loss, draw_noise
@@ -65,6 +66,11 @@ def train_adapter(
     Raises:
         UserError: a bad variant, a missing input, or a loss that is not finite.
     """
+    if own := OwnEncoder.model_fields.keys() & variant.keys():
+        raise UserError(
+            f"variants.{name}.{min(own)} is of adapters from elsewhere, brought by `adapterbench "
+            "adopt`: what is trained here reads what stage encode made, so leave it out"
+        )
     identity = fingerprint(backbone)
     facts = {"variant": variant, "train": params, "backbone": identity}
     resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
@@ -87,6 +93,10 @@ def train_adapter(
     unet.type(team.dtype)
     adapter.attach(unet)
     empty, shape = data.empty.to(team.device), data.row(0)[0].shape
+    # every process draws the noise of the whole batch, so that it depends on nothing else
+    noise_bytes = 4 * params.batch_size * shape.numel()
+    what = f"the noise of a batch of train.batch_size = {params.batch_size:,}"
+    check_memory(noise_bytes, what, "lower it")
 
     def loss(step: int, generator: torch.Generator, part: slice) -> Tensor:
         index = batch_indices(len(data), params.batch_size, params.seed, step)
@@ -101,11 +111,12 @@ def train_adapter(
             unet, schedule, batch.latents, conditions, noise[part], t[part], params.min_snr_gamma
         )
 
-    fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, team)
-    if team.leads:
-        save_adapter(adapter, out, variant, {"digest": identity})
-        remove(resume)
-    team.accelerator.wait_for_everyone()
+    with alone(resume):
+        fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, team)
+        if team.leads:
+            save_adapter(adapter, out, variant, {"digest": identity})
+            remove(resume)
+        team.accelerator.wait_for_everyone()
     return Trained(costs(adapter.count, fitted, params, out), fitted.losses)
 
 

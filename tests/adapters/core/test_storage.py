@@ -1,4 +1,7 @@
 import json
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -6,9 +9,10 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from toy_adapters import VARIANTS, build, call, prompts, toy_unet, trained
 
-from adapterbench.adapters.core.base import cross_attention_layers
+from adapterbench.adapters.core.adapter import cross_attention_layers
 from adapterbench.adapters.core.storage import (
     CONFIG,
     WEIGHTS,
@@ -129,11 +133,97 @@ def test_missing_or_corrupt_files_are_explained(saved: Path, unet: UNet2DConditi
     weights.unlink()
     refused(saved, unet, r"adapter.safetensors is missing")
     (saved / CONFIG).write_text("{")
-    refused(saved, unet, "not valid JSON")
+    refused(saved, unet, "Invalid JSON")
     (saved / CONFIG).write_text('{"variant": {}, "embed_dim": "wide", "backbone": {}, "x": 1}')
-    refused(saved, unet, r"bad: embed_dim, x")
+    refused(saved, unet, r"embed_dim: Input should be .* integer; x: Extra inputs")
     (saved / CONFIG).write_text("[]")
-    refused(saved, unet, r"bad: content")
+    refused(saved, unet, r"content: Input should be an object")
+
+
+def test_a_flipped_bit_of_a_weight_is_found(saved: Path, unet: UNet2DConditionModel) -> None:
+    """Which changes a number a little, and no structure."""
+    weights = saved / WEIGHTS
+    whole = weights.read_bytes()
+    for place in (-1, -1000, len(whole) // 2):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        weights.write_bytes(damaged)
+        refused(saved, unet, r"adapter.safetensors is corrupt .its SHA-256 is")
+    weights.write_bytes(whole)
+    load_adapter(saved, unet)
+
+
+def test_an_adapter_without_a_digest_is_taken(saved: Path, unet: UNet2DConditionModel) -> None:
+    edit(saved / CONFIG, sha256=None)
+    load_adapter(saved, unet)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda weight: weight * math.nan, "is not finite"),
+        (lambda weight: weight.index_fill(0, torch.tensor([3]), -math.inf), "is not finite"),
+        (lambda weight: weight.double() * 1e300, "is not finite"),
+        (lambda weight: (100 * weight).int(), r"is of torch\.int32, not of floats"),
+        (lambda weight: weight.bool(), r"is of torch\.bool, not of floats"),
+        (lambda weight: weight.to(torch.complex64), r"is of torch\.complex64, not of floats"),
+    ],
+)
+def test_weights_that_are_no_finite_floats(
+    spoil: Callable[[torch.Tensor], torch.Tensor],
+    message: str,
+    saved: Path,
+    unet: UNet2DConditionModel,
+) -> None:
+    weights = load_file(saved / WEIGHTS)
+    name = sorted(weights)[-1]
+    save_file({**weights, name: spoil(weights[name])}, saved / WEIGHTS)
+    edit(saved / CONFIG, sha256=None)
+    refused(saved, unet, f"{name} {message}")
+
+
+def test_weights_of_another_precision_are_taken(saved: Path, unet: UNet2DConditionModel) -> None:
+    save_file({k: w.half() for k, w in load_file(saved / WEIGHTS).items()}, saved / WEIGHTS)
+    edit(saved / CONFIG, sha256=None)
+    load_adapter(saved, unet)
+
+
+def test_what_diverged_is_not_saved(saved: Path, unet: UNet2DConditionModel) -> None:
+    before = (saved / WEIGHTS).read_bytes()
+    adapter = build(VARIANTS["ip_adapter"], unet)
+    with torch.no_grad():
+        adapter.trainable_parameters()[0][0] = math.nan
+    with pytest.raises(UserError, match=r"was not written: .* is not finite"):
+        save_adapter(adapter, saved, VARIANTS["ip_adapter"], BACKBONE)
+    assert (saved / WEIGHTS).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"embed_dim": 2**31 - 1},
+        {"variant": {**VARIANTS["ip_adapter"], "tokens": 10**9}},
+        {"variant": {**VARIANTS["ip_adapter"], "tokens": 10**30}},
+        {"variant": {**VARIANTS["ip_adapter_mlp"], "hidden_layers": 10**9}},
+        {"variant": {**VARIANTS["ip_adapter_mlp"], "tokens": 65_536, "expansion": 65_536}},
+        {"variant": {**VARIANTS["ip_adapter_lora"], "rank": 10**9}},
+        {"variant": {**VARIANTS["ip_adapter"], "projection": ["linear"]}},
+        {"variant": {"projection": {}, "attention": None}},
+        {"embed_dim": 10**400},
+        {"sha256": "../../etc/passwd"},
+    ],
+)
+def test_numbers_that_no_machine_holds(
+    change: dict[str, Any], saved: Path, unet: UNet2DConditionModel
+) -> None:
+    edit(saved / CONFIG, **change)
+    refused(saved, unet, re.escape(str(saved / CONFIG)))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change fields of a JSON file; None takes one away."""
+    facts = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: v for name, v in facts.items() if v is not None}))
 
 
 def test_shapes_expected_and_received_are_named(saved: Path, unet: UNet2DConditionModel) -> None:

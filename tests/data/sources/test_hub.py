@@ -22,7 +22,7 @@ import yaml
 from huggingface_hub import constants
 from PIL import Image
 
-from adapterbench.core.config import DataParams
+from adapterbench.core.config import DataParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.data.prepare import prepare
 from adapterbench.data.sources import hub
@@ -236,6 +236,12 @@ def test_what_the_hub_has_not_is_one_line(server: Hub) -> None:
     assert "check data.fetch.repository and data.fetch.revision" in refusal(revision="1" * 40)
     assert "check data.fetch.repository" in refusal(repository="no/such/name")
     assert not server.brought
+
+
+def test_unbalanced_braces_are_one_line() -> None:
+    fields = {"repository": "a/b", "revision": "c", "train": "{0..9.tar", "validation": "1.tar"}
+    with pytest.raises(UserError, match=r"data\.fetch\.train: .*Unbalanced braces"):
+        parse(hub.Params, fields, "data.fetch")
 
 
 def test_no_hub_is_one_line(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -340,8 +340,14 @@ def empty(path: Path) -> None:
     os.truncate(path, 0)
 
 
+def hole(path: Path) -> None:
+    """Zeros where the file began: a power cut may leave them."""
+    data = path.read_bytes()
+    path.write_bytes(bytes(600) + data[600:])
+
+
 @pytest.mark.parametrize("file", ["00001.tar", "00001.parquet", "00001_stats.json"])
-@pytest.mark.parametrize("damage", [Path.unlink, cut, empty])
+@pytest.mark.parametrize("damage", [Path.unlink, cut, empty, hole])
 def test_what_is_not_whole_is_made_again(
     tmp_path: Path, file: str, damage: Callable[[Path], None]
 ) -> None:
@@ -451,14 +457,36 @@ def test_messages_become_causes_that_can_be_counted(message: str, cause: str) ->
     assert urls.cause(message) == cause
 
 
-def test_failures_are_samples_without_picture(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
+@pytest.fixture
+def fetched(workplace: Path) -> tuple[Path, urls.Params]:
+    """What one address that was there and one that was gone leave in `raw/train`."""
+    leave_tar(workplace / "raw/train", "00000")
     rows = [
         ("1", "b", "failed_to_download", "HTTP Error 404: Not Found"),
         ("0", "a", "success", None),
     ]
     table = pd.DataFrame(rows, columns=["key", "caption", "status", "error_message"])
-    table.to_parquet(tmp_path / "00000.parquet")
-    [sample] = urls.failures(tmp_path / "00000.parquet", "train")
-    assert (sample.key, sample.split, sample.problem) == ("train-1", "train", "HTTP 404")
-    assert sample.captions == ("b",)
+    table.to_parquet(workplace / "raw/train/00000.parquet")
+    return workplace / "raw", parse(urls.Params, write_lists(workplace, [], []), "data.fetch")
+
+
+def test_failures_are_samples_without_picture(fetched: tuple[Path, urls.Params]) -> None:
+    came, failed = urls.read(*fetched)
+    assert (came.key, came.split, len(came.image)) == ("train-0", "train", 20_000)
+    assert (failed.key, failed.split, failed.problem) == ("train-1", "train", "HTTP 404")
+    assert failed.captions == ("b",)
+
+
+def test_a_tar_without_what_was_downloaded_is_one_line(fetched: tuple[Path, urls.Params]) -> None:
+    (fetched[0] / "train/00000.tar").write_bytes(bytes(10_240))  # empty, with its end
+    with pytest.raises(UserError, match=r"00000\.tar has 0 pictures of 1 .*--force fetch"):
+        list(urls.read(*fetched))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, empty])
+def test_a_lost_list_of_failures_is_one_line(
+    fetched: tuple[Path, urls.Params], damage: Callable[[Path], None]
+) -> None:
+    damage(fetched[0] / "train/00000.parquet")
+    with pytest.raises(UserError, match=r"00000\.parquet is missing or damaged"):
+        list(urls.read(*fetched))

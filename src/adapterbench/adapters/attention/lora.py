@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapterbench.adapters.core.branch import DecoupledBranch, FrozenLinear, attend
-from adapterbench.core.config import Count, Section
+from adapterbench.core.config import Section
 
 
 class Params(Section):
     """Fields of a variant with `attention: lora`."""
 
-    rank: Count
+    rank: Annotated[int, Field(ge=1, le=4096)]
     """Rank r of each of the four LoRAs of a layer."""
     alpha: Annotated[float, Field(gt=0)] | None = None
     """LoRA's alpha; the rank when left out."""

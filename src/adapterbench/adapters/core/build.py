@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from adapterbench.adapters.core.base import Adapter, cross_attention_layers
+from adapterbench.adapters.core.adapter import Adapter, cross_attention_layers
 from adapterbench.core import registry
-from adapterbench.core.config import Section, parse
+from adapterbench.core.config import OwnEncoder, Section, parse
 from adapterbench.core.errors import UserError
+from adapterbench.core.limits import check_memory
 
 KINDS = {
     "projection": "adapterbench.adapters.projections",
     "attention": "adapterbench.adapters.attention",
 }
 """The two parts of a variant, and the package with their files."""
-RESERVED = {"train"}
-"""Keys of a variant that are not the adapter's: overrides of the `train` section."""
+RESERVED = {"train", *OwnEncoder.model_fields}
+"""Keys of a row that are not the adapter's: overrides of the `train` section, what it reads."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def build_adapter(
         embed_dim: width c of an image embedding; a projection that reads patches needs none.
 
     Raises:
-        UserError: a bad variant, or a UNet without cross-attention of one width.
+        UserError: a bad variant, one that this machine cannot hold, or a UNet without
+            cross-attention of one width.
     """
     parts = parse_variant(variant)
     attentions = cross_attention_layers(unet)
@@ -99,14 +101,28 @@ def build_adapter(
         )
     projection, attention = parts["projection"], parts["attention"]
     patch_width = getattr(projection.params, "patch_width", None)
-    read_dim = patch_width or embed_dim
+    read_dim, width = patch_width or embed_dim, widths.pop()
+    check_size(projection, read_dim, width)
     adapter = Adapter(
-        projection.module.build(projection.params, read_dim, widths.pop()),
+        projection.module.build(projection.params, read_dim, width),
         {path: attention.module.build(attention.params, a) for path, a in attentions.items()},
         read_dim,
         reads_patches=patch_width is not None,
     )
     return adapter.to(unet.device, torch.float32)
+
+
+def check_size(projection: Part, embed_dim: int, width: int) -> None:
+    """Refuse a projection that is larger than this machine, without making it.
+
+    Raises:
+        UserError: it is.
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        layers = projection.module.build(projection.params, embed_dim, width)
+    needed = 4 * sum(weight.numel() for weight in layers.parameters())
+    numbers = ", ".join(f"{name} = {value}" for name, value in projection.params)
+    check_memory(needed, f"a projection with {numbers}", "lower one of them")
 
 
 def count_parameters(

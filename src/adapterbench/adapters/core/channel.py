@@ -5,8 +5,8 @@ tokens; the UNet hands `(text, [tokens])` to the processor of each cross-attenti
 Stable Diffusion pipeline (text to image, image to image, inpainting, ControlNet) takes an adapter.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, Self
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
@@ -14,9 +14,6 @@ from torch import Tensor, nn
 
 from adapterbench.adapters.core.branch import BaseProcessor, Branch
 from adapterbench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from adapterbench.adapters.core.base import Adapter
 
 CHANNEL = "ip_image_proj"
 """diffusers' name for `encoder_hid_proj` taking image prompts."""
@@ -32,13 +29,13 @@ class ImageChannel(nn.Module):
     into the frozen weight).
     """
 
-    def __init__(self, adapter: "Adapter", unet: UNet2DConditionModel) -> None:
+    def __init__(self, adapter: nn.Module, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self._ends = (adapter, unet)  # in a tuple, torch does not take them for children
 
     @property
-    def adapter(self) -> "Adapter":
-        """The adapter behind the channel."""
+    def adapter(self) -> nn.Module:
+        """The adapter behind the channel: what makes image tokens of embeddings."""
         return self._ends[0]
 
     @property
@@ -51,14 +48,14 @@ class ImageChannel(nn.Module):
         """Whether the UNet still has it: `unload_ip_adapter` and `load_ip_adapter` take it away."""
         return self.unet.encoder_hid_proj is self
 
-    def install(self, layers: Mapping[str, Attention]) -> None:
-        """Put the channel and a processor for each of `layers`, by path, into the UNet."""
+    def install(self, branches: Iterable[tuple[Attention, Branch]]) -> None:
+        """Put the channel into the UNet, and each branch into its layer."""
         self.unet.encoder_hid_proj = self
         # an attribute, as diffusers sets it: an entry would be saved, and no UNet loads with it
         self.unet.config.encoder_hid_dim_type = CHANNEL
         self.hook = self.unet.register_forward_pre_hook(self.check, with_kwargs=True)
-        for path, branch in self.adapter.layers.items():
-            LayerHook(self, layers[path], branch).install()
+        for attn, branch in branches:
+            LayerHook(self, attn, branch).install()
 
     def remove(self) -> None:
         """Give the UNet back as it was, but for what others have put there since."""

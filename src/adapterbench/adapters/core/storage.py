@@ -6,23 +6,27 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adapterbench.adapters.core.base import Adapter
+from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import RESERVED, build_adapter
-from adapterbench.core.config import Count, Section
-from adapterbench.core.errors import UserError
-from adapterbench.core.files import publish, read_json, write_json
+from adapterbench.core.config import PARAMS, Count, OwnEncoder
+from adapterbench.core.documents import Sha256, read_document
+from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.files import check_digest, publish, sha256, write_json
 
 WEIGHTS = "adapter.safetensors"
 CONFIG = "adapter_config.json"
 
 
-class AdapterConfig(Section):
-    """What it takes to build the adapter again."""
+class AdapterConfig(OwnEncoder):
+    """What it takes to build the adapter again.
+
+    The image encoder that it names, if any, is what it was trained with. It is told to people and
+    compared with what they name, and never loaded: an adapter comes from anywhere.
+    """
 
     variant: dict[str, Any]
     """The row of `variants:` without training overrides."""
@@ -30,10 +34,8 @@ class AdapterConfig(Section):
     """Width of an image embedding, or of a patch."""
     backbone: dict[str, Any]
     """What the adapter was trained over, such as its name and digest."""
-    image_encoder: str | None = None
-    """open_clip name of an image encoder of its own; None: that of stage `encode`."""
-    pretrained: str | None = None
-    """open_clip weights tag of its own image encoder."""
+    sha256: Sha256 | None = None
+    """Digest of the weights' file; None in folders that were written before it was noted."""
 
 
 def save_adapter(
@@ -50,12 +52,17 @@ def save_adapter(
         folder: such as `models/ip_adapter`.
         variant: the row it was built from.
         backbone: facts about the base model, plain JSON data.
-        encoder: `image_encoder` and `pretrained` of `AdapterConfig`.
+        encoder: fields of `OwnEncoder`.
+
+    Raises:
+        UserError: a weight is not finite.
     """
     weights = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in adapter.state_dict().items()
     }
+    if problem := not_finite(weights):
+        raise UserError(f"{folder} was not written: {problem}; see whether its training diverged")
     config = AdapterConfig(
         variant={key: value for key, value in variant.items() if key not in RESERVED},
         embed_dim=adapter.embed_dim,
@@ -65,7 +72,8 @@ def save_adapter(
     with publish(folder) as beside:
         beside.mkdir()
         save_file(weights, beside / WEIGHTS, metadata={"format": "pt"})
-        write_json(beside / CONFIG, config.model_dump(exclude_none=True))
+        facts = config.model_dump(exclude_none=True) | {"sha256": sha256(beside / WEIGHTS)}
+        write_json(beside / CONFIG, facts)
 
 
 def load_adapter(folder: Path, unet: UNet2DConditionModel) -> Adapter:
@@ -75,8 +83,12 @@ def load_adapter(folder: Path, unet: UNet2DConditionModel) -> Adapter:
         UserError: a file is missing, corrupt, or does not fit `unet`.
     """
     config = load_config(folder)
-    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: draw nothing
-        adapter = build_adapter(config.variant, unet, config.embed_dim)
+    try:
+        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: draw none
+            adapter = build_adapter(config.variant, unet, config.embed_dim)
+    except UserError as error:
+        cause = str(error).removeprefix(f"{PARAMS}: ")
+        raise UserError(f"{folder / CONFIG}: {cause}") from error
     load_adapter_weights(adapter, folder)
     return adapter.to(unet.device, unet.dtype)
 
@@ -87,32 +99,43 @@ def load_config(folder: Path) -> AdapterConfig:
     Raises:
         UserError: the file is missing or is not an adapter's configuration.
     """
-    path = folder / CONFIG
-    try:
-        return AdapterConfig.model_validate(read_json(path))
-    except ValidationError as error:
-        bad = ", ".join(".".join(map(str, item["loc"])) or "content" for item in error.errors())
-        raise UserError(
-            f"{path} is not an adapter's configuration (bad: {bad}): train it again"
-        ) from error
+    what = "an adapter's configuration"
+    return read_document(AdapterConfig, folder / CONFIG, what, "train it again")
 
 
 def load_adapter_weights(adapter: Adapter, folder: Path) -> None:
     """Copy saved weights into `adapter`, which keeps its dtype and device.
 
     Raises:
-        UserError: the file is missing or corrupt, or its names or shapes are not the adapter's.
+        UserError: the file is missing, corrupt or not the one that was saved, its names or shapes
+            are not the adapter's, or it holds other than finite floats.
     """
-    path = folder / WEIGHTS
+    path, digest = folder / WEIGHTS, load_config(folder).sha256
     try:
+        if digest:
+            check_digest(path, digest)
         weights = load_file(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: train the variant, or check the folder") from error
-    except SafetensorError as error:
-        raise UserError(f"{path} is corrupt ({error}): delete it and train it again") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{path} is corrupt ({one_line(error)}): delete it and train it again"
+        ) from error
     if problem := mismatch(adapter.state_dict(), weights):
         raise UserError(f"{path} does not fit this variant and backbone: {problem}")
+    if problem := not_finite(weights):
+        raise UserError(f"{path} cannot be used: {problem}; train it again")
     adapter.load_state_dict(weights)
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that is of other than finite floats, in words; `None` when none is."""
+    for name, weight in sorted(weights.items()):
+        if not weight.is_floating_point():
+            return f"{name} is of {weight.dtype}, not of floats"
+        if not weight.float().isfinite().all():
+            return f"{name} is not finite"
+    return None
 
 
 def mismatch(expected: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> str | None:

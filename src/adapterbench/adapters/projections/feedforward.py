@@ -2,15 +2,15 @@
 
 from torch import nn
 
-from adapterbench.core.config import Count, Section
+from adapterbench.core.config import Section, Width
 
 
 class Params(Section):
     """Fields of a variant with `projection: feedforward`."""
 
-    tokens: Count
+    tokens: Width
     """Image tokens K."""
-    expansion: Count
+    expansion: Width
     """Width between the two blocks, in multiples of the embedding's width."""
 
 

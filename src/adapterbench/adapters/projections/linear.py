@@ -2,13 +2,13 @@
 
 from torch import nn
 
-from adapterbench.core.config import Count, Section
+from adapterbench.core.config import Section, Width
 
 
 class Params(Section):
     """Fields of a variant with `projection: linear`."""
 
-    tokens: Count
+    tokens: Width
     """Image tokens K."""
 
 

@@ -4,17 +4,17 @@ from itertools import pairwise
 
 from torch import nn
 
-from adapterbench.core.config import Count, Section
+from adapterbench.core.config import Depth, Section, Width
 
 
 class Params(Section):
     """Fields of a variant with `projection: mlp`."""
 
-    tokens: Count
+    tokens: Width
     """Image tokens K."""
-    hidden_layers: Count
+    hidden_layers: Depth
     """Hidden layers, a GELU after each."""
-    expansion: Count
+    expansion: Width
     """Width of a hidden layer, in multiples of the embedding's width."""
 
 

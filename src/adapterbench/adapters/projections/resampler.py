@@ -3,7 +3,7 @@
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import nn
 
-from adapterbench.core.config import Count, Section
+from adapterbench.core.config import Depth, Section, Width
 
 HEAD_WIDTH = 64
 """Channels of an attention head; the number is in the code of stock loaders, not in the file."""
@@ -12,15 +12,15 @@ HEAD_WIDTH = 64
 class Params(Section):
     """Fields of a variant with `projection: resampler`."""
 
-    tokens: Count
+    tokens: Width
     """Image tokens K: the latents."""
-    patch_width: Count
+    patch_width: Width
     """Channels c of a patch in the last hidden layer but one of the image encoder."""
-    channels: Count
+    channels: Width
     """Channels of a latent."""
-    depth: Count
+    depth: Depth
     """Layers, each of attention and a feed-forward block."""
-    heads: Count
+    heads: Width
     """Attention heads of a layer, 64 channels each."""
 
 

@@ -15,13 +15,14 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 from more_itertools import chunked
+from pydantic import field_validator
 from tqdm.contrib.concurrent import thread_map
 
 from adapterbench.core.config import Section
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import link_or_copy, publish, remove, sha256
 from adapterbench.data.sample import SPLITS, RawSample, read_tars
-from adapterbench.runs.resume import resume_path
+from adapterbench.runs.resume import alone, resume_path
 
 ATTRIBUTION = {
     "cc3m": "Conceptual Captions, (c) Google LLC, free to use; pictures of their respective "
@@ -46,6 +47,13 @@ class Params(Section):
     validation: str
     """Shards to validate on."""
 
+    @field_validator(*SPLITS)
+    @classmethod
+    def braces_are_balanced(cls, pattern: str) -> str:
+        """`braceexpand` refuses others, as a ValueError."""
+        braceexpand(pattern)
+        return pattern
+
 
 def fetch(params: Params, out: Path) -> None:
     """Download the shards to `out/<split>`, checked by the digests that the hub has for them.
@@ -58,20 +66,21 @@ def fetch(params: Params, out: Path) -> None:
     names = {split: list(braceexpand(part)) for split, part in params if split in SPLITS}
     done = resume_path("hub", params.model_dump(include={"repository", "revision"}))
     digests = find(params, [name for part in names.values() for name in part])
-    thread_map(
-        partial(bring, params, done),
-        digests.keys(),
-        digests.values(),
-        max_workers=AT_ONCE,
-        desc="fetch",
-        unit="shard",
-    )
-    for split, part in names.items():
-        with publish(out / split) as folder:
-            folder.mkdir()
-            for name in part:
-                link_or_copy(done / "whole" / name, folder / Path(name).name)
-    remove(done)
+    with alone(done):
+        thread_map(
+            partial(bring, params, done),
+            digests.keys(),
+            digests.values(),
+            max_workers=AT_ONCE,
+            desc="fetch",
+            unit="shard",
+        )
+        for split, part in names.items():
+            with publish(out / split) as folder:
+                folder.mkdir()
+                for name in part:
+                    link_or_copy(done / "whole" / name, folder / Path(name).name)
+        remove(done)
 
 
 def find(params: Params, names: list[str]) -> dict[str, str]:

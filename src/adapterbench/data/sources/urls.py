@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from math import ceil
@@ -21,8 +20,9 @@ import pandas as pd
 
 from adapterbench.core.config import Count, Section
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import check_tar_end, link_or_copy, publish, read_json, remove
+from adapterbench.core.files import link_or_copy, publish, read_json, remove
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
+from adapterbench.formats.tars import open_tar
 from adapterbench.runs.resume import resume_path
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def download(path: Path, params: Params, place: Path) -> Path:
     """
     table = read_list(path, params.limit)
     tars = take_over(place)
-    all_, before = ceil(len(table) / PER_TAR), len(whole_tars(tars))
+    all_, before = ceil(len(table) / PER_TAR), len(list(tars.glob("*_stats.json")))
     if before == all_:
         return tars
     log.info(
@@ -168,10 +168,11 @@ def is_whole(stats: Path) -> bool:
     """
     tar = stats.with_name(f"{number(stats)}.tar")
     try:
-        check_tar_end(tar)
+        with open_tar(tar):
+            pass
         rows = len(pd.read_parquet(tar.with_suffix(".parquet"), columns=["key"]))
         return bool(rows == read_json(stats)["count"])
-    except (UserError, OSError, ValueError, tarfile.TarError):
+    except (UserError, OSError, ValueError):
         return False
 
 
@@ -248,19 +249,49 @@ def read(raw: Path, _: Params) -> Iterator[RawSample]:
     """Yield what was downloaded, then what was not, tar by tar."""
     for split in SPLITS:
         for tar in sorted((raw / split).glob("*.tar")):
-            yield from read_tar(tar, prefix=f"{split}-", split=split)
-            yield from failures(tar.with_suffix(".parquet"), split)
+            rows = read_rows(tar.with_suffix(".parquet"))
+            came = rows["status"] == "success"
+            yield from counted(read_tar(tar, prefix=f"{split}-", split=split), came.sum(), tar)
+            yield from failures(rows[~came], split)
 
 
-def failures(path: Path, split: str) -> Iterator[RawSample]:
-    """Samples without picture for the addresses of a tar that failed."""
-    rows = pd.read_parquet(path, columns=["key", "caption", "status", "error_message"])
-    for row in rows[rows["status"] != "success"].sort_values("key").itertuples():
-        name = f"{split}-{row.key}"
+def read_rows(path: Path) -> pd.DataFrame:
+    """What became of each address of a tar.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return pd.read_parquet(path, columns=["key", "caption", "status", "error_message"])
+    except (OSError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is missing or damaged ({cause}): run `dvc repro --force fetch`"
+        ) from error
+
+
+def counted(samples: Iterator[RawSample], expected: int, tar: Path) -> Iterator[RawSample]:
+    """The samples of a tar.
+
+    Raises:
+        UserError: there are not as many as were downloaded.
+    """
+    count = 0
+    for sample in samples:
+        count += 1
+        yield sample
+    if count != expected:
+        raise UserError(
+            f"{tar} has {count} pictures of {expected} that were downloaded: run "
+            "`dvc repro --force fetch`"
+        )
+
+
+def failures(rows: pd.DataFrame, split: str) -> Iterator[RawSample]:
+    """Samples without picture for the addresses that failed."""
+    for row in rows.sort_values("key").itertuples():
         yield RawSample(
-            key=name,
-            concept=name,
-            image=b"",
+            key=f"{split}-{row.key}",
             captions=(str(row.caption),),
             split=split,
             problem=cause(str(row.error_message)),

@@ -35,21 +35,31 @@ def load(params: Params) -> Evaluator:
     """Load the network onto this process's device.
 
     Raises:
+        UserError: see `load_network`.
+    """
+    model = load_network(Path(params.path), params.resolution)
+    mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
+    model.to(processes().device, memory_format=torch.channels_last)
+    return Evaluator(embedder(model, params.resolution, mean, std), None, params.batch_size)
+
+
+def load_network(folder: Path, resolution: int) -> Any:
+    """The frozen network without its classifier: normalised images -> pooled features `(B, D)`.
+
+    Raises:
         UserError: a file is missing or damaged, or the weights are of another architecture than
             `config.json` names.
     """
-    folder = Path(params.path)
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise UserError(
             f"{folder / missing[0]} is missing: run `dvc repro neutral_evaluator` to bring it"
         )
     try:
         # the classifier that the weights have, so that every tensor is asked for
-        size = {"img_size": params.resolution}
+        size = {"img_size": resolution}
         model = timm.create_model(
             pretrained=True, **resolve_model_input_args(f"local-dir:{folder}", size)
         )
-        mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
     except Exception as error:  # timm raises many kinds
         cause = " ".join(str(error).split())[:300]
         raise UserError(
@@ -57,8 +67,7 @@ def load(params: Params) -> Evaluator:
             "again, or correct neutral_evaluator in params.yaml"
         ) from error
     model.reset_classifier(0)
-    model.requires_grad_(False).eval().to(processes().device, memory_format=torch.channels_last)
-    return Evaluator(embedder(model, params.resolution, mean, std), None, params.batch_size)
+    return model.requires_grad_(False).eval()
 
 
 def embedder(

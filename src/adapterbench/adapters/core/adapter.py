@@ -119,9 +119,10 @@ class Adapter(nn.Module):
                 f"the adapter has {len(self.layers)} cross-attention layers, the UNet "
                 f"{len(attentions)} ({differ[0]} is in one only): use the backbone's own adapter"
             )
-        for path, branch in self.layers.items():
-            branch.bind(attentions[path])
-        ImageChannel(self, unet).install(attentions)
+        pairs = [(attentions[path], branch) for path, branch in self.layers.items()]
+        for attn, branch in pairs:
+            branch.bind(attn)
+        ImageChannel(self, unet).install(pairs)
 
     def keep_weights(self) -> None:
         """Copy what the branches use of the UNet's weights, until the adapter is attached again.

@@ -1,0 +1,69 @@
+"""JSON files of a known structure: one of another structure is refused, not half understood."""
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from adapterbench.core.errors import UserError, one_line
+
+
+class Document(BaseModel):
+    """What a JSON file holds; fields that are not declared are left alone."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+"""Of a file in the same folder as the document that names it."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""Hex digest of a file's bytes."""
+
+SHOWN = 3
+"""Places that an error names, of all that are wrong."""
+
+T = TypeVar("T")
+
+
+def read_document(kind: type[T], path: Path, what: str, remedy: str) -> T:
+    """Read a JSON file.
+
+    Args:
+        kind: a `Document`, or a type such as `dict[str, float]`.
+        path: of the file.
+        what: the file should be, such as "the manifest of shards".
+        remedy: what mends a damaged file, such as "run `dvc repro prepare`".
+
+    Raises:
+        UserError: it is missing, is not JSON or has another structure.
+    """
+    try:
+        return parse_document(kind, path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {remedy}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not {what} ({one_line(error)}): {remedy}") from error
+
+
+def parse_document(kind: type[T], data: bytes) -> T:
+    """A JSON text as `kind`.
+
+    Raises:
+        ValueError: it is not JSON, or has another structure.
+    """
+    try:
+        return TypeAdapter[T](kind).validate_json(data, strict=True)
+    except ValidationError as error:
+        raise ValueError(wrong(error)) from error
+
+
+def wrong(error: ValidationError) -> str:
+    """The places of a document that are not as they should be, and why."""
+    parts = [
+        f"{'.'.join(map(str, item['loc'])) or 'content'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_input=False)
+    ]
+    more = [f"and {len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
+    return "; ".join([*parts[:SHOWN], *more])

@@ -1,0 +1,226 @@
+"""Tars: whole or refused, and the samples of webdataset tars.
+
+`tarfile` takes a damaged or zeroed header for the end of the archive, and webdataset, which reads
+through it, cuts names at their first dot: every tar is opened here.
+"""
+
+import json
+import posixpath
+import tarfile
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 256 * 2**20
+"""Larger files are not read into memory; 16 megapixels of 16-bit RGBA are half of it."""
+END = 2 * tarfile.BLOCKSIZE
+"""Bytes of the empty blocks that close a tar; more of them fill up its last record."""
+GZIP = b"\x1f\x8b"
+"""What a gzip file begins with."""
+
+
+class BadTarError(ValueError):
+    """A tar that is not whole; the message is the cause."""
+
+
+class BadFileError(ValueError):
+    """A file of a tar that cannot be used; the message is the cause that reports count."""
+
+
+class Tar:
+    """A tar whose headers have all been read."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self.tar = tar
+        self.members: dict[str, list[tarfile.TarInfo]] = {}
+        """By path, without the `./` that `tar .` puts before each."""
+        for member in tar.getmembers():
+            self.members.setdefault(posixpath.normpath(member.name), []).append(member)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file, or of the file of the same tar that a link leads to.
+
+        Raises:
+            KeyError: there is no such file.
+            BadFileError: it is there twice, too large, or not a file.
+        """
+        members = self.members[name]
+        if len(members) > 1:
+            raise BadFileError("twice in its tar")
+        member = self.followed(members[0])
+        if not member.isreg():
+            raise BadFileError("not a file")
+        if member.size > MAX_BYTES:
+            raise BadFileError("too many bytes")
+        file = self.tar.extractfile(member)
+        assert file is not None
+        return file.read()
+
+    def followed(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
+        """A member, or what it leads to.
+
+        Raises:
+            BadFileError: it leads out of the tar, or to another link.
+        """
+        if not (member.islnk() or member.issym()):
+            return member
+        # a hard link names its target from the root of the tar, a symbolic one from where it is
+        start = posixpath.dirname(member.name) if member.issym() else ""
+        targets = self.members.get(posixpath.normpath(posixpath.join(start, member.linkname)), [])
+        if len(targets) != 1 or not targets[0].isreg():
+            raise BadFileError("a link to no file of its tar")
+        return targets[0]
+
+
+@contextmanager
+def open_tar(path: Path) -> Iterator[Tar]:
+    """Open a tar, gzipped or not, that is whole.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        BadTarError: it is cut short or damaged, or has a hole.
+    """
+    with ExitStack() as stack:
+        try:
+            tar = stack.enter_context(tarfile.open(path, "r:gz" if is_gzip(path) else "r:"))
+            check_whole(tar)
+        except (BadTarError, FileNotFoundError):
+            raise
+        except Exception as error:  # tarfile raises many kinds on damaged bytes
+            cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise BadTarError(" ".join(cause.split())) from error
+        yield Tar(tar)
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is gzipped, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(len(GZIP)) == GZIP
+
+
+def check_whole(tar: tarfile.TarFile) -> None:
+    """Read all headers; after the last file only the zeros of the tar's end may follow.
+
+    Raises:
+        BadTarError: something else follows, or more zeros than fill up a record: what a download
+            leaves that broke off after its place on the disk was reserved.
+    """
+    at = -1
+    for _ in tar:
+        if tar.offset <= at:  # by a negative size; some versions of tarfile go round for ever
+            raise BadTarError("one of its headers leads back")
+        at = tar.offset
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    zeros = 0
+    # to the very end, where gzip has a checksum
+    while block := tar.fileobj.read(tarfile.RECORDSIZE):
+        zeros += len(block)
+        if block.count(0) < len(block):
+            raise BadTarError(f"it has a hole or a damaged header at byte {tar.offset}")
+        if zeros >= END + tarfile.RECORDSIZE:
+            raise BadTarError(f"from byte {tar.offset} on it has only zeros")
+    if zeros < END:
+        raise BadTarError("it has no end")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The files of a tar that differ in their extension alone."""
+
+    name: str
+    """Their path in the tar without the extension."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """By extension, in lower case, without dot."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """By extension, why a file cannot be used."""
+
+    def __contains__(self, kind: str) -> bool:
+        return kind in self.files or kind in self.problems
+
+    def read(self, kind: str) -> bytes | None:
+        """The file with an extension, None where there is none.
+
+        Raises:
+            BadFileError: it cannot be used.
+        """
+        if kind in self.problems:
+            raise BadFileError(self.problems[kind])
+        return self.files.get(kind)
+
+    def caption(self) -> str:
+        """The text of the `.txt`, without byte order marks; empty where there is none.
+
+        Raises:
+            BadFileError: it is not UTF-8; a zero byte, which UTF-16 is full of, is in no text.
+        """
+        try:
+            text = (self.read("txt") or b"").decode()
+        except UnicodeDecodeError as error:
+            raise BadFileError("caption is not UTF-8") from error
+        if "\0" in text:
+            raise BadFileError("caption is not UTF-8")
+        # files that were joined have marks between their lines
+        return text.replace("\ufeff", "")
+
+    def facts(self) -> dict[str, Any]:
+        """The object that the `.json` holds; empty where there is none.
+
+        Raises:
+            BadFileError: it is damaged or holds something else.
+        """
+        data = self.read("json")
+        try:
+            facts = {} if data is None else json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise BadFileError("its .json is damaged") from error
+        if not isinstance(facts, dict):
+            raise BadFileError("its .json is not an object")
+        return facts
+
+
+def read_records(path: Path, kinds: Collection[str]) -> Iterator[Record]:
+    """Yield the records of a webdataset tar in the order of their first files, one at a time.
+
+    Its files may lie anywhere in the tar: `tar` packs a folder in the disk's order.
+
+    Args:
+        path: of the tar.
+        kinds: extensions of the files that are read; others are left alone, as hidden ones are.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        BadTarError: it is not whole.
+    """
+    with open_tar(path) as tar:
+        names: dict[str, list[tuple[str, str]]] = {}
+        for name in tar.members:
+            stem, kind = split_name(name)
+            if kind in kinds:
+                names.setdefault(stem, []).append((kind, name))
+        for stem, parts in names.items():
+            yield read_record(tar, stem, parts)
+
+
+def read_record(tar: Tar, stem: str, parts: list[tuple[str, str]]) -> Record:
+    """The files of `parts`, which are extensions and paths."""
+    record = Record(stem)
+    for kind, name in parts:
+        try:
+            if kind in record.files:  # a.jpg and a.JPG
+                raise BadFileError("twice in its tar")
+            record.files[kind] = tar.read(name)
+        except BadFileError as error:
+            record.problems[kind] = str(error)
+    return record
+
+
+def split_name(path: str) -> tuple[str, str]:
+    """Path without extension, and extension in lower case; that of a hidden file is empty."""
+    folder, name = posixpath.split(path)
+    stem, dot, kind = name.rpartition(".")
+    if not dot or name.startswith("."):
+        return path, ""
+    return posixpath.join(folder, stem), kind.lower()
