@@ -56,6 +56,7 @@ ILLUSTRATE = {
     "prompts": [{"image": "red", "text": "blue ring"}],
     "scales": [0, 1],
     "sweep_items": 2,
+    "pairs": 2,
 }
 
 ALIEN = ("ADAPTERBENCH", "DVC", "GIT", "MLFLOW")
