@@ -18,7 +18,8 @@ class PromptH11(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         address = self.client and self.client[0]
-        if sum(bool(c.client) and c.client[0] == address for c in self.connections) > PER_ADDRESS:
+        clients = [getattr(each, "client", None) for each in self.connections]
+        if sum(client is not None and client[0] == address for client in clients) > PER_ADDRESS:
             transport.close()
             return
         self.timeout_keep_alive_task = self.loop.call_later(
