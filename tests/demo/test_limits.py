@@ -115,7 +115,7 @@ def test_slow_bodies() -> None:
     """One that trickles in for ever, though a piece comes each time."""
     answered: list[int] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
         try:
             while (await receive()).get("more_body"):
                 pass
@@ -142,7 +142,7 @@ def test_a_stream_outlives_the_bodys_deadline() -> None:
     messages = iter([{"type": "http.request"}, {"type": "http.disconnect"}])
     seen: list[str] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
         await receive()
         await asyncio.sleep(0.05)
         seen.append((await receive())["type"])
@@ -163,7 +163,7 @@ def test_requests_at_a_time() -> None:
     async def run() -> None:
         go_on = asyncio.Event()
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
             await go_on.wait()
             await send({"type": "http.response.start", "status": 200, "headers": []})
 
@@ -262,5 +262,6 @@ def test_guesses_from_many_addresses(locked: "TestClient", clock: Clock) -> None
     assert log_in(locked, "secret").is_success
 
 
-def test_logging_in_is_no_guess(locked: "TestClient", clock: Clock) -> None:
+@pytest.mark.usefixtures("clock")
+def test_logging_in_is_no_guess(locked: "TestClient") -> None:
     assert all(log_in(locked, "secret").is_success for _ in range(20))
