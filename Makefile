@@ -8,9 +8,8 @@ BRING_PUBLISHED := dvc pull --quiet $(wildcard pins/*.dvc)
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro demo test test-slow lint style bench backbone hold-out controlnet \
-	descendants \
-	publish publish-controlnet publish-descendants examples img2dataset clean
+.PHONY: help setup params repro demo test test-slow lint style docs wheel bench backbone hold-out controlnet \
+	descendants publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -35,7 +34,7 @@ params: setup ## Make params.yaml from conf/
 	python -c "from pathlib import Path; from adapterbench.cli.settings import compose; \
 	    compose(Path('params.yaml').resolve())"
 
-repro: setup ## Reproduce everything: data, adapters, pictures, scores, table, figures
+repro: setup ## Reproduce everything: data, adapters, images, scores, table, figures
 	$(BRING_PUBLISHED)
 	dvc repro
 
@@ -49,14 +48,21 @@ test: setup ## Run the tests (minutes)
 test-slow: setup img2dataset ## Run the long tests: full size, downloads, two whole runs (ten minutes)
 	python -m pytest -m slow
 
-lint: setup ## Check style and types
+lint: setup ## Check style, spelling and types
 	ruff check .
 	ruff format --check .
+	typos
 	mypy
 
 style: setup ## Repair style
 	ruff check --fix .
 	ruff format .
+
+docs: setup ## Build the documentation into site/, links and references checked
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+wheel: setup ## Build the package as a wheel into dist/
+	python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 bench: setup ## Measure speed and memory against other ways of doing the same work
 	python benchmarks/training_step.py
@@ -79,7 +85,7 @@ publish-controlnet: setup ## Publish the trained ControlNet in this repository
 	dvc commit --quiet --force pins/emoji_controlnet.dvc
 	dvc push --remote published pins/emoji_controlnet.dvc
 
-examples: setup ## Run examples/ on what `make repro` left: pictures in examples/out
+examples: setup ## Run examples/ on what `make repro` left: images in examples/out
 	$(BRING_PUBLISHED)
 	mkdir -p examples/out
 	rm -rf examples/out/exported
@@ -114,4 +120,4 @@ publish-descendants: setup ## Publish the descendants in this repository
 
 clean: ## Delete results and caches that `make repro` makes again
 	rm -rf models samples illustrations results metrics data/encoded data/backbone data/bases data/shards \
-	    examples/out .resume
+	    examples/out .resume site dist build

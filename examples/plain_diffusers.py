@@ -8,11 +8,12 @@ import sys
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from transformers import CLIPImageProcessor
+from transformers import AutoImageProcessor
 
 backbone, exported, reference, out = sys.argv[1:]
 pipe = StableDiffusionPipeline.from_pretrained(backbone, safety_checker=None).to(torch.float32)
-pipe.feature_extractor = CLIPImageProcessor.from_pretrained(f"{exported}/image_encoder")
+encoder = f"{exported}/image_encoder"
+pipe.feature_extractor = AutoImageProcessor.from_pretrained(encoder, backend="pil")
 pipe.load_ip_adapter(exported, subfolder="", weight_name="ip_adapter.safetensors")
 picture = Image.open(reference).convert("RGB")
 image = pipe("", ip_adapter_image=picture, num_inference_steps=20, guidance_scale=3.0).images[0]

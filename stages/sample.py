@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
+from adapterbench.adapters.core.storage import WEIGHTS
 from adapterbench.core.config import SampleParams, load_encoder, load_params
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
@@ -21,12 +22,15 @@ def main(
 ) -> None:
     """Make the pictures that are scored, with an adapter or without; a killed run resumes."""
     params = load_params(SampleParams, "sample")
-    inputs = [encoded, backbone, *([adapter] if adapter else [])]
+    inputs = [encoded, backbone]
     encoder = load_encoder(out.name) if adapter else None
     facts = {"sample": params, "encoder": encoder}
     with stage_record("sample", variant=out.name, params=facts, inputs=inputs) as record:
         made = sample(params, encoded, backbone, adapter, protocol, out, shards, encoder)
         record.set(images=made)
+        if adapter:
+            record.adapter(adapter / WEIGHTS, made=False)
+        record.images("generated", [out / f"{name}.tar" for name in protocol])
 
 
 if __name__ == "__main__":

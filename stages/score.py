@@ -29,6 +29,7 @@ def main(
         with stage_record("score", variant=method, params=facts, inputs=inputs) as record:
             means = score(file).groupby("protocol")[list(MEANS)].mean()
             record.set(**{f"{c}_{p}": v for p, row in means.iterrows() for c, v in row.items()})
+            record.headline(**means.iloc[0])  # of the headline protocol, where it was sampled
             record.artifact(file)
 
 

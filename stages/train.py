@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from adapterbench.adapters.core.storage import WEIGHTS
 from adapterbench.core.config import load_train, load_variant
 from adapterbench.runs.program import run
 from adapterbench.runs.record import leads, stage_record
@@ -29,8 +30,8 @@ def main(
         )
         if leads():
             trained.write(metrics, curve)
-        record.set(**trained.costs)
-        record.artifact(out)
+        record.headline(**trained.costs)
+        record.adapter(out / WEIGHTS, made=True)
 
 
 if __name__ == "__main__":

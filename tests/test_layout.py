@@ -365,10 +365,13 @@ def test_full_evaluation_differs_in_numbers_of_images_alone(tmp_path: Path) -> N
     assert full["sample"].pop("items") == 1177
     assert full["sample"].pop("images_per_item") > params()["sample"]["images_per_item"]
     assert 4 <= full["score"].pop("kid_subset_size") < 1177
+    assert full["illustrate"].pop("pairs") > params()["illustrate"]["pairs"]
     sizes = {"items", "images_per_item"}
     assert full["sample"] == {k: v for k, v in params()["sample"].items() if k not in sizes}
     assert {**full["score"], "kid_subset_size": None} == params()["score"]
-    changed = dict.fromkeys(("sample", "score"))
+    pairs = {"pairs": params()["illustrate"]["pairs"]}
+    assert {**full["illustrate"], **pairs} == params()["illustrate"]
+    changed = dict.fromkeys(("sample", "score", "illustrate"))
     assert {**full, **changed} == {**params(), **changed}
 
 

@@ -21,10 +21,10 @@ def test_a_training() -> None:
 
 
 @pytest.mark.parametrize(("guidance", "predictions"), [(1.0, 5), (3.0, 10)])
-def test_the_pictures_of_two_variants_and_two_floors(guidance: float, predictions: int) -> None:
+def test_the_images_of_two_variants_and_two_floors(guidance: float, predictions: int) -> None:
     changes = {"items": 3, "images_per_item": 2, "steps": 5, "guidance_scale": guidance}
     params = load_params(SampleParams, "sample").model_copy(update=changes)
     found = sampling([11, 13], bare=7, decoder=17, params=params)
     # either protocol: both variants, and the model without
-    assert found.pictures == 6 * 2 * 3
+    assert found.images == 6 * 2 * 3
     assert found.flops == 6 * 2 * ((11 + 13 + 7) * predictions + 3 * 17)

@@ -1,16 +1,20 @@
+import math
 import re
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from toy_backbone import CLIP_PARAMS, SAMPLE, SIDE, picture
+from toy_backbone import CLIP_PARAMS, SAMPLE, SIDE, VARIANT, picture
 from transformers import CLIPImageProcessor
 
 from adapterbench import load_adapter
@@ -76,6 +80,51 @@ def test_diffusers_makes_the_same_pictures(cli: Cli, toy: "Toy", pipe: Any) -> N
     assert (ours - base).abs().max() > 1e-3
 
 
+class Seeded(StableDiffusionPipeline):
+    """The stock pipeline, of three steps and always from the same noise."""
+
+    def __call__(self, *inputs: Any, **more: Any) -> Any:
+        seed = torch.Generator().manual_seed(1)
+        return super().__call__(*inputs, num_inference_steps=3, generator=seed, **more)
+
+
+@pytest.mark.parametrize(
+    ("model", "reference"),
+    [("toy", REFERENCE), ("toy", REFERENCE.resize((80, 47))), ("plus", REFERENCE)],
+)
+def test_the_printed_recipe_is_exact(
+    model: str, reference: Image.Image, cli: Cli, toy: "Toy", workplace: Path
+) -> None:
+    """Run as it is printed, over diffusers alone, on an image of any size."""
+    folder = toy.adapter if model == "toy" else trained_plus(toy, workplace / model)
+    result = cli("export", folder, "it", "--backbone", toy.backbone)
+    assert result.exit_code == 0, result.output
+    pipe = Seeded.from_pretrained(toy.backbone, safety_checker=None).to(torch.float32)
+    base = pipe("").images[0]
+    image_prompt = load_adapter(pipe, folder)
+    ours = pipe("", **image_prompt(reference)).images[0]
+    image_prompt.detach()
+    made: dict[str, Any] = {"pipe": pipe, "reference": reference}
+    exec(result.stdout.split("\n", 1)[1], made)
+    assert difference(made["image"], ours) <= 1
+    assert difference(base, ours) > 20
+
+
+def difference(one: Image.Image, other: Image.Image) -> int:
+    """The largest of all pixels, in levels of 255."""
+    return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
+
+
+def trained_plus(toy: "Toy", folder: Path) -> Path:
+    """An adapter that reads patches."""
+    torch.manual_seed(6)
+    adapter = build_adapter(PLUS, load_part(toy.backbone, "unet"), 0)
+    for branch in adapter.layers.values():
+        torch.nn.init.normal_(branch.to_v.weight, std=0.3)
+    save_adapter(adapter, folder, PLUS, {})
+    return folder
+
+
 @pytest.mark.parametrize("name", ["it.safetensors", "it.bin"])
 def test_one_file_for_other_programs_and_back(
     name: str, cli: Cli, toy: "Toy", pipe: Any, workplace: Path
@@ -101,10 +150,7 @@ def test_one_file_for_other_programs_and_back(
 def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) -> None:
     """As an outside checkpoint comes: sampled like the others, and diffusers draws the same."""
     unet = load_part(toy.backbone, "unet")
-    torch.manual_seed(6)
-    adapter = build_adapter(PLUS, unet, 0)
-    for branch in adapter.layers.values():
-        torch.nn.init.normal_(branch.to_v.weight, std=0.3)
+    adapter = storage.load_adapter(trained_plus(toy, Path("plus")), unet)
     save_ip_adapter(to_ip_adapter(adapter, unet, "resampler"), Path("plus.bin"))
     encoder = toy.encode_params.image_encoder
     over = ("--backbone", toy.backbone)
@@ -177,12 +223,12 @@ def test_an_adapter_does_not_decide_what_is_loaded(
             sample(*inputs, toy.shards, row)
     assert loaded == []
 
-    load_adapter(pipe, stranger, image_encoder="mine", pretrained="p")(REFERENCE)
-    named = ("--image-encoder", "mine", "--pretrained", "p")
+    load_adapter(pipe, stranger, image_encoder=toy.evaluator, pretrained="p")(REFERENCE)
+    named = ("--image-encoder", toy.evaluator, "--pretrained", "q")
     assert cli("export", stranger, "it", "--backbone", toy.backbone, *named).exit_code == 0
     row = OwnEncoder(image_encoder=toy.evaluator, pretrained="tag")
     sample(*inputs, toy.shards, row)
-    assert loaded == [("mine", "p"), ("mine", "p"), (toy.evaluator, "tag")]
+    assert loaded == [(toy.evaluator, tag) for tag in ("p", "q", "tag")]
 
 
 @pytest.fixture
@@ -237,6 +283,75 @@ def test_the_example(cli: Cli, toy: "Toy", workplace: Path) -> None:
     subprocess.run([sys.executable, script, *map(str, arguments)], check=True)
     with Image.open(workplace / "out.png") as image:
         assert image.size == (SIDE, SIDE)
+
+
+def test_what_is_written_may_be_read_by_others(cli: Cli, toy: "Toy", workplace: Path) -> None:
+    """The usual permissions, whatever writes the file."""
+    usual = workplace / "usual"
+    usual.touch()
+    over = ("--backbone", toy.backbone)
+    for name in ("it.safetensors", "it.bin"):
+        assert cli("export", toy.adapter, name, "--format", "ip-adapter", *over).exit_code == 0
+    assert cli("export", toy.adapter, "it", *over).exit_code == 0
+    assert cli("adopt", "it.bin", "mine", *over).exit_code == 0
+    files = [path for path in workplace.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.safetensors", "adapter.safetensors"}
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in files}
+    assert modes == {stat.S_IMODE(usual.stat().st_mode)}
+
+
+def test_without_a_known_image_encoder_there_is_no_folder_for_diffusers(
+    cli: Cli, toy: "Toy", toy_params: Path
+) -> None:
+    """It is the backbone's own, else that of params.yaml; a single file needs none."""
+    bare = toy_params.parent / "bare"
+    shutil.copytree(toy.backbone, bare, ignore=lambda *_: ["image_encoder", "evaluator"])
+    assert cli("export", toy.adapter, "it", "--backbone", bare).exit_code == 0
+    assert Path("it/image_encoder/model.safetensors").exists()
+    toy_params.unlink()
+    result = cli("export", toy.adapter, "other", "--backbone", bare)
+    assert result.exit_code == 1
+    assert "--image-encoder" in result.stderr
+    named = ("--image-encoder", "ViT-B-32", "--pretrained", "openai")
+    result = cli("export", toy.adapter, "other", "--backbone", bare, *named)
+    assert result.exit_code == 1
+    assert "width 24, those of image_encoder 'ViT-B-32'" in result.stderr
+    assert not Path("other").exists()
+    single = ("--format", "ip-adapter", "--backbone", bare)
+    assert cli("export", toy.adapter, "it.bin", *single).exit_code == 0
+
+
+def test_what_cannot_be_used_is_not_adopted(
+    cli: Cli, toy: "Toy", pipe: Any, workplace: Path
+) -> None:
+    """Of another width than the image encoder, not finite, under a name that is taken."""
+
+    def refused(message: str, *arguments: object) -> None:
+        result = cli("adopt", *arguments, "--backbone", toy.backbone)
+        assert result.exit_code == 1
+        assert re.search(message, result.stderr), result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+    wide = build_adapter(VARIANT, pipe.unet, 1024)
+    weights = to_ip_adapter(wide, pipe.unet, "linear")
+    save_ip_adapter(weights, Path("wide.bin"))
+    refused("width 1024, those of .* are 24 wide: name the CLIP", "wide.bin", "wide")
+    refused("1024, those of image_encoder 'ViT-B-32'", "wide.bin", "it", "--image-encoder=ViT-B-32")
+    refused("cannot load the CLIP 'nowhere'", "wide.bin", "it", "--image-encoder=nowhere")
+    weights["image_proj.proj.bias"][0] = math.nan
+    save_ip_adapter(weights, Path("nan.safetensors"))
+    refused("image_proj.proj.bias holds what is not a finite", "nan.safetensors", "it")
+    for name in ("no_prompt", "reference", "a b", "../it", "1", ""):
+        refused("the name of a variant|a row of the table", "wide.bin", name)
+    assert sorted(path.name for path in workplace.iterdir()) == ["nan.safetensors", "wide.bin"]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_any_name_that_dvc_runs_is_adopted(cli: Cli, toy: "Toy") -> None:
+    single = ("--format", "ip-adapter", "--backbone", toy.backbone)
+    assert cli("export", toy.adapter, "it.bin", *single).exit_code == 0
+    assert cli("adopt", "it.bin", "ip-adapter-16", "--backbone", toy.backbone).exit_code == 0
+    assert load_config(Path("models/ip-adapter-16")).variant == VARIANT
 
 
 def test_nothing_is_overwritten(cli: Cli, toy: "Toy", workplace: Path) -> None:

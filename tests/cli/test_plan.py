@@ -43,7 +43,7 @@ def test_prepared_shards_are_counted(cli: Cli, arguments: list[Any], toy: "Toy")
     Path("data").mkdir()
     Path("data/shards").symlink_to(toy.shards)
     shown = cli(*arguments, "--tflops", 1)
-    assert "24 pictures" in shown.stdout
+    assert "24 images" in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -275,3 +276,24 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes | N
     with pytest.raises(UserError, match="dvc repro") as caught:
         read_json(tmp_path / "a.json")
     assert "\n" not in str(caught.value)
+
+
+def test_a_private_file_gets_the_usual_permissions(tmp_path: Path) -> None:
+    """Libraries that write a temporary file and rename it leave it to its owner alone."""
+    usual = tmp_path / "usual"
+    usual.touch()
+    with publish(tmp_path / "it") as beside:
+        fill(beside, private="", read_only="", program="")
+        for name, mode in (("private", 0o600), ("read_only", 0o444), ("program", 0o755)):
+            (beside / name).chmod(mode)
+        (beside / "link").symlink_to("nowhere")
+    with publish(tmp_path / "file") as beside:
+        beside.touch(mode=0o600)
+
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    for name in ("it/private", "file"):
+        assert mode(tmp_path / name) == mode(usual)
+    assert mode(tmp_path / "it/read_only") == 0o444
+    assert mode(tmp_path / "it/program") == 0o755

@@ -1,6 +1,7 @@
 """Adapters through other people's formats, judged by diffusers' and PEFT's own loaders."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from adapterbench.exchange.ip_adapter import (
     read_checkpoint,
     save_ip_adapter,
     save_peft,
+    stock_difference,
     to_ip_adapter,
 )
 
@@ -141,6 +143,25 @@ def test_other_refusals() -> None:
         save_ip_adapter({}, Path("it.onnx"))
 
 
+def test_a_backbone_that_diffusers_does_not_serve_is_refused() -> None:
+    """Its loader leaves out the layers of self-attention, which attend to the prompt here."""
+    unet = toy_unet(only_cross_attention=True)
+    adapter = made("ip_adapter", unet)
+    assert len(adapter.layers) > len(made("ip_adapter", toy_unet()).layers)
+    with pytest.raises(UserError, match=r"cannot serve this backbone.*import load_adapter"):
+        stock_difference(adapter, unet, to_ip_adapter(adapter, unet, "linear"))
+
+
+@pytest.mark.parametrize("name", ["ip_adapter", "ip_adapter_lora"])
+def test_the_difference_to_diffusers_is_measured(name: str, unet: UNet2DConditionModel) -> None:
+    adapter = made(name, unet)
+    weights = to_ip_adapter(adapter, unet, "linear")
+    measured = stock_difference(adapter, copy.deepcopy(unet), weights)
+    assert measured < 1e-5 if name == "ip_adapter" else measured > 0.01
+    weights["ip_adapter.1.to_v_ip.weight"] = 1.01 * weights["ip_adapter.1.to_v_ip.weight"]
+    assert stock_difference(adapter, unet, weights) > 1e-3
+
+
 class Evil:
     """A pickle that runs code."""
 
@@ -153,7 +174,7 @@ def test_a_pickle_runs_nothing() -> None:
     path = Path("evil.bin")
     torch.save({"image_proj": Evil(), "ip_adapter": {}}, path)
     with pytest.raises(UserError, match="cannot be read as weights alone") as error:
-        read_checkpoint(path)
+        read_checkpoint(path, {})
     assert "\n" not in str(error.value)
     assert not Path("ran").exists()
 
@@ -179,6 +200,15 @@ def test_bad_checkpoints_are_explained(unet: UNet2DConditionModel, tmp_path: Pat
     refused("is no IP-Adapter", tmp_path / "list.bin")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     refused("needs the groups image_proj and ip_adapter", tmp_path / "other.safetensors")
+    refused("is a folder: name the file in it", tmp_path)
+    for number in (math.nan, math.inf):
+        bad = good["image_proj.proj.bias"].clone()
+        bad[3] = number
+        refused("image_proj.proj.bias holds what is not", written({"image_proj.proj.bias": bad}))
+    whole = good["ip_adapter.1.to_k_ip.weight"].to(torch.int64)
+    refused("ip_adapter.1.* holds what is not", written({"ip_adapter.1.to_k_ip.weight": whole}))
+    torch.save({"a": {"b": [{"image_proj": 1}]}, 3: None}, tmp_path / "odd.bin")
+    refused("is no IP-Adapter", tmp_path / "odd.bin")
     one = torch.zeros(1, 16, 32)
     refused("FaceID", written({"ip_adapter.0.to_q_lora.down.weight": one}))
     refused("does not fit.*ip_adapter.99", written({"ip_adapter.99.to_k_ip.weight": one}))

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+from collections import OrderedDict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import diffusers.pipelines.controlnet
 import pytest
 import torch
+from accelerate.utils import save
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from torch import Tensor, nn
@@ -68,6 +70,20 @@ def projection(original: ModuleType, row: dict[str, Any]) -> nn.Module:
     )
 
 
+def install(original: ModuleType, unet: UNet2DConditionModel) -> nn.ModuleList:
+    """Put the original's attention processors into `unet`."""
+    kinds = (original.AttnProcessor, original.IPAttnProcessor)
+    processors = {
+        f"{path}.processor": kinds[attn.is_cross_attention](
+            hidden_size=attn.query_dim, cross_attention_dim=WIDTH
+        )
+        for path, attn in unet.named_modules()
+        if f"{path}.processor" in unet.attn_processors
+    }
+    unet.set_attn_processor({name: processors[name] for name in unet.attn_processors})
+    return nn.ModuleList(unet.attn_processors.values())
+
+
 @torch.no_grad()
 def test_the_original_gives_the_same(
     original: ModuleType, row: dict[str, Any], adapter: Adapter, unet: UNet2DConditionModel
@@ -80,16 +96,7 @@ def test_the_original_gives_the_same(
     torch.testing.assert_close(tokens, adapter(read(adapter)), atol=1e-5, rtol=0)
 
     expected = ours(adapter, unet)
-    kinds = (original.AttnProcessor, original.IPAttnProcessor)
-    processors = {
-        f"{path}.processor": kinds[attn.is_cross_attention](
-            hidden_size=attn.query_dim, cross_attention_dim=WIDTH
-        )
-        for path, attn in unet.named_modules()
-        if f"{path}.processor" in unet.attn_processors
-    }
-    unet.set_attn_processor({name: processors[name] for name in unet.attn_processors})
-    layers = nn.ModuleList(unet.attn_processors.values())
+    layers = install(original, unet)
     layers.load_state_dict(weights["ip_adapter"])
     for layer in layers:
         if isinstance(layer, original.IPAttnProcessor):
@@ -136,6 +143,51 @@ def test_a_checkpoint_of_the_original_is_read(
     for group, expected in checkpoint.items():
         assert again[group].keys() == expected.keys()
         assert all(torch.equal(again[group][n], w.float()) for n, w in expected.items())
+
+
+class Trainee(nn.Module):
+    """What the original repository trains, and saves as a whole: its class of the same parts."""
+
+    def __init__(self, unet: nn.Module, image_proj_model: nn.Module, layers: nn.Module) -> None:
+        super().__init__()
+        self.unet, self.image_proj_model, self.adapter_modules = unet, image_proj_model, layers
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_what_the_original_trainer_saves_is_read(
+    file: str,
+    original: ModuleType,
+    row: dict[str, Any],
+    adapter: Adapter,
+    unet: UNet2DConditionModel,
+    tmp_path: Path,
+) -> None:
+    """With its UNet, as `accelerate` writes it: what two parts share stands in safetensors once."""
+    weights = grouped(to_ip_adapter(adapter, unet, row["projection"]))
+    module = projection(original, row)
+    module.load_state_dict(weights["image_proj"])
+    trained_unet = copy.deepcopy(unet)
+    layers = install(original, trained_unet)
+    layers.load_state_dict(weights["ip_adapter"])
+    state = Trainee(trained_unet, module, layers).state_dict()
+    names = {
+        "plain": lambda name: name,
+        "distributed": lambda name: f"module.{name}",
+        "compiled": lambda name: f"_orig_mod.{name}",
+        "both": lambda name: f"module._orig_mod.{name}",
+        "compiled parts": lambda name: name.replace(".", "._orig_mod.", 1),
+    }
+    for wrapping, rename in names.items():
+        path = tmp_path / wrapping / file
+        path.parent.mkdir()
+        renamed = OrderedDict((rename(name), weight) for name, weight in state.items())
+        save(renamed, path, safe_serialization=path.suffix == ".safetensors")
+        variant, read_back = from_ip_adapter(path, unet)
+        assert variant == row
+        found = read_back.state_dict()
+        assert found.keys() == adapter.state_dict().keys()
+        assert all(torch.equal(found[name], w) for name, w in adapter.state_dict().items())
 
 
 def test_patches_are_not_taken_for_embeddings(adapter: Adapter) -> None:

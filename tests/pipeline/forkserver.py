@@ -1,9 +1,10 @@
 """A `python` and a `dvc` that start at once, on Linux.
 
-Importing torch, diffusers and mlflow takes most of the time of a toy stage. A server does it once
+Importing torch and diffusers takes most of the time of a toy stage. A server does it once
 and forks for each call; the package itself is imported afresh, from the project of the stage.
 """
 
+import ctypes
 import json
 import os
 import runpy
@@ -24,7 +25,6 @@ HEAVY = (
     "dvc.cli.parser",
     "dvc.repo.experiments",
     "matplotlib.figure",
-    "mlflow.store.tracking.sqlalchemy_store",
     "open_clip",
     "pandas",
     "peft",
@@ -33,6 +33,7 @@ HEAVY = (
     "transformers",
     "webdataset",
 )
+PR_SET_NAME = 15  # of Linux's <sys/prctl.h>
 START = 600
 """Seconds that the server may take to import them."""
 
@@ -68,6 +69,7 @@ def call(address: str, *argv: str) -> int:
         "cwd": os.getcwd(),  # noqa: PTH109 - pathlib is half the start of this process
         "env": dict(os.environ),
         "group": os.getpgrp(),
+        "parent": os.getppid(),
     }
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
@@ -101,6 +103,8 @@ def answer(connection: socket.socket) -> None:
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
     os.setpgid(0, request["group"])  # what kills the caller's group kills this
+    ctypes.CDLL(None).prctl(PR_SET_NAME, Path(request["argv"][0]).name.encode())
+    os.getppid = lambda: request["parent"]
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -56,6 +56,7 @@ ILLUSTRATE = {
     "prompts": [{"image": "red", "text": "blue ring"}],
     "scales": [0, 1],
     "sweep_items": 2,
+    "pairs": 2,
 }
 
 ALIEN = ("ADAPTERBENCH", "DVC", "GIT", "MLFLOW")
@@ -142,6 +143,7 @@ def environment(home: Path) -> dict[str, str]:
     settings = {
         "PATH": SEARCH,
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+        "ADAPTERBENCH_FOLLOW": "0",
         "DVC_NO_ANALYTICS": "1",
         "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc-global"),
         "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc-system"),

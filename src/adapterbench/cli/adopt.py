@@ -8,8 +8,9 @@ import yaml
 from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
+from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
 from adapterbench.cli.options import free
-from adapterbench.core.config import EncodeParams, check_name, load_params
+from adapterbench.core.config import OwnEncoder, check_name
 from adapterbench.core.files import publish, sha256, write_json
 
 UNKNOWN = ("loss", "steps", "train_seconds", "images_per_second", "peak_memory_mb")
@@ -17,7 +18,9 @@ UNKNOWN = ("loss", "steps", "train_seconds", "images_per_second", "peak_memory_m
 
 
 def adopt(
-    checkpoint: Annotated[Path, Argument(help="An IP-Adapter: .safetensors or .bin.")],
+    checkpoint: Annotated[
+        Path, Argument(help="An IP-Adapter, or what its trainer saved: .safetensors or .bin.")
+    ],
     name: Annotated[str, Argument(help="Name of the row, and of the folder in models/.")],
     backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
     image_encoder: Annotated[
@@ -28,7 +31,8 @@ def adopt(
 ) -> None:
     """Bring an IP-Adapter that was trained elsewhere, to be sampled and scored with the others.
 
-    Standard and "plus". Writes models/NAME and metrics/train/NAME.json, whose costs are unknown,
+    Standard and "plus", as published or as the original trainer leaves them (`model.safetensors`,
+    `pytorch_model.bin`). Writes models/NAME and metrics/train/NAME.json, whose costs are unknown,
     and prints the row for `variants:` and the command that tells DVC. A `.bin` is read as weights
     alone: no code in it runs. The CLIP of the published ones for Stable Diffusion 1.5 is
     `--image-encoder ViT-H-14 --pretrained laion2b_s32b_b79k`.
@@ -41,18 +45,18 @@ def adopt(
     from adapterbench.frozen.load import load_part
 
     variant, adapter = from_ip_adapter(checkpoint, load_part(backbone, "unet"))
+    own = OwnEncoder(image_encoder=image_encoder, pretrained=pretrained)
+    encoder = first(own, of_stage_encode(), beside(backbone))
+    check_width(adapter, encoder)
+    if adapter.reads_patches:  # stage encode keeps none
+        own = encoder
     origin = {"checkpoint": checkpoint.name, "sha256": sha256(checkpoint)}
-    if adapter.reads_patches and image_encoder is None:  # stage encode keeps no patches
-        encode = load_params(EncodeParams, "encode")
-        image_encoder, pretrained = encode.image_encoder, encode.pretrained
-    encoder = {"image_encoder": image_encoder, "pretrained": pretrained}
-    save_adapter(adapter, folder, variant, origin, **encoder)
+    save_adapter(adapter, folder, variant, origin, **own.model_dump())
     size = (folder / WEIGHTS).stat().st_size
     known = {"trainable_params": adapter.count, "checkpoint_mb": round(size / 2**20, 3)}
     metrics = Path("metrics/train")
     write_json(metrics / f"{name}.json", {**dict.fromkeys(UNKNOWN), **known})
-    with publish(metrics / f"{name}.csv") as beside:
-        beside.write_text("step,loss\n0,\n")
-    own = {field: value for field, value in encoder.items() if value is not None}
-    row = yaml.safe_dump({name: {**variant, **own}}, sort_keys=False)
+    with publish(metrics / f"{name}.csv") as beside_it:
+        beside_it.write_text("step,loss\n0,\n")
+    row = yaml.safe_dump({name: {**variant, **own.model_dump(exclude_none=True)}}, sort_keys=False)
     typer.echo(f"{row}# under variants:, then: dvc commit --force train@{name} && dvc repro")

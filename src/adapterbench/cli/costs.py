@@ -53,25 +53,25 @@ def training(count: int, passes: Passes, params: TrainParams) -> Training:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What all pictures of a comparison take."""
+    """What all images of a comparison take."""
 
-    pictures: int
+    images: int
     flops: int
 
 
 def sampling(adapted: list[int], bare: int, decoder: int, params: SampleParams) -> Sampling:
-    """The pictures of every variant under each protocol, and of each protocol's floor.
+    """The images of every variant under each protocol, and of each protocol's floor.
 
     Args:
         adapted: operations of one prediction with each variant.
         bare: of one prediction of the model without any.
-        decoder: of the VAE, a picture.
+        decoder: of the VAE, an image.
     """
-    each = params.items * params.images_per_item  # pictures of a method under a protocol
+    each = params.items * params.images_per_item  # images of a method under a protocol
     # DPM-Solver++ predicts once a step; guidance predicts with and without the prompts
     predictions = params.steps * (2 if params.guidance_scale > 1 else 1)
     forwards = [*(forward for forward in adapted for _ in FLOOR_OF), *(bare for _ in FLOOR_OF)]
     return Sampling(
-        pictures=each * len(forwards),
+        images=each * len(forwards),
         flops=each * (predictions * sum(forwards) + decoder * len(forwards)),
     )

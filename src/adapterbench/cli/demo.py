@@ -21,7 +21,7 @@ RESULTS = Path("results")
 def demo(
     host: Annotated[
         str,
-        Option(help="Address to serve at; any but this machine's own wants a password."),
+        Option(help="Address to serve at; any other than this machine's own needs a password."),
     ] = "127.0.0.1",
     port: Annotated[int, Option(help="Port to serve at.", min=1, max=65535)] = 7860,
     allow_host: Annotated[
@@ -44,7 +44,7 @@ def demo(
     """
     auth = credentials(host)
     with listening(host, port) as bound, temporary_workspace() as folder:
-        # seconds to import, so not for `--help` or a slip; Gradio reads where to write
+        # seconds to import, so not for `--help` or a bad option; Gradio reads where to write
         from adapterbench.demo.application import application, serve
         from adapterbench.demo.page import build
         from adapterbench.demo.painter import Painter, bases

@@ -17,7 +17,7 @@ class Corpus:
     """How much there is to encode."""
 
     samples: int
-    """Pictures of all splits."""
+    """Images of all splits."""
     captions: int
     """Distinct captions of all splits."""
     phrasings: int
@@ -25,12 +25,12 @@ class Corpus:
 
 
 def plain(samples: int) -> Corpus:
-    """A corpus with one caption a picture, none twice."""
+    """A corpus with one caption an image, none twice."""
     return Corpus(samples, samples, samples)
 
 
 def count_shards(folder: Path) -> Corpus:
-    """Count what stage `prepare` left; no picture is decoded.
+    """Count what stage `prepare` left; no image is decoded.
 
     Raises:
         UserError: a shard that the manifest names is missing or damaged.

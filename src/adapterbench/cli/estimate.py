@@ -14,7 +14,7 @@ from adapterbench.core.config import SampleParams, load_params, load_train
 from adapterbench.core.files import MANIFEST
 
 SHARDS = Path("data/shards")
-"""Where stage `prepare` leaves the pictures."""
+"""Where stage `prepare` leaves the images."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Plan:
 
     @property
     def flops(self) -> int:
-        """Operations of all trainings and all pictures."""
+        """Operations of all trainings and all images."""
         return sum(each.flops for each in self.training.values()) + self.sampling.flops
 
     def facts(self, device: Device | None) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
     Args:
         architecture: of the backbone.
         params: a params file.
-        samples: pictures to encode; None counts what is prepared.
+        samples: images to encode; None counts what is prepared.
 
     Raises:
         UserError: a bad or missing section, row or configuration.
@@ -76,12 +76,12 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
         predictions.append(passes.forward)
     bare = unet_passes(unet, None, one)
     decoder = decoder_flops(architecture.config("vae"), one)
-    pictures = load_params(SampleParams, "sample", params)
+    sampled = load_params(SampleParams, "sample", params)
     return Plan(
         backbone=architecture.name,
         shapes=one,
         training=trainings,
-        sampling=sampling(predictions, bare.forward, decoder, pictures),
+        sampling=sampling(predictions, bare.forward, decoder, sampled),
         corpus=corpus(samples),
     )
 

@@ -1,5 +1,6 @@
 """`adapterbench export`: a trained adapter as a file that other programs take."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,23 +9,35 @@ import typer
 from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
+from adapterbench.cli.encoder import ENCODER, beside, check_width, first, of_stage_encode
 from adapterbench.cli.options import free
+from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from adapterbench.adapters.core.storage import AdapterConfig
 
 CHECKPOINT = "ip_adapter.safetensors"
-"""Name of the adapter in a folder for diffusers."""
-IMAGE_ENCODER = "image_encoder"
-"""Folder of the image encoder, in a backbone as open_clip has it, exported as diffusers looks."""
-
-EXACT = "exact: stock loaders make the same pictures from the same noise"
+"""Name of the adapter in a folder for diffusers; the image encoder is in `ENCODER` there."""
+EXACT = "exact: from the same image embeddings and noise, stock loaders make the same images"
+TOLERANCE = 1e-4
+"""What a layer of an exact export may give otherwise, as a share of the largest output."""
 IN_PART = (
     "in part: keys and values carry their LoRA; queries and outputs of the image branch are the "
-    "base model's, as no stock loader has others: pictures differ from those of this project"
+    "base model's, as no stock loader has others: images differ from those of this project"
 )
+RECIPE = """
+from transformers import AutoImageProcessor
+
+pipe.feature_extractor = AutoImageProcessor.from_pretrained({encoder!r}, backend="pil")
+pipe.load_ip_adapter({folder!r}, subfolder="", weight_name={name!r})
+image = pipe("", ip_adapter_image=reference).images[0]  # reference: an RGB image
+"""
+"""To have diffusers read images as the adapter was trained to: left alone, it normalises otherwise.
+"""
 
 
 class Format(StrEnum):
@@ -42,27 +55,28 @@ def export(
     backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
     image_encoder: Annotated[
         str | None,
-        Option(help="open_clip name of the CLIP that it reads, where not the backbone's own."),
+        Option(
+            help="open_clip name of the CLIP that it reads (default: the backbone's own, or "
+            "encode.image_encoder)."
+        ),
     ] = None,
     pretrained: Annotated[str | None, Option(help="open_clip weights tag of that CLIP.")] = None,
 ) -> None:
     """Write a trained adapter in a format of others.
 
-    `diffusers`: a folder for `pipe.load_ip_adapter(OUT, subfolder="",
-    weight_name="ip_adapter.safetensors")`, with the image encoder where the backbone has one.
-    `ip-adapter`: one file in the original repository's layout, OUT.safetensors or OUT.bin, which
-    ComfyUI and A1111 read, too (not tried there). `peft`: the LoRA alone, a folder for
-    `PeftModel.from_pretrained`.
+    `diffusers`: a folder for `pipe.load_ip_adapter`, with the image encoder and its preprocessing;
+    the lines that load it are printed. `ip-adapter`: one file in the original repository's layout,
+    OUT.safetensors or OUT.bin, which ComfyUI and A1111 read, too (not tried there). `peft`: the
+    LoRA alone, a folder for `PeftModel.from_pretrained`.
 
-    The first two hold `ip_adapter` (and an adopted "plus") whole, `ip_adapter_lora` in part, as it
-    says then. Other variants have no stock loader: `from adapterbench import load_adapter` takes
-    them all.
+    The first two hold `ip_adapter` (and an adopted "plus") whole, which is checked with diffusers'
+    own loader; `ip_adapter_lora` in part, as it says then. Other variants have no stock loader:
+    `from adapterbench import load_adapter` takes them all.
     """
     # seconds to import, so not for `--help`
     from adapterbench.adapters.core import storage
     from adapterbench.exchange import ip_adapter
-    from adapterbench.exchange.vision import save_vision
-    from adapterbench.frozen.load import load_clip, load_part
+    from adapterbench.frozen.load import load_part
 
     free(out)
     config = storage.load_config(model)
@@ -76,29 +90,52 @@ def export(
         typer.echo(f"{out}: the LoRA alone, without the projection; loaded, it acts on text, too")
         return
     weights = ip_adapter.to_ip_adapter(adapter, unet, variant["projection"])
+    exact = variant["attention"] == "decoupled"
+    difference = ip_adapter.stock_difference(adapter, unet, weights)
+    if exact and not difference < TOLERANCE:
+        raise UserError(
+            f"diffusers' own loader gives other images over {backbone} (by {difference:.0e}): use "
+            "`from adapterbench import load_adapter` instead"
+        )
+    recipe = ""
     if format is Format.IP_ADAPTER:
         ip_adapter.save_ip_adapter(weights, out)
     else:
-        with publish(out) as beside:
-            beside.mkdir()
-            ip_adapter.save_ip_adapter(weights, beside / CHECKPOINT)
-            if name := encoder_name(config, backbone, image_encoder):
-                save_vision(load_clip(name, pretrained), beside / IMAGE_ENCODER)
-    typer.echo(f"{out}: {EXACT if variant['attention'] == 'decoupled' else IN_PART}")
+        named = OwnEncoder(image_encoder=image_encoder, pretrained=pretrained)
+        encoder = encoder_of(config, backbone, named)
+        check_width(adapter, encoder)
+        save_for_diffusers(weights, encoder, out)
+        recipe = RECIPE.format(folder=str(out), encoder=str(out / ENCODER), name=CHECKPOINT)
+    typer.echo(f"{out}: {EXACT if exact else IN_PART}\n{recipe}".rstrip())
 
 
-def encoder_name(config: "AdapterConfig", backbone: Path, named: str | None) -> str | None:
-    """The image encoder that goes with the adapter: what the user named, or the backbone's own.
+def encoder_of(config: "AdapterConfig", backbone: Path, named: OwnEncoder) -> OwnEncoder:
+    """The image encoder that goes with an adapter.
 
     Raises:
-        UserError: the adapter was trained with another one, and nobody but itself says so.
+        UserError: it is not known, or it is one that nobody names but the adapter itself, which
+            comes from anywhere.
     """
-    if named:
-        return named
-    if config.image_encoder:
+    if config.image_encoder and not named.image_encoder:
         raise UserError(
             f"the adapter says that it was trained with {config}: where you trust that, name it "
             "with --image-encoder and --pretrained"
         )
-    beside = backbone / IMAGE_ENCODER
-    return f"local-dir:{beside}" if beside.is_dir() else None
+    return first(named, beside(backbone), of_stage_encode())
+
+
+def save_for_diffusers(weights: "Mapping[str, Tensor]", encoder: OwnEncoder, out: Path) -> None:
+    """Write the folder that `RECIPE` loads.
+
+    Raises:
+        UserError: the image encoder cannot be loaded, or not be written for `transformers`.
+    """
+    from adapterbench.exchange.ip_adapter import save_ip_adapter
+    from adapterbench.exchange.vision import save_vision
+    from adapterbench.frozen.load import load_clip
+
+    clip = load_clip(str(encoder.image_encoder), encoder.pretrained)
+    with publish(out) as folder:
+        folder.mkdir()
+        save_ip_adapter(weights, folder / CHECKPOINT)
+        save_vision(clip, folder / ENCODER)

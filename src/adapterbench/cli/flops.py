@@ -16,7 +16,7 @@ from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.cli.architecture import Shapes
 
 PATCHES = 257
-"""Features that an adapter reads of a picture, where it reads patches: those of ViT-H-14."""
+"""Features that an adapter reads of an image, where it reads patches: those of ViT-H-14."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def unet_passes(unet: UNet2DConditionModel, adapter: Adapter | None, shapes: Sha
 
 
 def decoder_flops(config: Mapping[str, Any], shapes: Shapes) -> int:
-    """Operations of a VAE of this configuration that turns latents into a picture."""
+    """Operations of a VAE of this configuration that turns latents into an image."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         AutoencoderKL.from_config(dict(config)).decode(torch.empty(1, *shapes.latents))
     return int(counter.get_total_flops())

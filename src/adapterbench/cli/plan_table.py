@@ -65,10 +65,10 @@ def whole_run(facts: dict[str, Any]) -> Table:
     sampled = facts["sampling"]
     table = Table.grid(padding=(0, 2))
     table.add_row("Encoded data", encoded(facts))
-    pictures = f"{sampled['pictures']:,}, {OPERATIONS(sampled['flops'])}"
-    table.add_row("Pictures to make", f"{pictures}, {hours(sampled['hours'])} h")
+    images = f"{sampled['images']:,}, {OPERATIONS(sampled['flops'])}"
+    table.add_row("Images to sample", f"{images}, {hours(sampled['hours'])} h")
     table.add_row(
-        "Training and pictures", f"{OPERATIONS(facts['flops'])}, {hours(facts['hours'])} h"
+        "Training and sampling", f"{OPERATIONS(facts['flops'])}, {hours(facts['hours'])} h"
     )
     return table
 
@@ -79,7 +79,7 @@ def encoded(facts: dict[str, Any]) -> str:
     if sizes is None:
         return "unknown: give --samples, or run `dvc repro prepare`"
     kinds = ", ".join(f"{name} {BYTES(size)}" for name, size in sizes.items())
-    return f"{facts['samples']:,} pictures, {BYTES(sum(sizes.values()))} ({kinds})"
+    return f"{facts['samples']:,} images, {BYTES(sum(sizes.values()))} ({kinds})"
 
 
 def hours(value: float | None) -> str:

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ import psutil
 
 from adapterbench.core.errors import UserError, one_line
 
+PRIVATE = 0o600
+"""Permissions of a file that nobody but its owner may read."""
 MANIFEST = "manifest.json"
 """Name of the file in which a folder of shards says what it holds."""
 SETTLED = 2 * 10**9
@@ -41,11 +44,23 @@ def publish(path: Path) -> Iterator[Path]:
     sweep(path.parent.resolve())
     beside = sibling(path)
     remove(beside)
+    beside.touch()
+    mode = beside.stat().st_mode  # as the umask has it
+    remove(beside)
     try:
         yield beside
+        grant(beside, stat.S_IMODE(mode))
         swap(beside, path)
     finally:
         remove(beside)
+
+
+def grant(path: Path, mode: int) -> None:
+    """Give files that their writer kept private, as that of safetensors does, the usual `mode`."""
+    for file in [path, *path.rglob("*")]:
+        state = file.lstat()
+        if stat.S_ISREG(state.st_mode) and stat.S_IMODE(state.st_mode) == PRIVATE:
+            file.chmod(mode)
 
 
 def sibling(path: Path, kind: str = "") -> Path:

@@ -1,4 +1,4 @@
-"""Connections that ask for nothing are closed, and no address holds them all."""
+"""Connections that ask for nothing are closed, and no address holds all of them."""
 
 import asyncio
 
@@ -28,3 +28,7 @@ class PromptH11(H11Protocol):
     def data_received(self, data: bytes) -> None:
         self.conn.receive_data(data)
         self.handle_events()  # stops the clock at a complete head
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.transport.close()  # Gradio's event streams would not end by themselves

@@ -5,7 +5,6 @@ projection `image_proj.*` and the keys and values of layer N `ip_adapter.N.to_k_
 the place of the layer among all attention layers of the UNet. "Plus" is the same with a resampler.
 """
 
-import pickle
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,17 +12,18 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.loaders import IPAdapterMixin
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adapterbench.adapters.core.adapter import Adapter, cross_attention_layers
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import mismatch
 from adapterbench.adapters.projections.resampler import HEAD_WIDTH
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import publish
 
 STOCK = {"linear": ("tokens", 4), "resampler": ("depth", 4)}
@@ -50,6 +50,10 @@ Others have the same; the format joins `to_k` and `to_v` of the resampler as `to
 Shapes = Mapping[str, tuple[int, ...]]
 """Of the weights of a checkpoint, by name."""
 GROUPS = ("image_proj", "ip_adapter")
+TRAINED = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
+"""The groups as the original repository's trainer saves them, beside its frozen `unet`."""
+WRAPPERS = ("module", "_orig_mod")
+"""What distributed training and `torch.compile` put into names."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SUFFIXES = (".safetensors", ".bin")
 """What an exported checkpoint may be called."""
@@ -93,17 +97,22 @@ def published_names(
     adapter: Adapter, unet: UNet2DConditionModel, projection: str
 ) -> dict[str, str]:
     """The names of an IP-Adapter's weights: ours to those of the published format."""
-    places = list(unet.attn_processors)
+    places = attention_places(unet)
     names = {
         f"projection.{name}": f"image_proj.{published_name(name, PARTS[projection])}"
         for name in adapter.projection.state_dict()
     }
     for path in cross_attention_layers(unet):
-        place = places.index(f"{path}.processor")
         for part in ("to_k", "to_v"):
             ours = f"branches.{path.replace('.', '/')}.{part}.weight"
-            names[ours] = f"ip_adapter.{place}.{part}_ip.weight"
+            names[ours] = f"ip_adapter.{places[path]}.{part}_ip.weight"
     return names
+
+
+def attention_places(unet: UNet2DConditionModel) -> dict[str, int]:
+    """The place of each attention layer among all of them, by path: the N of published names."""
+    names = enumerate(unet.attn_processors)
+    return {name.removesuffix(".processor"): place for place, name in names}
 
 
 def published_name(name: str, parts: Mapping[str, str]) -> str:
@@ -137,6 +146,58 @@ def to_ip_adapter(
         for ours, theirs in published_names(adapter, unet, projection).items()
     }
     return joined(weights)
+
+
+@torch.no_grad()
+def stock_difference(
+    adapter: Adapter, unet: UNet2DConditionModel, weights: Mapping[str, Tensor]
+) -> float:
+    """How much the layers of `unet` give others than the adapter's, under diffusers' own loader.
+
+    Args:
+        adapter: not attached.
+        unet: has diffusers' adapter afterwards.
+        weights: what diffusers loads.
+
+    Returns:
+        The largest difference over random features, as a share of the largest output.
+
+    Raises:
+        UserError: diffusers cannot load or run them in this UNet.
+    """
+    layers = cross_attention_layers(unet)
+
+    def outputs() -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, 1, *([5] if adapter.reads_patches else []), adapter.embed_dim)
+        tokens = unet.encoder_hid_proj([torch.randn(shape, generator=generator)])
+        found = {}
+        for path, attn in layers.items():
+            features = torch.randn(1, 16, attn.query_dim, generator=generator)
+            text = torch.randn(1, 7, attn.cross_attention_dim, generator=generator)
+            found[path] = attn(features, encoder_hidden_states=(text, tokens))
+        return found
+
+    adapter.attach(unet)
+    ours = outputs()
+    adapter.detach(unet)
+    try:
+        Stock(unet).load_ip_adapter([grouped(weights)], "", "", image_encoder_folder=None)
+        theirs = outputs()
+    except Exception as error:  # of whatever kind diffusers raises on a UNet that it does not serve
+        raise UserError(
+            f"diffusers' own loader cannot serve this backbone ({one_line(error)}): use "
+            "`from adapterbench import load_adapter` instead"
+        ) from error
+    largest = max(float(out.abs().max()) for out in ours.values())
+    return max(float((theirs[path] - out).abs().max()) for path, out in ours.items()) / largest
+
+
+class Stock(IPAdapterMixin):  # type: ignore[misc]
+    """As much of a pipeline as its loader of IP-Adapters asks for."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        self.unet = unet
 
 
 def joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -216,38 +277,71 @@ def save_peft(adapter: Adapter, variant: Mapping[str, Any], folder: Path) -> Non
         save_file(weights, beside / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The weights of a third-party checkpoint by flat name; a pickle runs no code.
+def read_checkpoint(path: Path, places: Mapping[str, int]) -> dict[str, Tensor]:
+    """The weights of a third-party checkpoint by published name; a pickle runs no code.
+
+    Args:
+        path: a published file, or what the original repository's trainer saves, with its UNet.
+        places: of the UNet's attention layers, by path, in the order of `attn_processors`.
 
     Raises:
-        UserError: the file is missing, damaged or no checkpoint of an IP-Adapter.
+        UserError: the file is missing, damaged or no checkpoint of an IP-Adapter, or its weights
+            are not finite floating-point numbers.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name the file in it, such as model.safetensors")
     try:
-        if path.suffix in PICKLES:
-            weights = flat(torch.load(path, map_location="cpu", weights_only=True))
-        else:
-            weights = load_file(path)
+        weights = own_weights(path, places)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: check the path") from error
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        cause = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} cannot be read as weights alone ({cause})") from error
-    if not weights or {name.partition(".")[0] for name in weights} != set(GROUPS):
+    except Exception as error:  # torch raises many kinds on a damaged file
+        raise UserError(f"{path} cannot be read as weights alone ({one_line(error)})") from error
+    if {name.partition(".")[0] for name in weights} != set(GROUPS):
         raise UserError(f"{path} is no IP-Adapter: it needs the groups {' and '.join(GROUPS)}")
+    for name, weight in weights.items():
+        if not (weight.is_floating_point() and weight.float().isfinite().all()):
+            raise UserError(
+                f"{path} is damaged: {name} holds what is not a finite floating-point number; "
+                "take another checkpoint"
+            )
     return weights
 
 
-def flat(groups: Any) -> dict[str, Tensor]:
+def own_weights(path: Path, places: Mapping[str, int]) -> dict[str, Tensor]:
+    """All weights of a file but those of a frozen UNet, by published name."""
+    if path.suffix in PICKLES:
+        loaded = flat(torch.load(path, map_location="cpu", weights_only=True))
+        named = {old: published(old, places) for old in loaded}
+        return {new: loaded[old] for old, new in named.items() if new}
+    with safe_open(path, "pt") as file:  # the UNet's gigabytes stay on the disk
+        named = {old: published(old, places) for old in file.keys()}  # noqa: SIM118
+        return {new: file.get_tensor(old) for old, new in named.items() if new}
+
+
+def flat(value: Any, name: str = "") -> dict[str, Tensor]:
     """Nested dictionaries of tensors as one, names joined by dots; nothing of anything else."""
-    if not isinstance(groups, Mapping):
+    if isinstance(value, Tensor):
+        return {name: value}
+    if not isinstance(value, Mapping):
         return {}
-    return {
-        f"{group}.{name}": weight
-        for group, weights in groups.items()
-        if isinstance(weights, Mapping)
-        for name, weight in weights.items()
-        if isinstance(weight, Tensor)
-    }
+    found: dict[str, Tensor] = {}
+    for key, inner in value.items():
+        found |= flat(inner, f"{name}.{key}" if name else str(key))
+    return found
+
+
+def published(name: str, places: Mapping[str, int]) -> str | None:
+    """The published name of a weight in a checkpoint; None for one of the frozen UNet.
+
+    The original trainer's are `image_proj_model.*`, `adapter_modules.N.*` and `unet.*`. The
+    processors of the UNet are its adapter modules: where a safetensors file holds what they share
+    once, it is under the UNet's name.
+    """
+    group, *rest = [part for part in name.split(".") if part not in WRAPPERS]
+    if group == "unet":
+        path, _, part = ".".join(rest).partition(".processor.")
+        return f"ip_adapter.{places[path]}.{part}" if part and path in places else None
+    return ".".join([TRAINED.get(group, group), *rest])
 
 
 def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[dict[str, Any], Adapter]:
@@ -257,7 +351,7 @@ def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[dict[str, A
         UserError: the file cannot be read, is neither a standard nor a "plus" IP-Adapter (such as
             FaceID), or does not fit `unet`.
     """
-    weights = read_checkpoint(path)
+    weights = read_checkpoint(path, attention_places(unet))
     variant, embed_dim = row(path, weights)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: draw nothing
         adapter = build_adapter(variant, unet, embed_dim)

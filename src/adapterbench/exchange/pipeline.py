@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.adapters.core import storage
-from adapterbench.adapters.core.base import Adapter, finite
+from adapterbench.adapters.core.adapter import Adapter, finite
 from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.formats.image import BadImageError, to_rgb

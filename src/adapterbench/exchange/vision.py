@@ -1,17 +1,21 @@
 """An open_clip image encoder as `transformers` has it, for diffusers' own IP-Adapter loader."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from open_clip.transformer import VisionTransformer
+from PIL import Image
 from torch import Tensor, nn
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import UserError, one_line
 from adapterbench.frozen.load import Clip
+from adapterbench.frozen.prompts import patch_features
 from adapterbench.frozen.towers import layer_weights, named
 
 ACTIVATIONS = {"GELU": "gelu", "QuickGELU": "quick_gelu"}
+TOLERANCE = 1e-4
+"""What the encoder's counterpart may give otherwise, as a share of the largest number."""
 
 
 def save_vision(clip: Clip, folder: Path) -> None:
@@ -22,24 +26,46 @@ def save_vision(clip: Clip, folder: Path) -> None:
         folder: gets `model.safetensors`, `config.json` and `preprocessor_config.json`.
 
     Raises:
-        UserError: the image tower is of another kind.
+        UserError: `transformers` has nothing that reads an image exactly as this one.
     """
     visual = clip.model.visual
-    vision_model(visual).save_pretrained(folder)
-    processor(visual).save_pretrained(folder)
+    try:
+        model, prepare = vision_model(visual), processor(visual)
+        largest = difference(clip, model, prepare)
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise no_counterpart(visual, one_line(error)) from error
+    if not largest < TOLERANCE:
+        raise no_counterpart(visual, f"what it gives differs by {largest:.0e}")
+    model.save_pretrained(folder)
+    prepare.save_pretrained(folder)
 
 
-def vision_model(visual: nn.Module) -> CLIPVisionModelWithProjection:
-    """The image tower with the same weights and outputs.
+@torch.no_grad()
+def difference(
+    clip: Clip, model: CLIPVisionModelWithProjection, prepare: CLIPImageProcessorPil
+) -> float:
+    """How much embeddings and patches of a random image differ, as a share of the largest."""
+    side = 3 * clip.model.visual.image_size[0]
+    noise = torch.randint(0, 256, (side // 2, side, 3), generator=torch.Generator().manual_seed(0))
+    image = Image.fromarray(noise.to(torch.uint8).numpy())
+    out = model(prepare(image, return_tensors="pt").pixel_values, output_hidden_states=True)
+    pairs = [
+        (clip.image_embeds([image]), out.image_embeds),
+        (patch_features(clip, clip.preprocess(image)[None]), out.hidden_states[-2]),
+    ]
+    return max(float((ours - theirs).abs().max() / ours.abs().max()) for ours, theirs in pairs)
 
-    Raises:
-        UserError: it is no plain vision transformer.
-    """
-    if not isinstance(visual, VisionTransformer) or visual.pool_type != "tok":
-        raise UserError(
-            f"this image encoder ({type(visual).__name__}) has no counterpart in transformers: "
-            "choose --format ip-adapter"
-        )
+
+def no_counterpart(visual: nn.Module, why: str) -> UserError:
+    """That an image encoder cannot be written."""
+    return UserError(
+        f"this image encoder ({type(visual).__name__}) has no counterpart in transformers ({why}): "
+        "choose --format ip-adapter"
+    )
+
+
+def vision_model(visual: Any) -> CLIPVisionModelWithProjection:
+    """The image tower with the same weights."""
     blocks = visual.transformer.resblocks
     inner = blocks[0].mlp
     config = CLIPVisionConfig(
@@ -58,7 +84,7 @@ def vision_model(visual: nn.Module) -> CLIPVisionModelWithProjection:
 
 
 @torch.no_grad()
-def vision_weights(visual: VisionTransformer) -> dict[str, Tensor]:
+def vision_weights(visual: Any) -> dict[str, Tensor]:
     """open_clip's weights under the names of `transformers`."""
     weights = {
         "embeddings.class_embedding": visual.class_embedding,
@@ -72,10 +98,13 @@ def vision_weights(visual: VisionTransformer) -> dict[str, Tensor]:
     return found | {"visual_projection.weight": visual.proj.T.contiguous()}
 
 
-def processor(visual: VisionTransformer) -> CLIPImageProcessor:
-    """Scale the shorter side, crop the centre, normalise: the transform of open_clip's CLIPs."""
+def processor(visual: Any) -> CLIPImageProcessorPil:
+    """Scale the shorter side, crop the centre, normalise: the transform of open_clip's CLIPs.
+
+    It scales with Pillow, as open_clip does: the faster one of torchvision rounds otherwise.
+    """
     side = visual.image_size[0]
-    return CLIPImageProcessor(
+    return CLIPImageProcessorPil(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
         image_mean=list(visual.image_mean),

@@ -1,6 +1,6 @@
 """The comparison of one protocol: a row a method, and paired differences, as tidy frames."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,12 @@ class Comparison:
     def original(self) -> str:
         """The variant to which the others are compared."""
         return ORIGINAL if ORIGINAL in self.variants else self.variants[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Items (N) and images of each (K)."""
+        row = self.row(self.original)
+        return row["n"], row["k"]
 
     def row(self, method: str) -> dict[str, Any]:
         """One method's row."""
@@ -159,6 +165,18 @@ def training(folder: Path, method: str) -> dict[str, float]:
     return {key: np.nan if record[key] is None else record[key] for key in wanted}
 
 
+def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
+    """The best of each number among the variants, the last loss included; NaN: never measured."""
+    rows = comparison.rows[comparison.rows["method"].isin(comparison.variants)]
+    numbers = {
+        metric.key: rows[metric.key].max() if metric.sign > 0 else rows[metric.key].min()
+        for metric in (*SCORES, TRAINABLE, *COSTS)
+    }
+    records = [read_json(train_metrics / f"{variant}.json") for variant in comparison.variants]
+    losses = [record["loss"] for record in records if record.get("loss") is not None]
+    return numbers | {"loss": min(losses, default=np.nan)}
+
+
 def write(comparisons: Iterable[Comparison], folder: Path) -> None:
     """Write each protocol's csv and the paired differences of all; equal scores, equal bytes."""
     comparisons = list(comparisons)
@@ -167,11 +185,11 @@ def write(comparisons: Iterable[Comparison], folder: Path) -> None:
     write_csv(pd.concat([c.paired for c in comparisons]), folder / PAIRED_FILE)
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame with the fixed decimals of `PRECISION`; what was not measured is empty."""
+def write_csv(frame: pd.DataFrame, path: Path, precision: Mapping[str, int] = PRECISION) -> None:
+    """Write a frame with fixed decimals by column; what was not measured is empty."""
     text = frame.copy()
-    for column in text.columns.intersection(list(PRECISION)):
-        decimals = PRECISION[column]
+    for column in text.columns.intersection(list(precision)):
+        decimals = precision[column]
         text[column] = [
             "" if pd.isna(value) else f"{value + 0.0:.{decimals}f}" for value in frame[column]
         ]

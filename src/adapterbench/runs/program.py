@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from adapterbench.core.errors import UserError, one_line
+from adapterbench.runs.identity import end_with_dvc
 from adapterbench.runs.memory import keep_freed_memory, spare_imports
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -30,6 +31,7 @@ def run(*mains: Callable[..., None], help: str | None = None) -> None:
     SIGTERM or the terminal's end, so that those clean up as a person's stop does).
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_with_dvc()
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` has it ignored
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     keep_freed_memory()

@@ -1,54 +1,112 @@
 """The record of one stage run: a JSON file of what ran, on what, with what result and at what cost.
 
-It is the first home of these facts; MLflow gets a copy (`follow`). Records are volatile: git and
-DVC ignore their folder, and no stage reads them.
+It is all that a stage writes about itself; the follower sends it to MLflow (`follow`). Records are
+volatile: git and DVC ignore their folder, and no stage reads them.
 """
 
-import hashlib
-import math
 import os
-import platform
-import sys
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic_core import to_jsonable_python
+import psutil
+from pydantic import BaseModel, ValidationError
 
-from adapterbench.core.environment import git, installed, peak_memory_mb, revision
+from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import MANIFEST, read_json, sha256, write_json
-from adapterbench.runs.follow import Copy, Facts, complete, masked, project_root
-
-RECORDS = Path("records")
-
-PACKAGES = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "open_clip_torch",
-    "peft",
-    "numpy",
-    "webdataset",
-)
-"""Libraries whose version may change a number."""
+from adapterbench.core.files import publish, sha256
+from adapterbench.runs import follow
+from adapterbench.runs.identity import Process, dvc_process
+from adapterbench.runs.provenance import Provenance, device, digest
 
 FLUSH_SECONDS = 10.0
 """Least time between two writes of the record while a stage runs."""
 
-FLUSH_SHARE = 20.0
-"""Least time between two writes in units of what the last one took: a slow server costs 5%."""
+
+Status = Literal["running", "finished", "failed", "interrupted", "killed"]
+
+
+class Series(BaseModel):
+    """A number over the steps of a run."""
+
+    step: list[int] = []
+    value: list[float | None] = []
+    seconds: list[float] = []
+    """Since the run's start."""
+
+
+class Adapter(BaseModel):
+    """The adapter that a stage made or used."""
+
+    folder: str
+    sha256: str
+    """Of its weights."""
+    made: bool
+
+
+class Facts(BaseModel, extra="forbid"):
+    """What the file of a record holds; a number that is not finite is `null` there."""
+
+    stage: str
+    variant: str | None
+    status: Status = "running"
+    error: str | None = None
+    process: Process
+    dvc: Process
+    """The DVC process; the stage's own where it is run by hand."""
+    folder: str
+    """Where the stage ran: other paths are relative to it."""
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    """Digest of each input."""
+    provenance: Provenance
+    started: datetime
+    ended: datetime | None = None
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    device: str = "cpu"
+    metrics: dict[str, float | None] = {}
+    headline: set[str] = set()
+    """The metrics by which a variant is judged, or a whole run of the pipeline."""
+    history: dict[str, Series] = {}
+    artifacts: list[str] = []
+    images: dict[str, str] = {}
+    """Images, or tars of images, by the title under which they are shown."""
+    adapter: Adapter | None = None
+
+    @property
+    def run(self) -> str:
+        """Name of the folder that the records of one DVC process share."""
+        started = datetime.fromtimestamp(self.dvc.started, UTC)
+        name = re.sub(r"[^\w.-]", "_", self.provenance.experiment)
+        return f"{name}-{started:%Y%m%dT%H%M%S}-{self.dvc.pid}"
+
+    def write(self, path: Path) -> None:
+        """Write the file whole."""
+        with publish(path) as beside:
+            beside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record.
+
+        Raises:
+            UserError: the file is not one.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            cause = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in cause["loc"])
+            raise UserError(f"{path} is no record ({place}: {cause['msg']}): delete it") from error
 
 
 class Record:
-    """Facts of one stage run. `facts` is what the JSON file at `path` holds.
-
-    A number that is not finite is kept as `null`.
-    """
+    """Takes the facts of a stage run as it goes, and writes them every few seconds."""
 
     def __init__(
         self,
@@ -57,38 +115,24 @@ class Record:
         params: Mapping[str, Any],
         variant: str | None = None,
         inputs: Iterable[Path] = (),
-        path: Path | None = None,
-        copy: Copy | None = None,
     ) -> None:
         """Note what is known at the start; `stage_record` explains the arguments."""
-        self.path = placed(path or RECORDS / stage / f"{variant or stage}.json")
-        self.copy = copy
+        own = psutil.Process()
         self.clock = time.monotonic()
         self.next_flush = 0.0
-        self.facts: Facts = {
-            "stage": stage,
-            "variant": variant,
-            "status": "running",
-            "error": None,
-            "params": to_jsonable_python(params),
-            "experiment": experiment_name(),
-            "dvc": {
-                "experiment": os.environ.get("DVC_EXP_NAME"),
-                "baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
-            },
-            "git": revision(),
-            "inputs": {path.as_posix(): digest(path) for path in inputs},
-            "packages": {name: installed(name) for name in PACKAGES},
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "started": now(),
-            "ended": None,
-            "metrics": {},
-            "history": {},
-            "artifacts": [],
-            "mlflow": None,
-            **self.cost(),
-        }
+        self.facts = Facts(
+            stage=stage,
+            variant=variant,
+            process=Process.of(own),
+            dvc=Process.of(dvc_process() or own),
+            folder=str(Path.cwd()),
+            params=dict(params),
+            inputs={path.as_posix(): digest(path) for path in inputs},
+            provenance=Provenance.here(),
+            started=datetime.now(UTC),
+        )
+        name = f"{self.facts.started:%Y%m%dT%H%M%S.%f}-{stage}{f'-{variant}' if variant else ''}"
+        self.path = follow.project_root() / follow.RECORDS / self.facts.run / f"{name}.json"
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Note one point of each series; the summary shows the last one.
@@ -97,63 +141,61 @@ class Record:
         """
         seconds = round(time.monotonic() - self.clock, 3)
         for name, value in values.items():
-            series = self.facts["history"].setdefault(
-                name, {"step": [], "value": [], "seconds": []}
-            )
-            series["step"].append(step)
-            series["value"].append(finite(value))
-            series["seconds"].append(seconds)
+            series = self.facts.history.setdefault(name, Series())
+            series.step.append(step)
+            series.value.append(float(value))
+            series.seconds.append(seconds)
         self.set(**values)
         if time.monotonic() >= self.next_flush:
             self.flush()
 
-    def metric(self, name: str, value: float, step: int | None = None) -> None:
-        """Note one number: a point of a series, or without a `step` a summary."""
-        if step is None:
-            self.set(**{name: value})
-        else:
-            self.metrics({name: value}, step)
-
     def set(self, **values: float) -> None:
         """Note summary numbers, such as `images_per_second`."""
-        self.facts["metrics"].update({name: finite(value) for name, value in values.items()})
+        self.facts.metrics |= {name: float(value) for name, value in values.items()}
+
+    def headline(self, **values: float) -> None:
+        """Note summary numbers that are shown on the run above, too: a variant's or the whole."""
+        self.set(**values)
+        self.facts.headline |= values.keys()
 
     def artifact(self, path: Path) -> None:
-        """Name a finished file or folder to be copied to MLflow.
+        """Name a finished file or folder to be kept with the run.
 
         Raises:
             FileNotFoundError: it is not there.
         """
         if not path.exists():
             raise FileNotFoundError(f"artifact {path} was not written")
-        self.facts["artifacts"].append(path.as_posix())
+        self.facts.artifacts.append(path.as_posix())
+
+    def images(self, group: str, paths: Iterable[Path]) -> None:
+        """Name images, or tars of images, to be shown on the run above as `GROUP/NAME`."""
+        self.facts.images |= {f"{group}/{path.stem}": path.as_posix() for path in paths}
+
+    def adapter(self, weights: Path, *, made: bool) -> None:
+        """Name the weights of the adapter that this run made or used."""
+        if leads():
+            folder = weights.parent.as_posix()
+            self.facts.adapter = Adapter(folder=folder, sha256=sha256(weights), made=made)
 
     def flush(self) -> None:
-        """Write the record, then bring the copy up to date; of several processes, one does."""
-        if not leads():
-            return
-        began = time.monotonic()
-        self.facts.update(self.cost())
-        write_json(self.path, self.facts)  # before MLflow, which may fail
-        if self.copy:
-            self.facts["mlflow"] = self.copy.update(self.facts)
-            write_json(self.path, self.facts)
-        took = time.monotonic() - began
-        self.next_flush = time.monotonic() + max(FLUSH_SECONDS, FLUSH_SHARE * took)
+        """Write the record and see to it that it is followed; of several processes, one does."""
+        self.next_flush = time.monotonic() + FLUSH_SECONDS
+        if leads():
+            self.facts.seconds = round(time.monotonic() - self.clock, 3)
+            self.facts.peak_memory_mb = peak_memory_mb()
+            self.facts.device = device()
+            self.facts.write(self.path)
+            if os.environ.get(follow.STAY) != "0":
+                follow.start(follow.project_root())
 
-    def close(self, status: str, error: BaseException | None = None) -> None:
+    def close(self, status: Status, error: BaseException | None = None) -> None:
         """End the record as `finished`, `failed` or `interrupted`."""
-        cause = masked(f"{type(error).__name__}: {error}") if error else None
-        self.facts.update(status=status, error=cause, ended=now())
+        self.facts.status = status
+        self.facts.ended = datetime.now(UTC)
+        if error:
+            self.facts.error = follow.masked(f"{type(error).__name__}: {error}")
         self.flush()
-
-    def cost(self) -> Facts:
-        """What the run has taken so far and on which device."""
-        return {
-            "seconds": round(time.monotonic() - self.clock, 3),
-            "peak_memory_mb": peak_memory_mb(),
-            **machine(),
-        }
 
 
 @contextmanager
@@ -163,9 +205,8 @@ def stage_record(
     params: Mapping[str, Any],
     variant: str | None = None,
     inputs: Iterable[Path] = (),
-    path: Path | None = None,
 ) -> Iterator[Record]:
-    """Record the block as one run of a stage, with a copy in MLflow.
+    """Record the block as one run of a stage.
 
     The record is written at the start, every few seconds, and at the end, also when the block
     fails or is interrupted; the exception goes on to the caller.
@@ -175,16 +216,13 @@ def stage_record(
         params: resolved parameters; pydantic sections are welcome at any depth.
         variant: the adapter variant, for a stage that has one.
         inputs: files and folders whose digests are noted.
-        path: the JSON file; by default `records/STAGE/VARIANT.json`, or `records/STAGE/STAGE.json`
-            for a stage without variants.
 
     Raises:
         UserError: an input is missing.
     """
-    record = Record(stage, params=params, variant=variant, inputs=inputs, path=path, copy=Copy())
-    set_aside(record.path)
+    record = Record(stage, params=params, variant=variant, inputs=inputs)
+    record.flush()
     try:
-        record.flush()
         yield record
     except KeyboardInterrupt as error:
         record.close("interrupted", error)
@@ -198,95 +236,3 @@ def stage_record(
 def leads() -> bool:
     """Whether this process writes for all that `accelerate launch` started together."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def placed(path: Path) -> Path:
-    """Where a record goes: at `path`, or by experiment in the user's folder.
-
-    A queued DVC experiment runs in a copy of the project that is deleted when it ends.
-    """
-    root = project_root()
-    if path.is_absolute() or root == Path.cwd():
-        return path
-    return root / path.parts[0] / experiment_name() / Path(*path.parts[1:])
-
-
-def set_aside(path: Path) -> None:
-    """Keep the record of an earlier run that MLflow does not have, under its starting time."""
-    if leads() and path.exists():
-        earlier = read_json(path)
-        if not complete(earlier):
-            began = datetime.fromisoformat(earlier["started"])
-            path.rename(path.with_name(f"{path.stem}.{began:%Y%m%dT%H%M%S}.json"))
-
-
-def experiment_name() -> str:
-    """Name of the DVC experiment, else the git branch, else the short revision."""
-    return (
-        os.environ.get("DVC_EXP_NAME")
-        or git("branch", "--show-current")
-        or git("rev-parse", "--short", "HEAD")
-        or "workspace"
-    )
-
-
-def digest(path: Path) -> str:
-    """A cheap fingerprint of an input, as `KIND:HEX`.
-
-    In order: the MD5 of the DVC output that holds it, the SHA-256 of a file, of a folder's
-    `manifest.json`, or of the folder's file names and sizes.
-
-    Raises:
-        UserError: there is nothing at `path`.
-    """
-    if not path.exists():
-        raise UserError(f"{path} is missing: run `dvc repro` to make it")
-    tracked = locked_digests()
-    for place in (path, *path.parents):
-        if place.as_posix() in tracked:
-            return f"md5:{tracked[place.as_posix()]}"
-    if path.is_file():
-        return f"sha256:{sha256(path)}"
-    manifest = path / MANIFEST
-    if manifest.is_file():
-        return f"manifest:{sha256(manifest)}"
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    listing = "".join(f"{file.relative_to(path)} {file.stat().st_size}\n" for file in files)
-    return f"listing:{hashlib.sha256(listing.encode()).hexdigest()}"
-
-
-def locked_digests() -> dict[str, str]:
-    """MD5 of each output in `dvc.lock`, which tells the present only while DVC runs the stage."""
-    lock = Path("dvc.lock")
-    if "DVC_STAGE" not in os.environ or not lock.is_file():
-        return {}
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-    return {
-        out["path"]: out["md5"]
-        for stage in stages.values()
-        for out in stage.get("outs", [])
-        if "md5" in out
-    }
-
-
-def machine() -> Facts:
-    """Device and CPU threads of torch, where the stage has imported it: a record alone does not."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return {"device": "cpu", "torch_threads": None}
-    cuda = torch.cuda.is_initialized()
-    return {
-        "device": f"cuda ({torch.cuda.get_device_name()})" if cuda else "cpu",
-        "torch_threads": torch.get_num_threads(),
-    }
-
-
-def finite(value: float) -> float | None:
-    """`value` as a plain number (one-element tensors too); `None` when JSON has no word for it."""
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def now() -> str:
-    """This moment in ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,65 @@
+"""The image encoder that goes with an adapter: what the user says, not what the adapter says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapterbench.core.config import PARAMS, EncodeParams, OwnEncoder, load_params
+from adapterbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from adapterbench.adapters.core.adapter import Adapter
+
+ENCODER = "image_encoder"
+"""Folder of a backbone with the open_clip model that its adapters were trained with."""
+
+
+def beside(backbone: Path) -> OwnEncoder:
+    """The backbone's own, if it has one."""
+    folder = backbone / ENCODER
+    known = (folder / "open_clip_config.json").is_file()
+    return OwnEncoder(image_encoder=f"local-dir:{folder}" if known else None)
+
+
+def of_stage_encode() -> OwnEncoder:
+    """That of the project in the working folder, if there is one."""
+    if not PARAMS.is_file():
+        return OwnEncoder()
+    params = load_params(EncodeParams, "encode")
+    return OwnEncoder(image_encoder=params.image_encoder, pretrained=params.pretrained)
+
+
+def first(*encoders: OwnEncoder) -> OwnEncoder:
+    """The first that is one.
+
+    Raises:
+        UserError: none is.
+    """
+    for encoder in encoders:
+        if encoder.image_encoder is not None:
+            return encoder
+    raise UserError(
+        "which image encoder was the adapter trained with? Name it with --image-encoder and "
+        "--pretrained, such as ViT-B-32 and openai"
+    )
+
+
+def check_width(adapter: "Adapter", encoder: OwnEncoder) -> None:
+    """Refuse an image encoder whose embeddings, or patches, are of another width.
+
+    Raises:
+        UserError: they are, or open_clip knows no such model.
+    """
+    from open_clip import CLIPVisionCfg  # seconds to import
+
+    from adapterbench.frozen.load import clip_config
+
+    config = clip_config(str(encoder.image_encoder))
+    width = config["embed_dim"]
+    if adapter.reads_patches:
+        width = config["vision_cfg"].get("width", CLIPVisionCfg.width)
+    if width != adapter.embed_dim:
+        what = "patches" if adapter.reads_patches else "image embeddings"
+        raise UserError(
+            f"the adapter reads {what} of width {adapter.embed_dim}, those of {encoder} are "
+            f"{width} wide: name the CLIP it was trained with, --image-encoder and --pretrained"
+        )

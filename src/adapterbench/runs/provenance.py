@@ -1,0 +1,105 @@
+"""What a run came from: the code, the inputs and the machine."""
+
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import BaseModel
+
+from adapterbench.core.environment import git, installed, revision
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import MANIFEST, sha256
+
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "open_clip_torch",
+    "peft",
+    "numpy",
+    "webdataset",
+)
+"""Libraries whose version may change a number."""
+
+
+class Provenance(BaseModel):
+    """The experiment, the code, the libraries and the system of a run."""
+
+    experiment: str
+    """Name of the DVC experiment, else the git branch, else the short revision."""
+    revision: str | None
+    dirty: bool | None
+    """Whether code or settings differ from the revision; `None` outside git."""
+    packages: dict[str, str | None]
+    python: str
+    platform: str
+
+    @classmethod
+    def here(cls) -> Self:
+        """That of this process."""
+        packages = {name: installed(name) for name in PACKAGES}
+        system = {"python": platform.python_version(), "platform": platform.platform()}
+        return cls(experiment=experiment_name(), **revision(), packages=packages, **system)
+
+
+def experiment_name() -> str:
+    """Name of the DVC experiment, else the git branch, else the short revision."""
+    return (
+        os.environ.get("DVC_EXP_NAME")
+        or git("branch", "--show-current")
+        or git("rev-parse", "--short", "HEAD")
+        or "workspace"
+    )
+
+
+def digest(path: Path) -> str:
+    """A cheap fingerprint of an input, as `KIND:HEX`.
+
+    In order: the MD5 of the DVC output that holds it, the SHA-256 of a file, of a folder's
+    `manifest.json`, or of the folder's file names and sizes.
+
+    Raises:
+        UserError: there is nothing at `path`.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing: run `dvc repro` to make it")
+    tracked = locked_digests()
+    for place in (path, *path.parents):
+        if place.as_posix() in tracked:
+            return f"md5:{tracked[place.as_posix()]}"
+    if path.is_file():
+        return f"sha256:{sha256(path)}"
+    manifest = path / MANIFEST
+    if manifest.is_file():
+        return f"manifest:{sha256(manifest)}"
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    listing = "".join(f"{file.relative_to(path)} {file.stat().st_size}\n" for file in files)
+    return f"listing:{hashlib.sha256(listing.encode()).hexdigest()}"
+
+
+def locked_digests() -> dict[str, str]:
+    """MD5 of each output in `dvc.lock`, which tells the present only while DVC runs the stage."""
+    lock = Path("dvc.lock")
+    if "DVC_STAGE" not in os.environ or not lock.is_file():
+        return {}
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+    return {
+        out["path"]: out["md5"]
+        for stage in stages.values()
+        for out in stage.get("outs", [])
+        if "md5" in out
+    }
+
+
+def device() -> str:
+    """What torch computes on, where it has been imported: a record alone does not import it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return "cpu"
+    if torch.cuda.is_initialized():
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return f"cpu ({torch.get_num_threads()} threads)"

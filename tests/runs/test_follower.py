@@ -1,0 +1,504 @@
+"""What reaches MLflow: a real `mlflow server`, the project's own store, and servers that fail."""
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+from PIL import Image
+
+from adapterbench.runs import mlflow_store
+from adapterbench.runs.follow import SETTINGS, unsent
+from adapterbench.runs.follower import Follower
+from adapterbench.runs.record import Facts, stage_record
+
+from .conftest import until
+
+SCORES = {"a": (0.25, 0.75), "b": (0.5, 0.5)}
+"""CLIP-T and CLIP-I of two variants."""
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that nobody writes to: making one takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    mlflow_store.local_store(folder / "mlflow.db", folder / "mlartifacts")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def store(project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's own store."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    shutil.copy(empty_store, project)
+    return project / "mlflow.db"
+
+
+def dvc(monkeypatch: pytest.MonkeyPatch, started: float) -> None:
+    """What follows runs under another `dvc repro`."""
+    process = SimpleNamespace(pid=1, create_time=lambda: started)
+    monkeypatch.setattr("adapterbench.runs.record.dvc_process", lambda: process)
+
+
+def train(variant: str = "a", error: BaseException | None = None) -> None:
+    """Stage `train`, which ends in `error` if one is given."""
+    folder = Path("models", variant)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter.safetensors").write_text(f"weights of {variant}")
+    Path("encoded").mkdir(exist_ok=True)
+    params = {"variant": {"rank": 4}, "train": {"betas": [0.9, 0.99]}}
+    with stage_record("train", variant=variant, params=params, inputs=[Path("encoded")]) as record:
+        for step in range(3):
+            record.metrics({"loss": 1 / (step + 1), "rate": 0.1}, step=step)
+        record.headline(loss=1 / 3, trainable_params=100)
+        record.adapter(folder / "adapter.safetensors", made=True)
+        if error:
+            raise error
+
+
+def sample(variant: str = "a") -> None:
+    """Stage `sample`: a tar of nine images."""
+    Image.new("RGB", (16, 16), "red").save("tile.png")
+    with tarfile.open("image.tar", "w") as tar:
+        for number in range(9):
+            tar.add("tile.png", f"{number}.0.png")
+    with stage_record("sample", variant=variant, params={"sample": {"items": 9}}) as record:
+        record.adapter(Path("models", variant, "adapter.safetensors"), made=False)
+        record.images("generated", [Path("image.tar")])
+
+
+def score(variant: str = "a") -> None:
+    """Stage `score`."""
+    with stage_record("score", variant=variant, params={}) as record:
+        record.headline(**dict(zip(("clip_t", "clip_i"), SCORES[variant], strict=True)))
+
+
+def compare() -> None:
+    """Stages `compare` and `figures`, in one."""
+    Image.new("RGB", (40, 20)).save("pareto.png")
+    Path("tables/more").mkdir(parents=True, exist_ok=True)
+    Path("tables/more/table.csv").write_text("a,b\n")
+    with stage_record("compare", params={"compare": {"seed": 0}}) as record:
+        record.headline(clip_t=0.5, clip_i=0.75)
+        record.images("figures", [Path("pareto.png")])
+        record.artifact(Path("tables"))
+
+
+def follow(root: Path | None = None) -> Follower:
+    """Have all that has been written until now sent, as far as it goes."""
+    follower = Follower(root or Path.cwd())
+    follower.look()
+    follower.send()
+    return follower
+
+
+def client() -> Any:
+    """The client of what the project sends to."""
+    return mlflow_store.connect(Path.cwd())[0]
+
+
+def runs(where: str = "") -> list[Run]:
+    """Runs in the order in which they were made."""
+    there = client()
+    experiment = there.get_experiment_by_name("adapterbench").experiment_id
+    found = there.search_runs([experiment], where, order_by=["attributes.start_time ASC"])
+    return [there.get_run(run.info.run_id) for run in found]
+
+
+def one(where: str) -> Run:
+    [run] = runs(where)
+    return run
+
+
+def curve(run: Run, name: str) -> list[tuple[int, float]]:
+    return [(p.step, p.value) for p in client().get_metric_history(run.info.run_id, name)]
+
+
+def artifacts(run: Run, folder: str | None = None) -> list[str]:
+    return [item.path for item in client().list_artifacts(run.info.run_id, folder)]
+
+
+def check_everything() -> None:
+    """Two variants trained, sampled, scored and compared are in MLflow, each number once."""
+    [top] = runs("tags.level = 'experiment'")
+    assert {run.info.status for run in runs()} == {"FINISHED"}
+    assert len(runs()) == 1 + 2 + 2 * 3 + 1
+    assert top.data.metrics.keys() == {"clip_t", "clip_i", "seconds"}
+    assert (top.data.metrics["clip_t"], top.data.params) == (0.5, {"compare.seed": "0"})
+    [figure] = {path.partition("+")[0] for path in artifacts(top, "images")}
+    assert figure == "images/figures~pareto"
+
+    for name, (clip_t, clip_i) in SCORES.items():
+        variant = one(f"tags.level = 'variant' and tags.variant = '{name}'")
+        assert variant.data.tags["mlflow.parentRunId"] == top.info.run_id
+        numbers = dict(variant.data.metrics)
+        assert numbers.pop("seconds") > 0
+        assert numbers == pytest.approx(
+            {"clip_t": clip_t, "clip_i": clip_i, "loss": 1 / 3, "trainable_params": 100}
+        )
+        assert variant.data.params == {
+            "variant.rank": "4", "train.betas": "[0.9, 0.99]", "sample.items": "9"
+        }  # fmt: skip
+        assert curve(variant, "loss") == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+        assert {path.partition("+")[0] for path in artifacts(variant, "images")} == {
+            "images/generated~image"
+        }
+        training = one(f"tags.stage = 'train' and tags.variant = '{name}'")
+        assert training.data.tags["mlflow.parentRunId"] == variant.info.run_id
+        assert curve(training, "rate") == [(0, 0.1), (1, 0.1), (2, 0.1)]
+        [data] = training.inputs.dataset_inputs
+        assert (data.dataset.name, len(data.dataset.digest)) == ("encoded", 36)
+        [model] = training.outputs.model_outputs
+        [used] = one(f"tags.stage = 'sample' and tags.variant = '{name}'").inputs.model_inputs
+        assert used.model_id == model.model_id
+
+    there, home = client(), [top.info.experiment_id]
+    order = [{"field_name": "metrics.clip_t", "ascending": False}]
+    best = there.search_logged_models(home, order_by=order)
+    assert [model.name for model in best] == ["b", "a"]
+    assert {metric.key: metric.value for metric in best[0].metrics} == pytest.approx(
+        {"clip_t": 0.5, "clip_i": 0.5, "loss": 1 / 3, "trainable_params": 100}
+    )
+    assert best[0].params["variant.rank"] == "4"
+    [weights] = there.list_logged_model_artifacts(best[0].model_id)
+    assert weights.path == "adapter.safetensors"
+    comparison = one("tags.stage = 'compare'")
+    assert artifacts(comparison) == ["record.json", "tables"]
+    assert artifacts(comparison, "tables/more") == ["tables/more/table.csv"]
+    tags = there.get_experiment(home[0]).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "mlflow.sharedViewState.variants" in tags
+
+
+def everything() -> None:
+    """All stages of two variants."""
+    for variant in SCORES:
+        train(variant)
+        sample(variant)
+        score(variant)
+    compare()
+
+
+def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [item.getMessage() for item in caplog.records if item.name.startswith("adapterbench")]
+
+
+def test_all_stages_are_nested_numbered_and_linked(caplog: pytest.LogCaptureFixture) -> None:
+    everything()
+    follow()
+    check_everything()
+    assert unsent(Path.cwd()) == {}
+    assert failures(caplog) == []
+
+
+def test_what_is_sent_again_is_there_once() -> None:
+    """As after a follower that was killed when it had sent all and moved nothing."""
+    everything()
+    shutil.copytree("records", "kept")
+    follow()
+    shutil.rmtree("records")
+    shutil.move("kept", "records")
+    follow()
+    check_everything()
+
+
+def test_the_grid_shows_the_images_of_a_tar() -> None:
+    train()
+    sample()
+    follow()
+    variant = one("tags.level = 'variant'")
+    [path] = [path for path in artifacts(variant, "images") if path.endswith(".png")]
+    grid = Image.open(client().download_artifacts(variant.info.run_id, path))
+    assert grid.size == (8 * 16, 2 * 16)
+    assert grid.getpixel((0, 16)) == (255, 0, 0)
+    assert grid.getpixel((16, 16)) == (255, 255, 255)  # nine images, so seven places are empty
+
+
+def test_each_dvc_process_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for started in (1000, 2000):
+        dvc(monkeypatch, started)
+        train("a")
+        train("b")
+    follow()
+    tops = [run.info.run_id for run in runs("tags.level = 'experiment'")]
+    assert len(tops) == 2
+    variants = runs("tags.level = 'variant'")
+    assert [run.data.tags["mlflow.parentRunId"] for run in variants] == [
+        tops[0], tops[0], tops[1], tops[1]
+    ]  # fmt: skip
+    assert len(client().search_logged_models([variants[0].info.experiment_id])) == 2  # same weights
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_a_run_that_ends_early(error: BaseException, status: str) -> None:
+    train("b")
+    with pytest.raises(type(error)):
+        train("a", error)
+    follow()
+    states = {run.data.tags.get("variant"): run.info.status for run in runs()}
+    assert states == {None: status, "a": status, "b": "FINISHED"}
+
+
+def test_a_run_under_way_is_followed_until_its_process_is_dead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with stage_record("train", variant="a", params={}) as record:
+        record.metrics({"loss": 1.0}, step=0)
+        follower = follow()
+        assert {run.info.status for run in runs()} == {"RUNNING"}
+        assert (
+            runs("tags.level = 'stage'")[0].data.metrics["system/cpu_utilization_percentage"] >= 0
+        )
+        record.next_flush = 0.0
+        record.metrics({"loss": 0.5}, step=1)
+        gone = record.facts.process.model_copy(update={"started": 1.0})  # the pid lives, another's
+        record.facts.model_copy(update={"process": gone}).write(record.path)
+        for _ in range(3):
+            follower.look()
+            follower.send()
+        assert {run.info.status for run in runs()} == {"KILLED"}
+        assert curve(one("tags.level = 'stage'"), "loss") == [(0, 1.0), (1, 0.5)]
+        [path] = Path("records").glob("*/sent/*.json")
+        assert Facts.read(path).status == "killed"
+    assert failures(caplog) == []
+
+
+def test_many_points_and_parameters() -> None:
+    params = {f"p{i}": "x" * 7000 if i == 0 else i for i in range(250)}
+    with stage_record("train", params={"train": params}) as record:
+        for step in range(2500):
+            record.metrics({"loss": step}, step=step)
+        record.metrics({"loss": float("nan")}, step=2500)
+    follow()
+    run = one("tags.stage = 'train'")
+    assert len(run.data.params) == 250
+    points = curve(run, "loss")
+    assert points[:2500] == [(step, float(step)) for step in range(2500)]
+    assert len(points) == 2501
+
+
+@pytest.mark.parametrize("text", ["[]", '{"stage": "train"}', "half"])
+def test_a_record_that_cannot_be_read_keeps_no_other(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("records/0").mkdir(parents=True)
+    Path("records/0/a.json").write_text(text)
+    train()
+    follow()
+    assert list(unsent(Path.cwd())) == [Path.cwd() / "records/0/a.json"]
+    [line] = failures(caplog)
+    assert "is no record" in line
+    assert one("tags.stage = 'train'").info.status == "FINISHED"
+
+
+def test_a_record_that_mlflow_refuses_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    with stage_record("train", variant="a", params={}) as record:
+        record.set(**{"a?b": 1.0})
+    train("b")
+    follow()
+    assert list(unsent(Path.cwd())) == [record.path]
+    assert len(failures(caplog)) == 1
+    assert one("tags.stage = 'train' and tags.variant = 'b'").info.status == "FINISHED"
+
+
+class Server:
+    """A real `mlflow server` on the loopback, with a store of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        options = f"--host 127.0.0.1 --port {self.port} --workers 1 --artifacts-destination files"
+        command = [sys.executable, "-m", "mlflow", "server", *options.split()]
+        command += ["--backend-store-uri", "sqlite:///mlflow.db"]
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            )  # fmt: skip
+        until(self.healthy)
+
+    def healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)  # its workers, too
+        self.process.wait()
+
+
+def test_a_server_that_is_killed_has_everything_when_it_is_back(
+    project: Path, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (project / "server").mkdir()
+    shutil.move(store, project / "server")
+    server = Server(project / "server")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    server.start()
+    try:
+        train("a")
+        follower = follow()
+        assert failures(caplog) == []
+    finally:
+        server.kill()
+    sample("a")
+    score("a")
+    for _ in range(3):
+        follower.look()
+        follower.send()
+    assert len(unsent(project)) == 2
+    assert len(failures(caplog)) == 2  # as many as causes: a call refused, then the first call
+    server.start()
+    try:
+        for stage in (train, sample, score):
+            stage("b")
+        compare()
+        follow()
+        check_everything()
+    finally:
+        server.kill()
+
+
+class BadServer(BaseHTTPRequestHandler):
+    """Behaves as `manner` says."""
+
+    manner = "hang"
+
+    def do_GET(self) -> None:
+        if self.manner == "hang":
+            time.sleep(60)
+        code = int(self.manner) if self.manner.isdecimal() else 200
+        self.send_response(code)
+        self.send_header("Retry-After", "3600")
+        self.end_headers()
+        with suppress(OSError):
+            while self.manner == "trickle":
+                self.wfile.write(b" ")
+                time.sleep(0.05)
+        self.wfile.write({"html": b"<html>", "list": b"[]"}.get(self.manner, b'{"other": 1}'))
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("manner", ["503", "429", "trickle", "hang", "html", "list", "other"])
+def test_a_bad_server_costs_one_line(
+    manner: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mlflow_store, "DEADLINE", 2.0)  # neither patience nor a clock is tested
+    monkeypatch.setattr(BadServer, "manner", manner)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BadServer)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+    train()
+    follow()
+    assert len(unsent(Path.cwd())) == 1
+    [line] = failures(caplog)
+    assert line.startswith("cannot send to http://127.0.0.1:")
+    server.shutdown()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    follow()
+    assert unsent(Path.cwd()) == {}
+
+
+class TestLocalStore:
+    def test_a_moved_or_copied_project_keeps_its_artifacts_with_it(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = project / "old"
+        (old / "x").mkdir(parents=True)
+        shutil.move("mlflow.db", old)
+        monkeypatch.chdir(old)
+        compare()
+        train()
+        follow()
+        before = sorted(old.rglob("*"))
+        shutil.copytree(old, project / "new")
+        monkeypatch.chdir(project / "new")
+        train("b")
+        follow()
+        assert sorted(old.rglob("*")) == before
+        assert artifacts(one("tags.stage = 'compare'"), "tables/more") == ["tables/more/table.csv"]
+        for run in runs():
+            assert run.info.artifact_uri.startswith(str(project / "new/mlartifacts"))
+        there = client()
+        for model in there.search_logged_models([run.info.experiment_id]):
+            assert there.list_logged_model_artifacts(model.model_id)
+
+    def test_a_stop_while_it_is_made_leaves_nothing_half_made(
+        self, store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.unlink()
+        store.with_name(".mlflow.db.partial-1").write_text("of a killed follower")
+
+        def stopped(path: str, _: str) -> None:
+            Path(path.removeprefix("sqlite:///")).write_text("half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(mlflow_store, "SqlAlchemyStore", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            follow()
+        assert not list(store.parent.glob("*mlflow.db*"))
+
+    @pytest.mark.parametrize(
+        ("uri", "cause"),
+        [
+            (
+                "postgresql://ann:p/w@127.0.0.1/db",
+                "postgresql://***@127.0.0.1/db: ModuleNotFoundError",
+            ),
+            ("nonsense://ann:pw@host", "unsupported URI 'nonsense://***@host'"),
+            ("sqlite:///other.db", "out-of-date database schema"),
+            ("sqlite:///broken.db", "file is not a database"),
+            ("http://127.0.0.1:9", "Connection refused"),
+        ],
+    )
+    def test_a_store_that_cannot_be_used_is_one_line(
+        self,
+        uri: str,
+        cause: str,
+        store: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        Path("broken.db").write_text("this is no database" * 100)
+        shutil.copy(store, "other.db")
+        with sqlite3.connect("other.db") as other:
+            other.execute("UPDATE alembic_version SET version_num = 'abc'")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        train()
+        follow()
+        [line] = failures(caplog)
+        assert cause in line
+        assert "pw" not in line
+        assert "\n" not in line
+        assert len(unsent(Path.cwd())) == 1
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        follow()
+        assert unsent(Path.cwd()) == {}
