@@ -210,7 +210,8 @@ def add(path: Path, name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "cut between members", "zeros", "garbage", "empty",
-                                    "picture", "half a picture", "name", "number", "folder"])  # fmt: skip
+                                    "picture", "half a picture", "name", "number",
+                                    "folder"])  # fmt: skip
 def test_a_damaged_tar_is_one_line(scorer: Scorer, samples: Path, damage: str) -> None:
     path = samples / "image.tar"
     data = path.read_bytes()
