@@ -8,7 +8,7 @@ BRING_PUBLISHED := dvc pull --quiet $(wildcard pins/*.dvc)
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test test-slow lint style docs wheel bench backbone hold-out controlnet \
+.PHONY: help setup params repro demo test test-slow lint style docs wheel bench backbone hold-out controlnet \
 	descendants publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
@@ -30,9 +30,14 @@ $(IMG2DATASET)/.installed: requirements-img2dataset.lock
 	$(IMG2DATASET)/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
+params: setup ## Make params.yaml from conf/
+	python -c "from pathlib import Path; from adapterbench.cli.settings import compose; \
+	    compose(Path('params.yaml').resolve())"
+
 repro: setup ## Reproduce everything: data, adapters, images, scores, table, figures
 	$(BRING_PUBLISHED)
 	dvc repro
+	-@python -m adapterbench.runs.flush
 
 demo: setup ## Try the adapters in the browser, on this machine alone
 	$(BRING_PUBLISHED)
@@ -98,7 +103,7 @@ publish: setup ## Publish the trained backbone in this repository
 	cp -r backbone/models/image_encoder backbone/models/evaluator pins/emoji
 	dvc commit --quiet --force pins/emoji.dvc
 	dvc push --remote published pins/emoji.dvc
-	@echo "set backbone.revision in params.yaml and conf/backbone/emoji.yaml to:"
+	@echo "set backbone.revision in params.yaml and conf/profile/emoji.yaml to:"
 	@sed -n 's/.*md5: *//p' pins/emoji.dvc
 
 descendants: setup ## Fine-tune the backbone to other styles (minutes each); publish them likewise
@@ -110,7 +115,7 @@ publish-descendants: setup ## Publish the descendants in this repository
 	    rm -rf pins/$$name && cp -r backbone/models/$$name pins/$$name && \
 	    dvc commit --quiet --force pins/$$name.dvc && \
 	    dvc push --remote published pins/$$name.dvc && \
-	    echo "set bases.$$name.revision in params.yaml and conf/backbone/emoji.yaml to:" && \
+	    echo "set bases.$$name.revision in params.yaml and conf/profile/emoji.yaml to:" && \
 	    sed -n 's/.*md5: *//p' pins/$$name.dvc || exit 1; \
 	done
 

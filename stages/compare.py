@@ -7,7 +7,7 @@ from typer import Option
 
 from adapterbench.core.config import CompareParams, load_params, load_variants
 from adapterbench.core.files import write_json
-from adapterbench.report import markdown, table
+from adapterbench.report import markdown, pairs, table
 from adapterbench.report.measured import measured_on
 from adapterbench.report.methods import PROTOCOLS
 from adapterbench.runs.program import run
@@ -17,19 +17,20 @@ from adapterbench.runs.record import stage_record
 def main(
     scores: Annotated[Path, Option(help="Folder of <method>.parquet.")],
     train_metrics: Annotated[Path, Option(help="Folder of <variant>.json.")],
+    illustrations: Annotated[Path, Option(help="Folder of <method>/pairs.parquet.")],
     out: Annotated[Path, Option(help="Folder for the tables.")],
     metrics: Annotated[Path, Option(help="File for the numbers that `dvc metrics` shows.")],
 ) -> None:
     """Compare all variants and baselines under each protocol."""
     params = load_params(CompareParams, "compare")
     variants = list(load_variants())
-    facts, inputs = {"compare": params}, [scores, train_metrics]
+    facts, inputs = {"compare": params}, [scores, train_metrics, illustrations]
     with stage_record("compare", params=facts, inputs=inputs) as record:
         tables = [table.compare(scores, train_metrics, variants, p, params) for p in PROTOCOLS]
         table.write(tables, out)
+        pairs.write(pairs.compare_pairs(illustrations, variants, params), out)
         for each in tables:
-            row = each.row(each.original)
-            markdown.write(each, measured_on(row["n"], row["k"]), out)
+            markdown.write(each, measured_on(*each.size), out)
         write_json(metrics, table.as_metrics(tables))
         record.headline(**table.best(tables[0], train_metrics))
         record.artifact(out / "comparison.md")

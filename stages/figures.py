@@ -7,7 +7,7 @@ from typer import Option
 
 from adapterbench.core.config import IllustrateParams, load_params
 from adapterbench.formats.shards import read_manifest
-from adapterbench.report import measured, page, plates, provenance, table
+from adapterbench.report import measured, page, pairs, plates, provenance, table
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 
@@ -25,13 +25,12 @@ def main(
     inputs = [tables, samples, illustrations, shards, curves]
     src = plates.Sources(samples=samples, illustrations=illustrations, shards=shards, curves=curves)
     with stage_record("figures", params={}, inputs=inputs) as record:
-        both = table.read(tables)
-        drawn = plates.draw(both, load_params(IllustrateParams, "illustrate"), src, out)
-        row = both["image"].row(both["image"].original)
-        facts = measured.measured_on(row["n"], row["k"])
-        files = [tables / name for name in (*table.FILES.values(), table.PAIRED_FILE)]
+        both, answers = table.read(tables), pairs.read(tables)
+        drawn = plates.draw(both, answers, load_params(IllustrateParams, "illustrate"), src, out)
+        facts = measured.measured_on(*both["image"].size)
+        files = [tables / n for n in (*table.FILES.values(), table.PAIRED_FILE, pairs.FILE)]
         origin, makers = provenance.provenance(files), read_manifest(shards).attribution
-        page.write(report, page.render(both, facts, drawn, origin, makers))
+        page.write(report, page.render(both, answers, facts, drawn, origin, makers))
         record.artifact(report)
         record.images("figures", [plate.path for plate in drawn])
 

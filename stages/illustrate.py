@@ -8,10 +8,10 @@ from typer import Option
 from adapterbench.core import config
 from adapterbench.core.config import load_encoder, load_params
 from adapterbench.core.files import publish
-from adapterbench.illustrating.pictures import SCORES, SWEEP, Inputs, draw
+from adapterbench.illustrating.pictures import Inputs, draw
+from adapterbench.illustrating.scores import score
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
-from adapterbench.scoring.scores import load_scorer, score_samples
 
 
 def main(
@@ -22,7 +22,7 @@ def main(
     out: Annotated[Path, Option(help="Folder of the pictures, named after the method.")],
     adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
 ) -> None:
-    """Draw with other texts, on other base models and at other scales; score the latter."""
+    """Draw with other texts, on other bases, at other scales, and pairs; score the last two."""
     params = load_params(config.IllustrateParams, "illustrate")
     sample = load_params(config.SampleParams, "sample")
     encoder = load_encoder(out.name) if adapter else None
@@ -30,10 +30,7 @@ def main(
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
-        if adapter:
-            score = load_params(config.ScoreParams, "score")
-            scorer = load_scorer(score, shards, to / SWEEP, neutral=False)
-            score_samples(scorer, to / SWEEP, to / SCORES)
+        score(load_params(config.ScoreParams, "score"), shards, to)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,7 +71,7 @@ def supervise(command: list[str]) -> int:
         launcher = subprocess.Popen(
             command,
             process_group=0,
-            preexec_fn=libc and (lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)),
+            preexec_fn=partial(libc.prctl, PR_SET_PDEATHSIG, signal.SIGTERM) if libc else None,
         )
     except OSError as error:
         fail(

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,8 @@ def test_commands_exist(page: Path, command: TyperGroup) -> None:
             name, *arguments = words[1:]
             with command.commands[name].make_context(name, arguments):
                 pass  # parsed: options, values and the number of arguments are right
+        elif words[:2] == ["python", "-m"]:
+            assert find_spec(words[2]), words
     for group, file in OVERRIDE.findall(page.read_text()):
         config = ROOT / "conf" / group
         assert file in TO_WRITE or (config / f"{file}.yaml").is_file(), f"{group}={file}"

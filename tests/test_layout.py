@@ -52,7 +52,10 @@ INERT: dict[str, tuple[set[str], str]] = {
     "adapterbench.runs.processes": ({"processes", "share"}, "says who does what, not what is done"),
     "adapterbench.runs.program": ({"run"}, "command line, logging and exit codes"),
     "adapterbench.runs.record": ({"stage_record", "leads"}, "notes what ran; no stage reads it"),
-    "adapterbench.runs.resume": ({"alone", "resume_path"}, "says where the state of a killed run lies"),
+    "adapterbench.runs.resume": (
+        {"alone", "resume_path"},
+        "says where the state of a killed run lies",
+    ),
 }
 """Modules that change no output: what a stage may take of each, and why an edit re-runs nothing."""
 
@@ -188,7 +191,8 @@ def script(stage: str) -> Path:
 def used(stage: str) -> set[Path]:
     """Every file of code that a stage imports or reads and that may change what it makes."""
     row = variant(stage)
-    scope = {key: Namespace(value) for key, value in params().items()} | {"item": Namespace(row)}
+    sections = {key: value for key, value in params().items() if isinstance(value, dict)}
+    scope = {key: Namespace(value) for key, value in {**sections, "item": row}.items()}
     todo, seen = [script(stage)], set()
     while todo:
         path = todo.pop()
@@ -361,10 +365,13 @@ def test_full_evaluation_differs_in_numbers_of_images_alone(tmp_path: Path) -> N
     assert full["sample"].pop("items") == 1177
     assert full["sample"].pop("images_per_item") > params()["sample"]["images_per_item"]
     assert 4 <= full["score"].pop("kid_subset_size") < 1177
+    assert full["illustrate"].pop("pairs") > params()["illustrate"]["pairs"]
     sizes = {"items", "images_per_item"}
     assert full["sample"] == {k: v for k, v in params()["sample"].items() if k not in sizes}
     assert {**full["score"], "kid_subset_size": None} == params()["score"]
-    changed = dict.fromkeys(("sample", "score"))
+    pairs = {"pairs": params()["illustrate"]["pairs"]}
+    assert {**full["illustrate"], **pairs} == params()["illustrate"]
+    changed = dict.fromkeys(("sample", "score", "illustrate"))
     assert {**full, **changed} == {**params(), **changed}
 
 
@@ -407,7 +414,11 @@ def test_every_option_of_a_group_is_a_valid_configuration(option: str, tmp_path:
         "score": config.ScoreParams,
         "compare": config.CompareParams,
     }
-    assert yaml.safe_load(path.read_text()).keys() == sections.keys() | {"variants", "bases"}
+    assert yaml.safe_load(path.read_text()).keys() == sections.keys() | {
+        "about",
+        "variants",
+        "bases",
+    }
     config.load_bases(path)
     for name, section in sections.items():
         config.load_params(section, name, path)

@@ -35,6 +35,11 @@ SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, str], None]] = {
     "diamond": lambda draw, fill: draw.polygon([(16, 3), (29, 16), (16, 29), (3, 16)], fill),
     "frame": lambda draw, fill: draw.rectangle(BOX, outline=fill, width=3),
 }
+MAKERS = {
+    colour: {"style": style, "family": style}
+    for colour, style in zip(COLOURS, ("google", "twitter", "fluent"), strict=True)
+}
+"""Facts of an image, as if a colour were a maker's style."""
 HELD_OUT = ("diamond", "frame")
 SHARD = 7
 
@@ -158,7 +163,7 @@ def toy_samples() -> Iterator[Sample]:
                 key=f"{colour}-{shape}",
                 image=picture(shape, colour),
                 captions=captions[: 1 + number % 3],
-                meta={"concept": shape},
+                meta={"concept": shape, "name": shape, "tones": "", **MAKERS[colour]},
             )
 
 

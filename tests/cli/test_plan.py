@@ -53,7 +53,8 @@ def test_prepared_shards_are_counted(cli: Cli, arguments: list[Any], toy: "Toy")
         (["--tflops", "nan"], "--tflops = nan"),
         (["--utilisation", 0], "--utilisation = 0.0"),
         (["--utilisation", 1.5], "--utilisation = 1.5"),
-        (["--backbone", "nowhere"], "no backbone 'nowhere'"),
+        (["--backbone", "nowhere"], "no folder 'nowhere'"),
+        (["--profile", "nowhere"], "no profile 'nowhere'"),
     ],
 )
 def test_bad_numbers_are_one_line(cli: Cli, bad: list[Any], message: str) -> None:

@@ -15,15 +15,14 @@ def read(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_without_a_named_backbone_the_file_counts_as_it_stands(tmp_path: Path) -> None:
-    for backbone in (None, str(tmp_path)):
-        with settings(None, backbone) as path:
-            assert path == Path("params.yaml")
-        with settings(tmp_path / "mine.yaml", backbone) as path:
-            assert path == tmp_path / "mine.yaml"
+def test_without_a_profile_the_file_counts_as_it_stands(tmp_path: Path) -> None:
+    with settings(None, None) as path:
+        assert path == Path("params.yaml")
+    with settings(tmp_path / "mine.yaml", None) as path:
+        assert path == tmp_path / "mine.yaml"
 
 
-def test_a_named_backbone_brings_all_that_it_composes() -> None:
+def test_a_profile_brings_all_that_it_composes() -> None:
     with settings(None, "emoji") as path:
         assert path.read_text() == Path("params.yaml").read_text()
     with settings(None, "sd15") as path:
@@ -31,6 +30,12 @@ def test_a_named_backbone_brings_all_that_it_composes() -> None:
     assert composed["data"]["resolution"] == 512
     ranks = {row["rank"] for row in composed["variants"].values() if "rank" in row}
     assert ranks == {128}
+
+
+def test_an_unknown_profile_is_one_line(tmp_path: Path) -> None:
+    for params in (None, tmp_path / "mine.yaml"):
+        with pytest.raises(UserError, match="no profile 'sd16'"), settings(params, "sd16"):
+            pass
 
 
 def test_over_a_given_file_it_sets_its_own_fields_alone(tmp_path: Path) -> None:

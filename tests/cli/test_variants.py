@@ -21,7 +21,7 @@ DECK = {
 
 @pytest.mark.usefixtures("in_project")
 def test_the_original_study(cli: Cli) -> None:
-    result = cli("variants", "--backbone", "sd15", "--json")
+    result = cli("variants", "--profile", "sd15", "--json")
     found = json.loads(result.stdout)
     assert found["embed_dim"] == 512
     counts = {name: row["trainable_params"] for name, row in found["variants"].items()}
@@ -48,8 +48,9 @@ def test_a_table_for_people(cli: Cli, toy: "Toy", toy_params: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backbone", "nowhere"], "no backbone 'nowhere'"),
-        ([], "with `dvc repro backbone`, or choose a folder"),
+        (["--backbone", "nowhere"], "no folder 'nowhere'"),
+        (["--profile", "nowhere"], "no profile 'nowhere'"),
+        ([], "with `dvc repro backbone`, or choose one of"),
         (["--params", "none.yaml"], "none.yaml is missing"),
     ],
 )
@@ -67,7 +68,7 @@ def test_a_narrow_screen_cuts_no_name_and_no_number(
     cli: Cli, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    shown = cli(command, "--backbone", "sd15").stdout
+    shown = cli(command, "--profile", "sd15").stdout
     for name, count in DECK.items():
         assert f"{name} " in shown
         assert f"{count:,}" in shown

@@ -137,12 +137,17 @@ def browser() -> Iterator["Browser"]:
 
 
 @pytest.fixture(scope="module")
-def visit(address: str, browser: "Browser") -> Callable[[], Visitor]:
-    """Open the demo as one more person."""
-    return lambda: Visitor(browser.new_context().new_page(), address)
+def visit(address: str, browser: "Browser") -> Callable[..., Visitor]:
+    """Open the demo as one more person, in a window of a width in pixels."""
+
+    def open_window(width: int = 1280) -> Visitor:
+        context = browser.new_context(viewport={"width": width, "height": 844})
+        return Visitor(context.new_page(), address).opened()
+
+    return open_window
 
 
 @pytest.fixture(scope="module")
-def visitor(visit: Callable[[], Visitor]) -> Visitor:
+def visitor(visit: Callable[..., Visitor]) -> Visitor:
     """A person whose window the tests share: it takes seconds to open."""
     return visit()

@@ -16,8 +16,16 @@ class Program:
     def __init__(self, http: "TestClient", page: "Blocks", session: str) -> None:
         self.http, self.page, self.session = http, page, session
 
+    def call(
+        self, function: str, values: Mapping[str, Any] | None = None, event: object = None
+    ) -> Any:
+        """Call and wait; the last message's output."""
+        joined = self.join(function, values, event)
+        assert joined.status_code == 200, joined.text
+        return self.result()
+
     def join(
-        self, function: str, values: Mapping[str, Any], event: object, **headers: str
+        self, function: str, values: Mapping[str, Any] | None = None, event: object = None
     ) -> "Response":
         """Ask for a call; `values` by label replace what the page shows first."""
         number, fn = next(
@@ -25,25 +33,20 @@ class Program:
             for number, fn in self.page.fns.items()
             if fn.fn and fn.fn.__name__ == function
         )
-        data = [values.get(block.label, getattr(block, "value", None)) for block in fn.inputs]
+        shown = {block: getattr(block, "value", None) for block in fn.inputs if not block.stateful}
+        sent = {block.label: value for block, value in shown.items()} | dict(values or {})
         body = {
-            "data": [
-                None if block.stateful else d for block, d in zip(fn.inputs, data, strict=True)
-            ],
+            "data": [sent[block.label] if block in shown else None for block in fn.inputs],
             "fn_index": number,
             "session_hash": self.session,
             "event_data": event,
         }
         # not httpx's own encoder, which refuses what is no JSON, such as NaN
-        headers = {"content-type": "application/json", **headers}
+        headers = {"content-type": "application/json"}
         return self.http.post("gradio_api/queue/join", content=json.dumps(body), headers=headers)
 
-    def call(
-        self, function: str, values: Mapping[str, Any] | None = None, event: object = None
-    ) -> Any:
-        """Call and wait; the last message's output."""
-        joined = self.join(function, values or {}, event)
-        assert joined.status_code == 200, joined.text
+    def result(self) -> Any:
+        """Wait for the calls that were asked for; the last message's output."""
         answer = self.http.get("gradio_api/queue/data", params={"session_hash": self.session})
         messages = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
         return next(m["output"] for m in messages if m["msg"] == "process_completed")

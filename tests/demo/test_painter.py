@@ -64,13 +64,22 @@ def controlnet(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_a_killed_stage_left_is_not_offered(tmp_path: Path) -> None:
-    for name in ("mine", ".mine.partial-1-host", ".other.partial-old-1-host"):
+    left = (".mine.partial-1-host", ".other.partial-old-1-host")
+    for name in ("mine", *left):
         for file in (CONFIG, "model_index.json"):
             (tmp_path / name / file).parent.mkdir(exist_ok=True)
             (tmp_path / name / file).touch()
     params = BackboneParams(source="local", path="sd", revision=None)
     assert adapters(tmp_path) == ["mine"]
     assert list(bases(params, tmp_path / "sd", tmp_path)) == ["sd", "mine"]
+
+
+@pytest.mark.parametrize("name", ["with space", "no.dot", "-x", "12", "text_only", "é"])
+def test_what_no_variant_can_be_called_is_not_offered(name: str, tmp_path: Path) -> None:
+    for folder in ("mine-16", name):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / CONFIG).touch()
+    assert adapters(tmp_path) == ["mine-16"]
 
 
 def with_diffusers(toy: "Toy", controlnet: Path | None, adapter: bool) -> Any:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture's file."""
+    """An image's file."""
     file = BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
@@ -23,10 +23,14 @@ class Visitor:
     """A browser window of its own session."""
 
     def __init__(self, page: "Page", address: str) -> None:
-        self.page, self.hosts, self.pictures = page, set[str | None](), 0
+        self.page, self.hosts, self.images = page, set[str | None](), 0
         page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
         page.goto(address)
+
+    def opened(self) -> "Visitor":
+        """Wait until the page is there."""
         self.button("Generate").wait_for()
+        return self
 
     def button(self, name: str) -> Any:
         return self.page.get_by_role("button", name=name)
@@ -41,8 +45,17 @@ class Visitor:
         return self.page.request.post(self.page.url + path, multipart={"files": file}).status
 
     def told(self, text: str) -> None:
-        """Wait for a message."""
-        self.page.get_by_test_id("toast-body").filter(has_text=text).first.wait_for()
+        """Wait for a message of the whole page, and close it."""
+        message = self.page.get_by_test_id("toast-body").filter(has_text=text)
+        message.first.wait_for()
+        message.get_by_role("button").last.click()
+
+    def refused(self, text: str) -> None:
+        """Wait for what is wrong with the upload: one message, and no image."""
+        self.page.get_by_role("alert").filter(has_text=text).wait_for()
+        assert self.page.get_by_role("alert").count() == 1
+        assert self.page.get_by_test_id("toast-body").count() == 0
+        assert self.page.locator(".chosen img").count() == 0
 
     def sees(self, text: str) -> None:
         self.page.get_by_text(text, exact=True).first.wait_for()
@@ -53,21 +66,21 @@ class Visitor:
         field.press("Tab")
 
     def generate(self) -> None:
-        """Ask for one picture more; `wait` until it is there."""
-        self.pictures += 1
+        """Ask for one image more; `wait` until it is there."""
+        self.images += 1
         self.button("Generate").click()
 
     def wait(self) -> None:
-        """Until the session has the pictures asked for."""
-        self.thumbnail(self.pictures - 1).wait_for()
+        """Until the session has the images asked for."""
+        self.thumbnail(self.images - 1).wait_for()
 
     def thumbnail(self, number: int) -> Any:
-        """A picture of the session, the newest first."""
+        """An image of the session, the newest first."""
         return self.page.locator(".session .thumbnail-item").nth(number)
 
     def download(self) -> tuple[bytes, dict[str, Any]]:
-        """The chosen picture's pixels, and the settings in its file."""
+        """The chosen image's pixels, and the settings in its file."""
         with self.page.expect_download() as download:
-            self.page.get_by_text("Download the chosen picture").click()
+            self.page.get_by_text("Download the chosen image").click()
         with Image.open(Path(download.value.path())) as image:
             return image.tobytes(), json.loads(image.text["adapterbench"])  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ PARAMS = IllustrateParams.model_validate(
         "prompts": [{"image": "frame", "text": "blue"}, {"image": "frame", "text": "red"}],
         "scales": [0, 1],
         "sweep_items": 3,
+        "pairs": 0,
     }
 )
 

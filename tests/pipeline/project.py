@@ -56,10 +56,14 @@ ILLUSTRATE = {
     "prompts": [{"image": "red", "text": "blue ring"}],
     "scales": [0, 1],
     "sweep_items": 2,
+    "pairs": 2,
 }
 
 ALIEN = ("ADAPTERBENCH", "DVC", "GIT", "MLFLOW")
 """How variables begin that no command of the tests inherits."""
+
+PACKAGES = {"evaluation": "sample", "profile": "_global_"}
+"""Where a group of conf/ goes in params.yaml, if not to a section of its name."""
 
 VARIANT_STAGES = ("train", "sample", "score", "illustrate")
 TABLE_STAGES = ("compare", "figures")
@@ -192,15 +196,15 @@ def configure(root: Path, sources: Path) -> None:
             "samples_per_shard": 8,
             "seed": 0,
         },
-        "backbone": backbone,
+        "profile": {"backbone": backbone},
         "variants": VARIANTS,
         "evaluation": SAMPLE,
     }
     conf = root / "conf"
     for group, values in options.items():
-        header = "# @package sample\n" if group == "evaluation" else ""
+        header = f"# @package {PACKAGES.get(group, group)}\n"
         (conf / group / "toy.yaml").write_text(header + yaml.safe_dump(values, sort_keys=False))
-    real = yaml.safe_load((conf / "backbone/emoji.yaml").read_text())
+    real = yaml.safe_load((conf / "profile/emoji.yaml").read_text())
     toy = {
         "defaults": ["config", *({f"override {group}": "toy"} for group in options), "_self_"],
         "encode": {**real["encode"], "batch_size": 8},

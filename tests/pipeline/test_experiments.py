@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from .project import Project, stages_of
@@ -42,3 +43,18 @@ def test_a_group_of_conf_is_chosen_by_name(project: Project) -> None:
         **before,
         "sample": before["sample"] | sizes,
     }
+
+
+@pytest.mark.slow
+def test_a_queued_experiment_runs_the_code_that_it_was_queued_with(project: Project) -> None:
+    project = project.in_real_processes()
+    code = project.root / "src/adapterbench/report/markdown.py"
+    committed = code.read_text()
+    code.write_text(f"{committed}\nROWS = 'As it was queued.'\n")
+    project.dvc("exp", "run", "--queue", "--name", "queued", "compare")
+    code.write_text(f"{committed}\nROWS = 'As it was edited later.'\n")
+    project.dvc("queue", "start")
+    project.dvc("queue", "logs", "queued", "--follow")
+    code.write_text(committed)
+    project.dvc("exp", "apply", "queued")
+    assert "As it was queued." in (project.root / "results/comparison.md").read_text()

@@ -30,6 +30,8 @@ def test_the_table_has_a_row_for_each_variant_floor_and_ceiling(finished: Projec
     assert table.loc["reference", scores].tolist() == pytest.approx([1] * 3, abs=1e-3)
     assert table.loc["other_item", "r_at_1"] == 0
     assert table.loc[list(VARIANTS), "diversity"].gt(0).all()
+    answers = pd.read_csv(finished.root / "results/pairs.csv")
+    assert len(answers) == 2 * (3 * len(VARIANTS) + 3)
     assert (finished.root / "results/report.html").stat().st_size > 10_000
 
 

@@ -83,7 +83,6 @@ def test_a_fresh_clone_has_the_shipped_model_and_pushes_nothing_there(
 ) -> None:
     clone = publisher.clone(tmp_path / "clone")
     assert clone.ran("repro", "backbone") == {"backbone"}
-    clone.dvc("checkout", fails=True)  # the cache lacks what nobody has pulled
     model = clone.root / "data/backbone"
     original = publisher.root / "pins/emoji"
     assert contents(model) == contents(original)
@@ -91,10 +90,26 @@ def test_a_fresh_clone_has_the_shipped_model_and_pushes_nothing_there(
     before = files(clone.root / "published")
     clone.dvc("pull", "pins/emoji.dvc")  # comes from its own remote, whatever the default
     assert contents(clone.root / "pins/emoji") == contents(original)
-    clone.dvc("checkout")
     (clone.root / "data/backbone/note.txt").write_text("mine")
     clone.dvc("commit", "--force", "backbone")
     clone.dvc("push", fails=True)  # no default remote
     clone.dvc("remote", "add", "--default", "ours", str(tmp_path / "ours"))
     clone.dvc("push")
     assert files(clone.root / "published") == before
+
+
+def test_what_is_published_is_checked_out_once_it_was_brought(project: Project) -> None:
+    """`make repro` pulls the pins: else `dvc checkout` fails in a fresh clone."""
+    model, pin = project.root / "pins/emoji", project.root / "pins/emoji.dvc"
+    model.mkdir(parents=True)
+    (model / "weights").write_bytes(b"w")
+    shutil.copy(ROOT / "pins/emoji.dvc", pin)
+    project.dvc("commit", "--quiet", "--force", "pins/emoji.dvc")
+    project.dvc("push", "--remote", "published", "pins/emoji.dvc")
+    md5 = yaml.safe_load(pin.read_text())["outs"][0]["md5"]
+    (project.root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
+    shutil.rmtree(model)
+    project.dvc("checkout", fails=True)
+    project.dvc("pull", "--quiet", "pins/emoji.dvc")
+    project.dvc("checkout")
+    assert (model / "weights").read_bytes() == b"w"

@@ -25,6 +25,7 @@ ILLUSTRATE: dict[str, Any] = {
     "prompts": [{"image": "cat", "text": f"text number {n} that costs $5"} for n in range(3)],
     "scales": [0, 0.5, 1.5],
     "sweep_items": 3,
+    "pairs": 5,
 }
 PARAMS = CompareParams(bootstrap_samples=500, confidence=0.95, seed=0)
 
@@ -133,6 +134,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rng.shuffle(pictures)
             write_samples(folder / "samples" / method / f"{protocol}.tar", pictures)
     write_illustrations(folder / "illustrations", pictures)
+    write_pairs(folder / "illustrations", pictures)
     (folder / "params.yaml").write_text(yaml.safe_dump(parameters()))
     return folder
 
@@ -218,6 +220,49 @@ def write_illustrations(folder: Path, pictures: list[bytes]) -> None:
             pd.concat(frames).to_parquet(folder / method / "sweep.parquet")
         for name in tars:
             write_samples(folder / method / name, pictures, keys=KEYS[:3], count=1)
+
+
+ANSWERS = {"restyle": ("3d style", 0), "concept": ("a word that costs $5", 5)}
+"""By protocol the text of its pairs, and where its goals start among the keys."""
+
+
+def write_pairs(folder: Path, pictures: list[bytes]) -> None:
+    """What stage `illustrate` leaves of prompts with a right answer; adapters do better by turns.
+
+    The cosines to goal and image prompt of item `n` by method number `m` are, but for the real
+    images, 0.3 + m / 20 + n / 100 and 0.5; with less to go by, the former lacks 0.1.
+    """
+    for number, method in enumerate([*VARIANTS, "text_only"]):
+        own = ["text_only"] if method == "text_only" else ["image_and_text", "image_only"]
+        given = own if method == "text_only" else [*own, "shuffled_image"]
+        rows = []
+        for protocol, (text, start) in ANSWERS.items():
+            pairs = [
+                {"prompt": KEYS[n], "text": text, "goal": KEYS[start + n + 1]} for n in range(5)
+            ]
+            (folder / method / "pairs").mkdir(parents=True, exist_ok=True)
+            (folder / method / "pairs" / f"{protocol}.json").write_text(json.dumps(pairs))
+            for prompts in given:
+                write_samples(
+                    folder / method / "pairs" / protocol / f"{prompts}.tar",
+                    pictures,
+                    keys=KEYS[:5],
+                    count=1,
+                )
+            less = {"image_and_text": 0.0, "real_goal": 0.0}
+            rows += [
+                {
+                    "protocol": protocol,
+                    "prompts": prompts,
+                    "key": KEYS[n],
+                    "goal": 0.3 + number / 20 + n / 100 - less.get(prompts, 0.1),
+                    "copy": 0.5,
+                    "r_at_1": float(n == 0),
+                }
+                for prompts in [*given, "real_goal", "real_copy"]
+                for n in range(5)
+            ]
+        pd.DataFrame(rows).to_parquet(folder / method / "pairs.parquet")
 
 
 def parameters() -> dict[str, object]:

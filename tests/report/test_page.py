@@ -8,6 +8,7 @@ from adapterbench.core.config import CompareParams
 from adapterbench.report import page
 from adapterbench.report.measured import MeasuredOn
 from adapterbench.report.page import Plate
+from adapterbench.report.pairs import compare_pairs
 from adapterbench.report.table import compare
 
 EVIL = "<script>alert('x')</script>"
@@ -19,8 +20,10 @@ def test_page_is_escaped_and_self_contained(
     Image.new("RGB", (4, 4), "red").save(project / "p.png")
     folders = project / "results/scores", project / "metrics/train"
     comparisons = {p: compare(*folders, variants, p, params) for p in ("image", "image_text")}
+    answers = compare_pairs(project / "illustrations", variants, params)
     text = page.render(
         comparisons,
+        answers,
         measured.model_copy(update={"data": EVIL}),
         [Plate(project / "p.png", f'a "quoted" {EVIL}')],
         {"Revision": EVIL},
@@ -35,8 +38,12 @@ def test_page_is_escaped_and_self_contained(
         assert heading in text
     assert text == page.render(
         comparisons,
+        answers,
         measured.model_copy(update={"data": EVIL}),
         [Plate(project / "p.png", f'a "quoted" {EVIL}')],
         {"Revision": EVIL},
         {"set": EVIL},
     )
+    assert "Prompts with a right answer" in text
+    without = page.render(comparisons, answers[:0], measured, [], {}, {})
+    assert "Prompts with a right answer" not in without

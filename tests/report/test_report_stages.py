@@ -13,7 +13,7 @@ from PIL import Image
 STAGES = Path(__file__).parents[2] / "stages"
 COMPARE = (
     "compare.py --scores results/scores --train-metrics metrics/train --out results "
-    "--metrics metrics/comparison.json"
+    "--illustrations illustrations --metrics metrics/comparison.json"
 )
 FIGURES = (
     "figures.py --tables results --samples samples --illustrations illustrations "
@@ -26,6 +26,8 @@ PLATES = (
     "image_prompts",
     "multimodal_prompts",
     "text_prompts",
+    "restyle",
+    "concept",
     "base_models",
     "scale_sweep",
 )
@@ -60,6 +62,7 @@ def test_the_stages_make_tables_figures_and_a_self_contained_page(project: Path)
         "comparison_image_text.csv",
         "comparison_image_text.md",
         "paired.csv",
+        "pairs.csv",
         "report.html",
         "comparison.json",
         *(f"{name}.png" for name in PLATES),

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from adapterbench.cli.settings import profiles
+from adapterbench.cli.settings import check_profile, profiles
 from adapterbench.core.config import DataParams, EncodeParams, load_params
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json
@@ -13,7 +13,7 @@ from adapterbench.core.files import read_json
 FETCHED = Path("data/backbone")
 """Where stage `backbone` leaves the model."""
 PACKAGED = Path(str(files("adapterbench.backbone") / "configs"))
-"""Folder of `<name>_<part>.json`, for backbones that are known before they are fetched."""
+"""Folder of `<profile>_<part>.json`, for backbones that are known before they are fetched."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Architecture:
         path = Path(self.pattern.format(part=part))
         if not path.is_file():
             raise UserError(
-                f"{path} is missing: bring the model with `dvc repro backbone`, or choose "
-                f"{choices()} with --backbone"
+                f"{path} is missing: bring the model with `dvc repro backbone`, or choose one of "
+                f"{', '.join(profiles())} with --profile or a folder with --backbone"
             )
         config = read_json(path)
         if not isinstance(config, dict):
@@ -43,25 +43,21 @@ class Architecture:
         return config
 
 
-def find(backbone: str | None) -> Architecture:
-    """The architecture that the option names; see `options.Backbone`.
+def find(profile: str | None, backbone: Path | None) -> Architecture:
+    """The architecture that the two options name; see `options`.
 
     Raises:
-        UserError: neither a file of conf/backbone nor a folder.
+        UserError: there is no such profile or no such folder.
     """
-    name = backbone or str(FETCHED)
-    if (PACKAGED / f"{name}_unet.json").is_file():
-        return Architecture(name, str(PACKAGED / f"{name}_{{part}}.json"))
-    if name in profiles() or backbone is None:
-        return Architecture(name, str(FETCHED / "{part}" / "config.json"))
-    if not Path(name).is_dir():
-        raise UserError(f"no backbone {name!r}: choose {choices()}")
-    return Architecture(name, str(Path(name) / "{part}" / "config.json"))
-
-
-def choices() -> str:
-    """What `--backbone` takes, in words."""
-    return ", ".join([*profiles(), "a folder in diffusers layout"])
+    if backbone is not None:
+        if not backbone.is_dir():
+            raise UserError(f"no folder {str(backbone)!r}: --backbone wants diffusers' layout")
+        return Architecture(str(backbone), str(backbone / "{part}" / "config.json"))
+    if profile and (PACKAGED / f"{profile}_unet.json").is_file():
+        return Architecture(profile, str(PACKAGED / f"{profile}_{{part}}.json"))
+    if profile:
+        check_profile(profile)
+    return Architecture(profile or str(FETCHED), str(FETCHED / "{part}" / "config.json"))
 
 
 def image_width(params: Path) -> int:

@@ -7,7 +7,7 @@ from adapterbench.core.config import PARAMS, EncodeParams, OwnEncoder, load_para
 from adapterbench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from adapterbench.adapters.core.base import Adapter
+    from adapterbench.adapters.core.adapter import Adapter
 
 ENCODER = "image_encoder"
 """Folder of a backbone with the open_clip model that its adapters were trained with."""

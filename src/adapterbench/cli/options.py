@@ -11,12 +11,18 @@ Params = Annotated[
     Path | None,
     Option(help="Parameter file, with rows under `variants:` (default: params.yaml)."),
 ]
-Backbone = Annotated[
+Profile = Annotated[
     str | None,
     Option(
-        help="What the adapters stand on: a file of conf/backbone, such as sd15, whose settings "
-        "count (without --params, all that `dvc exp run -S backbone=NAME` composes); or a "
-        "folder in diffusers layout (default: what is fetched, data/backbone)."
+        help="A file of conf/profile, such as sd15, whose settings count (without --params, all "
+        "that `dvc exp run -S profile=NAME` composes) and whose backbone the adapters stand on."
+    ),
+]
+Backbone = Annotated[
+    Path | None,
+    Option(
+        help="Folder in diffusers layout that the adapters stand on (default: the profile's, "
+        "else what is fetched, data/backbone)."
     ),
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON: plain numbers, no rounding.")]

@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from adapterbench.cli.architecture import find
-from adapterbench.cli.options import Backbone, Json, Params
+from adapterbench.cli.options import Backbone, Json, Params, Profile
 from adapterbench.cli.settings import settings
 from adapterbench.core.errors import UserError
 from adapterbench.runs.memory import fast_imports
@@ -16,6 +16,7 @@ from adapterbench.runs.memory import fast_imports
 
 def plan(
     params: Params = None,
+    profile: Profile = None,
     backbone: Backbone = None,
     tflops: Annotated[
         float | None, Option(help="Peak of your device, TFLOP/s, at the precision you will run.")
@@ -38,18 +39,18 @@ def plan(
     sheets give 312 for an A100 and 165 for an RTX 4090 (bf16, dense). Time a few steps
     to know your utilisation. Encoding is not in the hours.
 
-    `adapterbench plan --backbone sd15 --samples 2919397 --tflops 312` plans the original
+    `adapterbench plan --profile sd15 --samples 2919397 --tflops 312` plans the original
     study's models over CC3M on an A100; `adapterbench plan` the run of params.yaml.
     """
     check(tflops, utilisation)
-    architecture = find(backbone)
+    architecture = find(profile, backbone)
     with fast_imports():  # seconds to import, so not for `--help` or a slip
         from adapterbench.cli.costs import Device
         from adapterbench.cli.estimate import estimate
         from adapterbench.cli.plan_table import show
 
     device = Device(tflops, utilisation) if tflops else None
-    with settings(params, backbone) as path:
+    with settings(params, profile) as path:
         facts = estimate(architecture, path, samples).facts(device)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))

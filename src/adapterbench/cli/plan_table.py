@@ -82,12 +82,6 @@ def encoded(facts: dict[str, Any]) -> str:
     return f"{facts['samples']:,} images, {BYTES(sum(sizes.values()))} ({kinds})"
 
 
-def work(part: dict[str, Any]) -> str:
-    """Operations, and hours where a device was given."""
-    text = OPERATIONS(part["flops"])
-    return text if part["hours"] is None else f"{text}, {hours(part['hours'])} h"
-
-
 def hours(value: float | None) -> str:
     """Three digits; a dash where no device was given."""
     return "-" if value is None else f"{value:,.3g}"

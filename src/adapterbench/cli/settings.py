@@ -1,4 +1,4 @@
-"""Which numbers a command counts with: those of a params file, or of conf/ for a backbone."""
+"""Which numbers a command counts with: those of a params file, or of conf/ for a profile."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,39 +16,50 @@ CONF = Path("conf")
 
 
 def profiles() -> list[str]:
-    """The names that `-S backbone=NAME` takes, sorted."""
-    return sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
+    """The names that `-S profile=NAME` takes, sorted."""
+    return sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
+
+
+def check_profile(name: str) -> None:
+    """Refuse a name that is no file of conf/profile.
+
+    Raises:
+        UserError: there is no such profile; the message lists those that exist.
+    """
+    if name not in profiles():
+        known = ", ".join(profiles()) or f"none: {CONF / 'profile'} is missing here"
+        raise UserError(f"no profile {name!r} (there are {known})")
 
 
 @contextmanager
-def settings(params: Path | None, backbone: str | None) -> Iterator[Path]:
+def settings(params: Path | None, profile: str | None) -> Iterator[Path]:
     """Yield the params file that the two options mean.
 
-    A folder as `backbone` changes no parameter. A file of conf/backbone does: alone it brings all
-    that it composes, such as the variants that suit it; over a given file, what it says itself.
+    A profile alone brings all that it composes, such as the variants that suit it; over a given
+    file, what its own file says.
 
     Raises:
-        UserError: a file is missing or is not a YAML mapping.
+        UserError: there is no such profile, or a file is missing or is not a YAML mapping.
     """
-    if backbone not in profiles():
+    if profile is None:
         yield params or PARAMS
         return
+    check_profile(profile)
     with TemporaryDirectory() as folder:
         path = Path(folder) / PARAMS.name
         if params is None:
-            compose(backbone, path)
+            compose(path, f"profile={profile}")
         else:
-            own = read_params(CONF / "backbone" / f"{backbone}.yaml")
+            own = read_params(CONF / "profile" / f"{profile}.yaml")
             path.write_text(yaml.safe_dump(overlay(read_params(params), own)))
         yield path
 
 
-def compose(backbone: str, path: Path) -> None:
-    """Write to `path` what `dvc exp run -S backbone=NAME` would write to params.yaml."""
+def compose(path: Path, *overrides: str) -> None:
+    """Write to `path` what `dvc exp run -S OVERRIDE ...` would write to params.yaml."""
     from dvc.utils.hydra import compose_and_dump  # a second to import, for this alone
 
-    conf = str(CONF.resolve())
-    compose_and_dump(path, conf, None, "config", "", [f"backbone={backbone}"])
+    compose_and_dump(path, str(CONF.resolve()), None, "config", "", list(overrides))
 
 
 def overlay(params: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -7,24 +7,29 @@ from rich.console import Console
 from rich.table import Table
 
 from adapterbench.cli.architecture import find, image_width
-from adapterbench.cli.options import Backbone, Json, Params
+from adapterbench.cli.options import Backbone, Json, Params, Profile
 from adapterbench.cli.settings import rows, settings
 from adapterbench.runs.memory import fast_imports
 
 
-def variants(params: Params = None, backbone: Backbone = None, as_json: Json = False) -> None:
+def variants(
+    params: Params = None,
+    profile: Profile = None,
+    backbone: Backbone = None,
+    as_json: Json = False,
+) -> None:
     """List the variants with their exact number of trainable parameters.
 
     Each is built over the UNet's configuration alone, without weights: seconds, little memory.
 
-    `adapterbench variants --backbone sd15` counts the original study's five on Stable Diffusion
-    1.5; `--params mine.yaml --backbone sd15` counts yours.
+    `adapterbench variants --profile sd15` counts the original study's five on Stable Diffusion
+    1.5; `--params mine.yaml --profile sd15` counts yours.
     """
-    architecture = find(backbone)
+    architecture = find(profile, backbone)
     with fast_imports():
         from adapterbench.adapters.core.build import count_parameters  # seconds to import
 
-    with settings(params, backbone) as path:
+    with settings(params, profile) as path:
         table, width = rows(path), image_width(path)
     counts = count_parameters(table, architecture.config("unet"), width)
     if as_json:

@@ -214,6 +214,8 @@ class IllustrateParams(Section):
     """Weights of the image prompt (lambda) of the sweep."""
     sweep_items: Annotated[int, Field(ge=2, lt=2**31)]
     """Items of the sweep."""
+    pairs: Annotated[int, Field(ge=0)]
+    """Image and text prompts of each protocol with a right answer; 0: none."""
 
 
 class EvaluatorParams(Section):

@@ -1,4 +1,4 @@
-"""Connections that ask for nothing are closed, and no address holds them all."""
+"""Connections that ask for nothing are closed, and no address holds all of them."""
 
 import asyncio
 
@@ -18,7 +18,8 @@ class PromptH11(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         address = self.client and self.client[0]
-        if sum(bool(c.client) and c.client[0] == address for c in self.connections) > PER_ADDRESS:
+        clients = [getattr(each, "client", None) for each in self.connections]
+        if sum(client is not None and client[0] == address for client in clients) > PER_ADDRESS:
             transport.close()
             return
         self.timeout_keep_alive_task = self.loop.call_later(
@@ -28,3 +29,7 @@ class PromptH11(H11Protocol):
     def data_received(self, data: bytes) -> None:
         self.conn.receive_data(data)
         self.handle_events()  # stops the clock at a complete head
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.transport.close()  # Gradio's event streams would not end by themselves

@@ -326,9 +326,14 @@ def described(settings: Settings) -> str:
     return f"{label(settings.method)}, scale {settings.scale:g}, seed {settings.seed}"
 
 
-def readable(of_image: Settings) -> dict[str, Any]:
+def readable(of_image: Settings) -> dict[str, str]:
     """Settings for people."""
     named = asdict(of_image) | {"method": label(of_image.method)}
-    return {
-        settings.title(name): "-" if value in ("", None) else value for name, value in named.items()
-    }
+    return {settings.title(name): in_words(value) for name, value in named.items()}
+
+
+def in_words(value: object) -> str:
+    """A setting's value."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "-" if value in ("", None) else str(value)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.adapters.core.storage import CONFIG
-from adapterbench.core.config import BackboneParams, EncodeParams
+from adapterbench.core.config import NAME, TAKEN, BackboneParams, EncodeParams
 from adapterbench.core.errors import UserError
 from adapterbench.demo.settings import Settings, short
 from adapterbench.demo.stream import stream
@@ -31,7 +31,7 @@ from adapterbench.sampling.sampler import solver
 TEXT_ONLY = "text_only"
 """The method without an adapter."""
 FINISHED = "[!.]*"
-"""Folders that a stage has not finished, or that a killed one left, are hidden."""
+"""Folders that a killed stage left are hidden."""
 PREVIEW_SHARE = 0.3
 """Of the time, that previews may take."""
 
@@ -58,12 +58,13 @@ Emit = Callable[[Event], None]
 
 
 def adapters(models: Path) -> list[str]:
-    """The trained adapters in `models`, in the order of the table.
+    """The trained adapters in `models` whose names a variant can have, in the table's order.
 
     Raises:
         UserError: there is none.
     """
-    found = sorted(path.parent.name for path in models.glob(f"{FINISHED}/{CONFIG}"))
+    folders = {path.parent.name for path in models.glob(f"*/{CONFIG}")} - TAKEN
+    found = sorted(filter(NAME.fullmatch, folders))  # not what a killed stage left, for one
     if not found:
         raise UserError(
             f"{models} has no trained adapter: run `make repro`, or `dvc pull` where a remote "

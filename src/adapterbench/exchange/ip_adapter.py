@@ -193,7 +193,7 @@ def stock_difference(
     return max(float((theirs[path] - out).abs().max()) for path, out in ours.items()) / largest
 
 
-class Stock(IPAdapterMixin):  # type: ignore[misc]
+class Stock(IPAdapterMixin):
     """As much of a pipeline as its loader of IP-Adapters asks for."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:

@@ -1,6 +1,6 @@
 """Pictures as the models take them: square, RGB, on white."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
@@ -46,7 +46,7 @@ def readable() -> Iterator[None]:
 
 
 @readable()
-def decode(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
+def decode(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """Decode an image file as `to_rgb` has it; of an animation, its first frame.
 
     Its bytes say which of `formats` it is, whatever its name says.
@@ -67,7 +67,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         BadImageError: it is damaged, or its pixels are numbers of unknown range.
     """
-    stored = image.tile[0].args if getattr(image, "tile", None) else None  # gone once it is read
+    tiles = getattr(image, "tile", None)  # of a file, until it is read
+    stored = tiles[0].args if tiles else None
     upright = ImageOps.exif_transpose(image)
     if upright.mode[0] in "IF":
         upright = eight_bits(upright, getattr(image, "tag_v2", {}))

@@ -5,31 +5,33 @@ model and the scale.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 
-import webdataset as wds
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from adapterbench.core.config import IllustrateParams, OwnEncoder, SampleParams
+from adapterbench.illustrating.drawing import drawn, embedded, write
+from adapterbench.illustrating.pairs import draw_pairs
 from adapterbench.runs.processes import processes
 from adapterbench.sampling.sampler import Picture, Sampler
 
 log = logging.getLogger(__name__)
 
-PROMPTS, BASES, SWEEP = "prompts.tar", "bases", "sweep"
-"""What `draw` writes: a tar, a folder with a tar a base, a folder with a tar a scale."""
+PROMPTS, BASES, SWEEP, PAIRS = "prompts.tar", "bases", "sweep", "pairs"
+"""What `draw` writes: a tar, a folder with a tar a base, one with a tar a scale, see `pairs`."""
 
-SCORES = "sweep.parquet"
+SWEEP_SCORES = "sweep.parquet"
 """Scores of the sweep; `protocol` is the scale, `clip_i_shuffled` the pull of the image prompt."""
 
+PAIRS_SCORES = "pairs.parquet"
+"""A row an image: `protocol, prompts, key, goal, copy, r_at_1`; see `pairs.score_pairs`."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """Folders that other stages leave."""
 
@@ -64,6 +66,7 @@ def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Pa
         own = items(sampler)[: params.sweep_items]
         for scale in tqdm(params.scales, "scales", mininterval=1):
             made += write(out / SWEEP / f"{scale:g}.tar", own, pulled(sampler, own, scale))
+    made += draw_pairs(sampler, inputs.shards, params.pairs, out / PAIRS)
     once = list(dict.fromkeys(chosen))
     for base in tqdm(sorted(inputs.bases.iterdir()), "bases", mininterval=1):
         other = on(base)
@@ -91,13 +94,6 @@ def mentioning(words: Sequence[str], sampler: Sampler) -> list[Picture]:
     ]
 
 
-def embedded(texts: Sequence[str], sampler: Sampler) -> Tensor:
-    """Text prompts `(N, L, D)` as the base model reads them."""
-    pipeline = sampler.pipeline
-    embeds: Tensor = pipeline.encode_prompt(list(texts), pipeline.device, 1, False)[0]
-    return embeds
-
-
 def pulled(sampler: Sampler, own: Sequence[Picture], scale: float) -> Iterator[Image.Image]:
     """Pictures of each item's caption, pulled by `scale` towards the next item's image prompt."""
     assert sampler.adapter
@@ -108,24 +104,3 @@ def pulled(sampler: Sampler, own: Sequence[Picture], scale: float) -> Iterator[I
         for picture, other in zip(own, [*numbers[1:], numbers[0]], strict=True)
     ]
     return drawn(sampler, both, sampler.captions(list(own)))
-
-
-def drawn(
-    sampler: Sampler, pictures: Sequence[Picture], texts: Tensor | None
-) -> Iterator[Image.Image]:
-    """Each picture of an image prompt and, unless None, of one of `texts (N, L, D)`."""
-    size = sampler.params.batch_size
-    for start in range(0, len(pictures), size):
-        part = slice(start, start + size)
-        yield from sampler.draw(list(pictures[part]), None if texts is None else texts[part])
-
-
-def write(path: Path, names: Sequence[Picture], images: Iterable[Image.Image]) -> int:
-    """Write a tar of `<key>.<k>.png`, the same bytes for the same pictures; return their number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wds.TarWriter(str(path), mtime=0, encoder=False) as tar:
-        for name, image in zip(names, images, strict=True):
-            file = BytesIO()
-            image.save(file, "PNG")
-            tar.write({"__key__": name.key, f"{name.k}.png": file.getvalue()})
-    return len(names)

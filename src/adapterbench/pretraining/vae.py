@@ -104,7 +104,7 @@ def reconstruction_loss(
     return y, F.mse_loss(y, x) + 0.1 * F.l1_loss(y, x) + 0.1 * edges + KL_WEIGHT * kl
 
 
-def perceptual_loss(network: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+def perceptual_loss(network: Any, y: Tensor, x: Tensor) -> Tensor:
     """Mean square distance of unit features at three depths (LPIPS with equal weights)."""
 
     def features(images: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from adapterbench.core.config import IllustrateParams
 from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.files import read_json
 from adapterbench.report.figures import Cell
 from adapterbench.report.methods import label
 from adapterbench.report.pictures import read_references, read_samples, sampled
@@ -18,7 +19,7 @@ from adapterbench.report.scores import ROUNDING
 Columns = dict[str, Sequence[Cell]]
 
 SHOWN = 3
-"""Image prompts that are shown on every base model."""
+"""Image prompts that are shown on every base model, and of each protocol with right answers."""
 
 OWN = "as trained on"
 """Label of the base model that the adapters were trained on."""
@@ -54,6 +55,26 @@ def prompts_grid(
                 read_samples(folder / method / "prompts.tar", [key], k)[0] for key, k in pairs
             ]
             for method in [*variants, "text_only"]
+        },
+    }
+
+
+def answers_grid(folder: Path, variants: Sequence[str], shards: Path, protocol: str) -> Columns:
+    """Prompts, their right answer, each variant given both, and what the text alone gives."""
+    pairs = read_json(folder / variants[0] / "pairs" / f"{protocol}.json")[:SHOWN]
+    keys = [pair["prompt"] for pair in pairs]
+    made = {**dict.fromkeys(variants, "image_and_text"), "text_only": "text_only"}
+
+    def references(kind: str) -> list[Cell]:
+        return [r.image for r in read_references(shards, [pair[kind] for pair in pairs])]
+
+    return {
+        "Image prompt": references("prompt"),
+        "Text prompt": [pair["text"] for pair in pairs],
+        "Goal (not given)": references("goal"),
+        **{
+            label(m): read_samples(folder / m / "pairs" / protocol / f"{given}.tar", keys)
+            for m, given in made.items()
         },
     }
 

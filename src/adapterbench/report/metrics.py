@@ -72,6 +72,22 @@ SETS = (
 )
 """What several images have together, by the neutral evaluator: no interval."""
 
+GOAL = _score("goal", "To the goal")
+"""Cosine of the generated image and the right answer, by the neutral evaluator."""
+
+COPY = _score("copy", "To the image prompt")
+"""Cosine of the generated image and the image prompt, which a mere copy repeats."""
+
+ANSWERS = (GOAL, COPY, R_AT_1)
+"""Scores where prompts have a right answer; R@1 is of the goal among all goals."""
+
+LEADS = (
+    _score("over_text_only", "Over text only"),
+    _score("over_image_only", "Over image only"),
+    _score("over_shuffled_image", "Over another image"),
+)
+"""Paired differences in the cosine to the goal that image and text together make."""
+
 TRAINABLE = Metric(
     key="trainable_params",
     label="Trainable parameters",

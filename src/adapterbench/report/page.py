@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from adapterbench.core.files import publish
-from adapterbench.report import sheets
+from adapterbench.report import pairs, sheets
 from adapterbench.report.markdown import HOW_TO_READ, ROWS
 from adapterbench.report.measured import MeasuredOn
 from adapterbench.report.methods import PROTOCOLS
@@ -32,6 +33,7 @@ class Plate:
 
 def render(
     comparisons: Mapping[str, Comparison],
+    answers: pd.DataFrame,
     measured: MeasuredOn,
     plates: Sequence[Plate],
     provenance: Mapping[str, str],
@@ -41,6 +43,7 @@ def render(
 
     Args:
         comparisons: by protocol, the headline protocol first.
+        answers: see `pairs`; without rows it has no section.
         plates: the figures in order.
         provenance: what the numbers come from (revision, digests, versions), by name.
         attribution: makers and licences of the pictures shown, by image set.
@@ -61,7 +64,18 @@ def render(
         }
         for protocol, comparison in comparisons.items()
     ]
+    right = [
+        {
+            "title": title.capitalize(),
+            "sheet": pairs.sheet(answers, protocol),
+            "findings": pairs.findings(answers, protocol),
+            "items": int(answers["n"].max()),
+        }
+        for protocol, title in pairs.PROTOCOLS.items()
+        if len(answers)
+    ]
     return environment.get_template("report.html").render(
+        answers=right,
         facts=measured.facts(),
         notes=[HOW_TO_READ, ROWS],
         sections=sections,

@@ -4,11 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from adapterbench.core.config import IllustrateParams
 from adapterbench.report import figures
-from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
+from adapterbench.report.illustrations import (
+    answers_grid,
+    bases_grid,
+    prompts_grid,
+    read_sweep,
+)
 from adapterbench.report.methods import label
 from adapterbench.report.page import Plate
+from adapterbench.report.pairs import PROTOCOLS
 from adapterbench.report.pictures import choose, read_references, read_samples, sampled_keys
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison
@@ -32,7 +40,11 @@ class Sources:
 
 
 def draw(
-    comparisons: Mapping[str, Comparison], params: IllustrateParams, sources: Sources, out: Path
+    comparisons: Mapping[str, Comparison],
+    answers: pd.DataFrame,
+    params: IllustrateParams,
+    sources: Sources,
+    out: Path,
 ) -> list[Plate]:
     """Draw all figures into the folder `out`; return them with captions, in the report's order.
 
@@ -71,6 +83,14 @@ def draw(
             "Image prompt and a text prompt that changes it. The pairs were chosen by hand, in "
             "words that the captions have and after a look at what they give; the seed was not.",
         ),
+        **{
+            protocol: (
+                figures.grid(answers_grid(*illustrated, protocol)),
+                f"Prompts with a right answer, {PROTOCOLS[protocol]}: each method's image of both "
+                "prompts. The first pairs in hashed order, not picked by hand.",
+            )
+            for protocol in answers["protocol"].unique()
+        },
         "base_models": (
             figures.grid(
                 bases_grid(sources.illustrations, sources.samples, image.variants, sources.shards)

@@ -1,6 +1,6 @@
 """The comparison of one protocol: a row a method, and paired differences, as tidy frames."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from adapterbench.report.methods import BASELINES, ORIGINAL, PROTOCOLS, contrast
 from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
 from adapterbench.report.scores import Scores, read_scores
 
-WHOLE = (TRAINABLE.key, "n", "k")
 COST_KEYS = [cost.key for cost in COSTS]
 ENDS = [f"{metric.key}{end}" for metric in SCORES for end in ("", "_lo", "_hi")]
 SET_KEYS = [metric.key for metric in SETS]
@@ -59,6 +58,12 @@ class Comparison:
     def original(self) -> str:
         """The variant to which the others are compared."""
         return ORIGINAL if ORIGINAL in self.variants else self.variants[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Items (N) and images of each (K)."""
+        row = self.row(self.original)
+        return row["n"], row["k"]
 
     def row(self, method: str) -> dict[str, Any]:
         """One method's row."""
@@ -162,7 +167,7 @@ def training(folder: Path, method: str) -> dict[str, float]:
     return {key: np.nan if record[key] is None else record[key] for key in wanted}
 
 
-def read_training(folder: Path, method: str) -> dict[str, float | None]:
+def read_training(folder: Path, method: str) -> dict[str, int | float | None]:
     """What a training noted of itself; None: it is not known.
 
     Raises:
@@ -170,7 +175,7 @@ def read_training(folder: Path, method: str) -> dict[str, float | None]:
     """
     again = f"run `dvc repro -f train@{method}`"
     path = folder / f"{method}.json"
-    return read_document(dict[str, float | None], path, "the costs of a training", again)
+    return read_document(dict[str, int | float | None], path, "the costs of a training", again)
 
 
 def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
@@ -193,11 +198,11 @@ def write(comparisons: Iterable[Comparison], folder: Path) -> None:
     write_csv(pd.concat([c.paired for c in comparisons]), folder / PAIRED_FILE)
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame with the fixed decimals of `PRECISION`; what was not measured is empty."""
+def write_csv(frame: pd.DataFrame, path: Path, precision: Mapping[str, int] = PRECISION) -> None:
+    """Write a frame with fixed decimals by column; what was not measured is empty."""
     text = frame.copy()
-    for column in text.columns.intersection(list(PRECISION)):
-        decimals = PRECISION[column]
+    for column in text.columns.intersection(list(precision)):
+        decimals = precision[column]
         text[column] = [
             "" if pd.isna(value) else f"{value + 0.0:.{decimals}f}" for value in frame[column]
         ]

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -288,7 +289,8 @@ def picture(path: Path) -> Image.Image:
     tiles = []
     with tarfile.open(path) as tar:
         for member in islice((each for each in tar if each.isfile()), TILES):
-            tile = Image.open(tar.extractfile(member), formats=["PNG"]).convert("RGB")
+            data = BytesIO(tar.extractfile(member).read())  # type: ignore[union-attr]  # a file
+            tile = Image.open(data, formats=["PNG"]).convert("RGB")
             tile.thumbnail((TILE, TILE))
             tiles.append(tile)
     width, height = tiles[0].size

@@ -42,8 +42,13 @@ class Provenance(BaseModel):
     def here(cls) -> Self:
         """That of this process."""
         packages = {name: installed(name) for name in PACKAGES}
-        system = {"python": platform.python_version(), "platform": platform.platform()}
-        return cls(experiment=experiment_name(), **revision(), packages=packages, **system)
+        return cls(
+            experiment=experiment_name(),
+            **revision(),
+            packages=packages,
+            python=platform.python_version(),
+            platform=platform.platform(),
+        )
 
 
 def experiment_name() -> str:

@@ -1,5 +1,6 @@
 """Generated images as stage `sample` leaves them: tars of `<key>.<k>.png`."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,18 @@ def read_images(path: Path) -> Iterator[dict[str, Any]]:
         for name in tar.members:
             key, k, _ = name.rsplit(".", 2)
             yield {"key": key, "k": int(k), "png": tar.read(name)}
+
+
+def check_counts(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Refuse a tar whose items have different numbers of images: zeros over its end look like one.
+
+    Raises:
+        UserError: an item has fewer images than another.
+    """
+    counts = Counter(row["key"] for row in rows).most_common()
+    with intact(path):
+        if counts and counts[-1][1] < counts[0][1]:
+            raise ValueError("{} has {} images, others {}".format(*counts[-1], counts[0][1]))
 
 
 def embed(path: Path, rows: list[dict[str, Any]], evaluator: Evaluator) -> Tensor:

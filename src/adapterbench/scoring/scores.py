@@ -28,7 +28,7 @@ from adapterbench.runs.processes import processes
 from adapterbench.scoring.evaluator import Evaluator, load_evaluator
 from adapterbench.scoring.measures import cosine, distribution, diversity, finds
 from adapterbench.scoring.real import real_images
-from adapterbench.scoring.samples import embed, read_images, tars
+from adapterbench.scoring.samples import check_counts, embed, read_images, tars
 
 Rows = list[dict[str, Any]]
 """`{key, k}` of each image."""
@@ -141,6 +141,7 @@ def score_samples(scorer: Scorer, samples: Path, out: Path) -> pd.DataFrame:
     for path in tqdm(tars(samples), disable=not processes().is_main_process):
         rows = list(read_images(path))
         check_items([row["key"] for row in rows], scorer.numbers)
+        check_counts(path, rows)
         frames.append(score_images(scorer, path.stem, rows, partial(embed, path, rows)))
     return write(pd.concat(frames, ignore_index=True), out)
 

@@ -113,27 +113,11 @@ def fit(
             the batch cannot be shared.
     """
     team = team or Team()
-    parts = team.parts(params.batch_size)
     torch.set_flush_denormal(True)  # denormals slow a CPU's convolutions several times
-    optimizer = team.accelerator.prepare(
-        torch.optim.AdamW(
-            weights,
-            lr=params.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=params.weight_decay,
-            fused=weights[0].is_cuda,
-        )
-    )
-    ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
-    state = State(weights, optimizer, ema, team.accelerator)
-
-    def loss_of(step: int, part: slice) -> Tensor:
-        return loss(step, seeded(params.seed, step, 1), part)
-
+    trainer = Trainer(weights, loss, params, team, label)
     fitted = Fitted()
-    start = logged = state.load(resume, fitted) if resume.exists() else 0
-    last = time.perf_counter()
-    began = last - fitted.seconds
+    start = trainer.state.load(resume, fitted) if resume.exists() else 0
+    meter = Meter(fitted, params, start)
     with tqdm(
         total=params.steps,
         initial=start,
@@ -143,42 +127,112 @@ def fit(
         disable=not team.leads,
     ) as bar:
         for step in range(start, params.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, params)
-            value = team.backward(partial(loss_of, step), parts, weights)
-            norm = team.accelerator.clip_grad_norm_(weights, params.max_grad_norm)
-            fitted.recent.append(value.item())
-            if not (math.isfinite(fitted.recent[-1]) and team.usable(norm)):
-                raise UserError(
-                    f"{label}: the loss is not finite at step {step} "
-                    f"(loss {fitted.recent[-1]}, gradient norm {norm.item()}): lower learning_rate "
-                    f"(now {params.learning_rate}) or look for bad inputs; nothing was published"
-                )
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if params.ema_decay:
-                ema.step(weights)
+            fitted.recent.append(trainer.step(step))
             bar.update()
             done = step + 1
             if done % params.log_every == 0 or done == params.steps:
-                now = time.perf_counter()
-                speed = (done - logged) * params.batch_size / (now - last)
-                mean = sum(fitted.recent) / len(fitted.recent)
-                fitted.losses.append((done, mean))
+                values = meter.read(done)
+                bar.set_postfix_str(
+                    "loss {loss:.4f}, {samples_per_second:.0f} img/s".format(**values)
+                )
                 if team.leads:
-                    rate = learning_rate(step, params)
-                    on_log(done, {"loss": mean, "learning_rate": rate, "samples_per_second": speed})
-                bar.set_postfix_str(f"loss {mean:.4f}, {speed:.0f} img/s")
-                fitted.recent.clear()
-                logged, last = done, now
+                    on_log(done, values)
             if team.leads and done % params.checkpoint_every == 0 and done < params.steps:
-                fitted.seconds = time.perf_counter() - began
-                state.save(resume, done, fitted)
-    if params.ema_decay:
-        ema.copy_to(weights)
-    fitted.seconds = time.perf_counter() - began
+                fitted.seconds = meter.seconds
+                trainer.state.save(resume, done, fitted)
+    trainer.finish()
+    fitted.seconds = meter.seconds
     fitted.samples_per_second = params.steps * params.batch_size / fitted.seconds
     return fitted
+
+
+class Trainer:
+    """The weights with their optimiser and averages, moved one step at a time."""
+
+    def __init__(
+        self,
+        weights: list[nn.Parameter],
+        loss: Loss,
+        params: FitParams,
+        team: Team,
+        label: str,
+    ) -> None:
+        """See `fit`.
+
+        Raises:
+            UserError: the batch cannot be shared.
+        """
+        self.weights, self.loss, self.params, self.team = weights, loss, params, team
+        self.label = label
+        self.parts = team.parts(params.batch_size)
+        self.optimizer = team.accelerator.prepare(
+            torch.optim.AdamW(
+                weights,
+                lr=params.learning_rate,
+                betas=(0.9, 0.99),
+                weight_decay=params.weight_decay,
+                fused=weights[0].is_cuda,
+            )
+        )
+        self.ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
+        self.state = State(weights, self.optimizer, self.ema, team.accelerator)
+
+    def step(self, number: int) -> float:
+        """Do step `number`; the mean loss of its batch.
+
+        Raises:
+            UserError: the loss or the gradient is not finite; the weights are those from before.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(number, self.params)
+        value = self.team.backward(partial(self.loss_of, number), self.parts, self.weights)
+        norm = self.team.accelerator.clip_grad_norm_(self.weights, self.params.max_grad_norm)
+        loss = value.item()
+        if not (math.isfinite(loss) and self.team.usable(norm)):
+            raise UserError(
+                f"{self.label}: the loss is not finite at step {number} "
+                f"(loss {loss}, gradient norm {norm.item()}): lower learning_rate "
+                f"(now {self.params.learning_rate}) or look for bad inputs; nothing was published"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.params.ema_decay:
+            self.ema.step(self.weights)
+        return loss
+
+    def loss_of(self, number: int, part: slice) -> Tensor:
+        """Loss of a part of a step's batch, by the step's own generator."""
+        return self.loss(number, seeded(self.params.seed, number, 1), part)
+
+    def finish(self) -> None:
+        """Keep the averaged weights, where there are such."""
+        if self.params.ema_decay:
+            self.ema.copy_to(self.weights)
+
+
+class Meter:
+    """Clock and mean loss of a fit that may have gone on after a kill."""
+
+    def __init__(self, fitted: Fitted, params: FitParams, start: int) -> None:
+        self.fitted, self.params = fitted, params
+        self.logged, self.last = start, time.perf_counter()
+        self.began = self.last - fitted.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in the loop, those before a kill included."""
+        return time.perf_counter() - self.began
+
+    def read(self, done: int) -> dict[str, float]:
+        """Note the mean loss since the last reading; it, the learning rate and the speed."""
+        now = time.perf_counter()
+        speed = (done - self.logged) * self.params.batch_size / (now - self.last)
+        mean = sum(self.fitted.recent) / len(self.fitted.recent)
+        self.fitted.losses.append((done, mean))
+        self.fitted.recent.clear()
+        self.logged, self.last = done, now
+        rate = learning_rate(done - 1, self.params)
+        return {"loss": mean, "learning_rate": rate, "samples_per_second": speed}
 
 
 class State:

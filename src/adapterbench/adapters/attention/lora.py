@@ -1,6 +1,6 @@
 """Decoupled cross-attention whose image branch is the frozen layer under LoRA (Hu et al. 2021)."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from diffusers.models.attention_processor import Attention
 from peft import LoraConfig
@@ -53,6 +53,7 @@ class Lora(DecoupledBranch):
 
     def keep_weights(self) -> None:
         """See `Branch.keep_weights`."""
+        adapted: Any
         for adapted in self.children():
             adapted.base_layer.keep()
 

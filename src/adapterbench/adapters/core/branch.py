@@ -7,6 +7,7 @@ D width of tokens, C width of features (`attn.query_dim`).
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -187,6 +188,6 @@ def unmerged(layer: nn.Linear) -> nn.Linear:
     """The layer as it is without the LoRA, or another of PEFT's tuners, merged into its weight."""
     if not (isinstance(layer, BaseTunerLayer) and layer.merged):
         return layer
-    layer = copy.deepcopy(layer)
-    layer.unmerge()
-    return layer
+    copied: Any = copy.deepcopy(layer)
+    copied.unmerge()
+    return copied

@@ -138,7 +138,7 @@ class SeenProcessor(IPAdapterAttnProcessor2_0):
         nn.Module.__init__(self)
         self.processor = processor
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:
         """diffusers' class itself, which some places of it ask for."""
         return IPAdapterAttnProcessor2_0

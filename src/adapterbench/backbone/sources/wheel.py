@@ -63,7 +63,7 @@ def fetch(params: BackboneParams, out: Path) -> None:
         cause = " ".join(str(error).split())[:200]
         raise UserError(
             f"{params.path} does not hold the weights of EfficientNet-Lite0 ({cause}): take "
-            "backbone.path and backbone.revision from conf/backbone/emoji.yaml"
+            "backbone.path and backbone.revision from conf/profile/emoji.yaml"
         ) from error
     save_for_hf(model, str(out), safe_serialization=True)
 

@@ -16,7 +16,7 @@ from stat import S_ISREG
 from typing import Any
 
 import webdataset as wds
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 from more_itertools import ichunked
 from tqdm import tqdm
 
@@ -176,8 +176,8 @@ def beside(folder: Path, files: Iterable[Path]) -> Iterator[Entry]:
             groups[file.with_suffix("")][file.name] = file
     for group in groups.values():
         texts = [file for file in group.values() if extension(file) == "txt"]
-        images = [file for file in group.values() if file not in texts] or [None]
-        for image in images:
+        images: list[Path | None] = [file for file in group.values() if file not in texts]
+        for image in images or [None]:
             name = (image or texts[0]).relative_to(folder).as_posix()
             try:
                 caption = read_file(texts[0]) if texts else b""
@@ -338,7 +338,7 @@ def named(pattern: str) -> list[Path]:
         return [Path(pattern)]
     try:
         parts = list(braceexpand(pattern))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise UserError(f"data.fetch.path = {pattern} has unbalanced braces: mend it") from error
     # an absolute pattern is none for `Path.glob`
     return [Path(path) for part in parts for path in sorted(glob(part))]  # noqa: PTH207

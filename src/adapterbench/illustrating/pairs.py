@@ -1,0 +1,182 @@
+"""Image and text prompts that together have a right answer, as several makers drew the same thing.
+
+`restyle`: an image by one maker and the words for another's style; the goal is the other's real
+image of the same thing. `concept`: an image by a maker and the name of another thing; the goal is
+the same maker's real image of that. The image prompt itself is the copy: what an adapter shows that
+does not read the text. All images are held out.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import read_json, write_json
+from adapterbench.core.seeds import rank
+from adapterbench.formats.shards import Sample, read_split
+from adapterbench.illustrating.drawing import drawn, embedded, write
+from adapterbench.sampling.sampler import Picture, Sampler
+from adapterbench.scoring.evaluator import Evaluator
+from adapterbench.scoring.measures import cosine, finds
+from adapterbench.scoring.samples import embed, read_images
+from adapterbench.scoring.scores import write as write_table
+
+log = logging.getLogger(__name__)
+
+Pair = dict[str, str]
+"""`prompt`: key of the image prompt; `text`: the text prompt; `goal`: key of the right answer."""
+
+
+def restyle(samples: Sequence[Sample]) -> Iterator[Pair]:
+    """Of each concept, the first two images of one thing by makers of different families."""
+    taken = set()
+    things: dict[tuple[str, ...], Sample] = {}
+    for sample in samples:
+        thing = tuple(sample.meta[fact] for fact in ("concept", "name", "tones"))
+        first = things.setdefault(thing, sample)
+        if first.meta["family"] != sample.meta["family"] and thing[0] not in taken:
+            taken.add(thing[0])
+            yield {"prompt": first.key, "text": style_of(sample), "goal": sample.key}
+
+
+def concept(samples: Sequence[Sample]) -> Iterator[Pair]:
+    """An image by each maker of each concept, with the name of the one that the maker drew next."""
+    drawings: dict[str, dict[str, Sample]] = defaultdict(dict)
+    for sample in samples:
+        drawings[sample.meta["style"]].setdefault(sample.meta["concept"], sample)
+    follower: dict[str, Sample] = {}
+    for by_concept in drawings.values():
+        first, *rest = by_concept.values()
+        follower |= {a.key: b for a, b in zip([first, *rest], [*rest, first], strict=True)}
+    for sample in samples:
+        other = follower.get(sample.key, sample)
+        if other is not sample:
+            yield {"prompt": sample.key, "text": named(other), "goal": other.key}
+
+
+def style_of(sample: Sample) -> str:
+    """How captions call the maker's style: what their first phrasing ends with, `.., 3d style`."""
+    return sample.captions[0].rpartition(", ")[2]
+
+
+def named(sample: Sample) -> str:
+    """What an image shows, without its style."""
+    tones = sample.meta["tones"]
+    return f"{sample.meta['name']} with {tones}" if tones else str(sample.meta["name"])
+
+
+PROTOCOLS = {"restyle": restyle, "concept": concept}
+
+
+def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[Pair]]:
+    """The first `count` pairs of each protocol, samples in hashed order.
+
+    None where no two makers drew the same thing, as in sources whose samples name no maker.
+
+    Raises:
+        UserError: there are some, but fewer than `count`.
+    """
+    made = [sample for sample in samples if "family" in sample.meta]
+    ordered = sorted(made, key=lambda sample: rank(sample.key, seed))
+    chosen = {name: list(protocol(ordered)) for name, protocol in PROTOCOLS.items()}
+    if not all(chosen.values()):
+        log.info("no two makers drew the same held-out thing: no prompts with a right answer")
+        return {}
+    for name, pairs in chosen.items():
+        if len(pairs) < count:
+            raise UserError(
+                f"illustrate.pairs = {count}, but the validation split gives {len(pairs)} for "
+                f"{name}: lower it"
+            )
+    return {name: pairs[:count] for name, pairs in chosen.items()} if count else {}
+
+
+def draw_pairs(sampler: Sampler, shards: Path, count: int, out: Path) -> int:
+    """Fill the folder `out` with `<protocol>.json`, the pairs, and `<protocol>/<prompts>.tar`.
+
+    Return the number of generated images.
+
+    An adapter is given image and text, the image alone, and the text with the next pair's image; a
+    base model without one the text.
+
+    Raises:
+        UserError: see `choose`.
+    """
+    numbers = {row["key"]: number for number, row in enumerate(sampler.data.samples)}
+    held_out = (sample for sample in read_split(shards, "validation") if sample.key in numbers)
+    made = 0
+    for protocol, pairs in choose(held_out, count, sampler.params.seed).items():
+        write_json(out / f"{protocol}.json", pairs)
+        own = [Picture(numbers[pair["prompt"]], pair["prompt"], 0) for pair in pairs]
+        texts = embedded([pair["text"] for pair in pairs], sampler)
+        for prompts, (pictures, said) in rows(sampler, own, texts).items():
+            made += write(out / protocol / f"{prompts}.tar", own, drawn(sampler, pictures, said))
+    return made
+
+
+def rows(
+    sampler: Sampler, own: list[Picture], texts: Tensor
+) -> dict[str, tuple[list[Picture], Tensor | None]]:
+    """What is drawn of one protocol: image prompts and texts by the name of the row."""
+    if sampler.adapter is None:
+        return {"text_only": (own, texts)}
+    sampler.adapter.scale = sampler.params.scale
+    # the noise stays that of the pair
+    others = [
+        Picture(other.number, picture.key, picture.k)
+        for picture, other in zip(own, [*own[1:], own[0]], strict=True)
+    ]
+    return {
+        "image_and_text": (own, texts),
+        "image_only": (own, None),
+        "shuffled_image": (others, texts),
+    }
+
+
+def score_pairs(evaluator: Evaluator, shards: Path, folder: Path, out: Path) -> None:
+    """Score what `draw_pairs` left in `folder` against goals and copies, a row an image.
+
+    `prompts` says what was given, `key` is that of the image prompt. `goal` and `copy` are cosines
+    to the two real images; `r_at_1` is whether an image is nearer to its goal than to all other
+    goals. The real images themselves are rows, too.
+    """
+    references = {sample.key: sample.image for sample in read_split(shards, "validation")}
+    frames = [
+        frame
+        for path in sorted(folder.glob("*.json"))
+        for frame in score_protocol(evaluator, path, references)
+    ]
+    write_table(pd.concat(frames, ignore_index=True), out)
+
+
+def score_protocol(
+    evaluator: Evaluator, path: Path, references: dict[str, Image.Image]
+) -> Iterator[pd.DataFrame]:
+    """A frame for each row of the protocol whose pairs are in `path`."""
+    pairs = read_json(path)
+    keys = [pair["prompt"] for pair in pairs]
+    goals, copies = (
+        evaluator.images([references[pair[kind]] for pair in pairs]) for kind in ("goal", "prompt")
+    )
+
+    def scores(prompts: str, images: Tensor) -> pd.DataFrame:
+        columns: dict[str, Any] = {
+            "goal": cosine(images, goals),
+            "copy": cosine(images, copies),
+            "r_at_1": finds(images, goals, torch.arange(len(goals))),
+        }
+        facts = {"protocol": path.stem, "prompts": prompts, "key": keys}
+        return pd.DataFrame({**facts, **{name: v.tolist() for name, v in columns.items()}})
+
+    for tar in sorted((path.parent / path.stem).glob("*.tar")):
+        made = list(read_images(tar))
+        yield scores(tar.stem, embed(tar, made, evaluator))
+    yield scores("real_goal", goals)
+    yield scores("real_copy", copies)

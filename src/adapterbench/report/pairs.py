@@ -1,0 +1,199 @@
+"""The comparison on image and text prompts that together have a right answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adapterbench.core.config import CompareParams
+from adapterbench.core.errors import UserError
+from adapterbench.report.methods import in_order, label, stage
+from adapterbench.report.metrics import ANSWERS, COPY, GOAL, LEADS, Metric
+from adapterbench.report.sheets import Sheet
+from adapterbench.report.table import mean_and_interval, read_csv, write_csv
+from adapterbench.report.words import Finding, listed
+
+FILE = "pairs.csv"
+
+PROTOCOLS = {
+    "restyle": "one maker's image, another's style in words",
+    "concept": "one maker's image, the name of another thing",
+}
+
+BOTH, TEXT = "image_and_text", "text_only"
+GIVEN = {
+    BOTH: "image and text",
+    "image_only": "image only",
+    "shuffled_image": "another pair's image, text",
+    TEXT: "text only",
+    "real_copy": "the image prompt itself",
+    "real_goal": "the goal itself",
+}
+"""What a row is given, by `prompts`; the last three belong to no adapter."""
+
+ENDS = ("", "_lo", "_hi")
+SCORES = [f"{metric.key}{end}" for metric in (*ANSWERS, *LEADS) for end in ENDS]
+COLUMNS = ["protocol", "method", "prompts", "n", *SCORES]
+PRECISION = {f"{m.key}{end}": m.precision for m in (*ANSWERS, *LEADS) for end in ENDS}
+
+Rows = dict[tuple[str, str], pd.DataFrame]
+"""Item scores (a row a key, sorted; a column each of `ANSWERS`) by method and `prompts`."""
+
+
+def compare_pairs(folder: Path, variants: Sequence[str], params: CompareParams) -> pd.DataFrame:
+    """A row a protocol, method and kind of prompts: `COLUMNS`; none where nothing was drawn.
+
+    Args:
+        folder: `<method>/pairs.parquet`, of the variants and of the text alone.
+
+    Raises:
+        UserError: a file is missing or damaged, or holds other items than the others.
+    """
+    methods = [*in_order(variants), TEXT]
+    paths = {method: folder / method / "pairs.parquet" for method in methods}
+    if not any(path.exists() for path in paths.values()):
+        return pd.DataFrame(columns=COLUMNS)
+    read = {method: read_items(path) for method, path in paths.items()}
+    frames = []
+    for protocol in PROTOCOLS:
+        rows = {
+            (method, str(prompts)): part.set_index("key").sort_index()[[m.key for m in ANSWERS]]
+            for method, frame in read.items()
+            for prompts, part in frame[frame["protocol"] == protocol].groupby("prompts")
+            if prompts in given_to(method)
+        }
+        check_items(rows, methods, protocol)
+        frames.append(summary(rows, params).assign(protocol=protocol))
+    return pd.concat(frames, ignore_index=True)[COLUMNS].round(PRECISION)
+
+
+def given_to(method: str) -> list[str]:
+    """The rows that a method has; those that need no adapter stand with the text alone."""
+    given = list(GIVEN)
+    return given[3:] if method == TEXT else given[:3]
+
+
+def read_items(path: Path) -> pd.DataFrame:
+    """The scores of one method.
+
+    Raises:
+        UserError: the file is missing or damaged, or lacks a column.
+    """
+    again = f"run `dvc repro -f {stage('illustrate', path.parent.name)}`"
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(f"{path} is missing or damaged ({cause}): {again}") from error
+    wanted = ["protocol", "prompts", "key", *(metric.key for metric in ANSWERS)]
+    if missing := [column for column in wanted if column not in frame]:
+        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}: {again}")
+    if not np.isfinite(frame[wanted[3:]].to_numpy(dtype=float)).all():
+        raise UserError(f"{path} holds a score that is no finite number: {again}")
+    return frame
+
+
+def check_items(rows: Rows, methods: Sequence[str], protocol: str) -> None:
+    """Refuse rows that cannot be paired by item.
+
+    Raises:
+        UserError: two rows have different items, or a row is missing.
+    """
+    first = next(iter(rows.values()), pd.DataFrame())
+    wanted = [(method, given) for method in methods for given in given_to(method)]
+    odd = [row for row in rows if not rows[row].index.equals(first.index)]
+    if bad := [*odd, *(row for row in wanted if row not in rows)]:
+        method, given = bad[0]
+        raise UserError(
+            f"{method} ({given}) lacks items of {protocol} that others have: run "
+            "`dvc repro illustrate illustrate_floor` to draw all with the same parameters"
+        )
+
+
+def summary(rows: Rows, params: CompareParams) -> pd.DataFrame:
+    """Means with intervals, and of image and text the paired leads on the goal."""
+    given = list(GIVEN)
+    order = sorted(rows, key=lambda row: given.index(row[1]) if row[0] == TEXT else -1)
+    table = pd.DataFrame(order, columns=["method", "prompts"]).assign(n=len(rows[order[0]]))
+    for metric in ANSWERS:
+        add(table, metric, list(table.index), [rows[row][metric.key] for row in order], params)
+    both = [place for place, (_, prompts) in enumerate(order) if prompts == BOTH]
+    for lead in LEADS:
+        baseline = lead.key.removeprefix("over_")
+        series = [
+            rows[order[place]][GOAL.key]
+            - rows[TEXT if baseline == TEXT else order[place][0], baseline][GOAL.key]
+            for place in both
+        ]
+        add(table, lead, both, series, params)
+    return table
+
+
+def add(
+    table: pd.DataFrame,
+    metric: Metric,
+    places: list[int],
+    series: Sequence[pd.Series],
+    params: CompareParams,
+) -> None:
+    """Add mean and interval of each series as columns, in the rows `places`; NaN in the others."""
+    for end, values in zip(ENDS, mean_and_interval(series, params), strict=True):
+        table[f"{metric.key}{end}"] = pd.Series(values, index=places)
+
+
+def write(table: pd.DataFrame, folder: Path) -> None:
+    """Write `pairs.csv`."""
+    write_csv(table, folder / FILE, PRECISION)
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """Read back what `write` wrote.
+
+    Raises:
+        UserError: the table is missing or damaged.
+    """
+    return read_csv(folder / FILE, COLUMNS)
+
+
+def sheet(table: pd.DataFrame, protocol: str) -> Sheet:
+    """The rows of one protocol for people."""
+    part = table[table["protocol"] == protocol]
+    rows = [
+        [
+            "" if row["method"] == TEXT else label(row["method"]),
+            GIVEN[row["prompts"]],
+            *(cell(metric, row, metric.text) for metric in ANSWERS),
+            *(cell(metric, row, metric.signed) for metric in LEADS),
+        ]
+        for row in part.to_dict("records")
+    ]
+    header = ["Method", "Given", *(metric.label for metric in (*ANSWERS, *LEADS))]
+    return Sheet(header, rows, names=2, baselines=int((part["method"] == TEXT).sum()))
+
+
+def cell(metric: Metric, row: Mapping[Any, Any], text: Callable[[float], str]) -> str:
+    """A value with its interval; empty where there is none."""
+    mean, lo, hi = (row[f"{metric.key}{end}"] for end in ENDS)
+    return "" if np.isnan(mean) else f"{text(mean)} [{text(lo)}, {text(hi)}]"
+
+
+def findings(table: pd.DataFrame, protocol: str) -> list[Finding]:
+    """Whether image and text together come nearer to the goal than either, and who just copies."""
+    part = table[(table["protocol"] == protocol) & (table["prompts"] == BOTH)]
+    found = []
+    for lead in LEADS:
+        lo, hi = part[f"{lead.key}_lo"], part[f"{lead.key}_hi"]
+        sides = {"nearer to the goal": lo > 0, "farther from it": hi < 0}
+        sides["not separable"] = ~(sides["nearer to the goal"] | sides["farther from it"])
+        told = [
+            f"{name}: {listed(part['method'][who])}" for name, who in sides.items() if who.any()
+        ]
+        against = GIVEN[lead.key.removeprefix("over_")]
+        found.append(Finding(f"Image and text against {against}: {'; '.join(told)}."))
+    copies = part["method"][part[COPY.key] > part[GOAL.key]]
+    if len(copies):
+        text = "On average nearer to the image prompt than to the goal"
+        found.append(Finding(f"{text}: {listed(copies)}."))
+    return found

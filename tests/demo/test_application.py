@@ -1,0 +1,263 @@
+"""The demo as programs use it, which send what its page never would."""
+
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+from toy_backbone import picture
+
+from .program import Program
+from .visitor import png
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    from adapterbench.demo.page import Page
+    from adapterbench.demo.upload import Uploads
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def http(app: "Starlette") -> Iterator["TestClient"]:
+    from .small import clients
+
+    with clients(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def program(http: "TestClient", page: "Page") -> Program:
+    """One whose session has an image prompt."""
+    program = Program(http, page, "program")
+    program.call("picked", event={"index": 0})
+    return program
+
+
+def files(folder: Path) -> set[Path]:
+    """All files below a folder."""
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "told"),
+    [
+        ("Text", "a" * 301, "Text is"),
+        ("Text", "a" * 60_000, "at most 300 characters"),
+        ("Text", {"a": 1}, "Text is"),
+        ("Negative text", ["a"], "Negative text is"),
+        ("Negative text", "a" * 301, "at most 300 characters"),
+        ("Seed", -5, "Seed is -5"),
+        ("Seed", 2**32, "Seed is 4294967296"),
+        ("Seed", 0.5, "Seed is 0.5"),
+        ("Seed", 10**300, "Seed is"),
+        ("Seed", "x" * 1000, "Seed is"),
+        ("Scale", 1.6, "Scale is 1.6"),
+        ("Scale", -0.1, "Scale is -0.1"),
+        ("Scale", 1e999, "Not a request of this page"),
+        ("Scale", float("nan"), "Not a request of this page"),
+        ("Scale", None, "Scale is None"),
+        ("Guidance", 100, "Guidance scale is 100"),
+        ("Steps", 51, "Steps is 51"),
+        ("Steps", 10**9, "Steps is 1000000000"),
+        ("Steps", 0, "Steps is 0"),
+        ("Base model", "../toy", "Base model is '../toy': choose one of toy"),
+        ("Base model", 7, "Base is 7"),
+        ("Adapters, side by side", [], "tick at least one adapter"),
+        ("Adapters, side by side", 7, "tick at least one adapter"),
+        ("Adapters, side by side", ["../toy", {}, None], "tick at least one adapter"),
+    ],
+)
+def test_values_that_the_page_does_not_offer(
+    label: str, value: object, told: str, program: Program, capfd: pytest.CaptureFixture[str]
+) -> None:
+    joined = program.join("generate", {label: value})
+    error = program.result()["error"] if joined.status_code == 200 else joined.json()["detail"]
+    assert told in error.replace("&#x27;", "'")
+    assert len(error) < 300
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_text_of_the_greatest_length(program: Program) -> None:
+    output = program.call("generate", {"Text": "ä" * 300, "Negative text": "a" * 300})
+    assert "error" not in output
+
+
+def test_infinity_and_nan_do_not_pass_the_settings_either() -> None:
+    from adapterbench.core.errors import UserError
+    from adapterbench.demo.settings import checked
+
+    good: dict[str, Any] = {"method": "", "base": "toy", "image_prompt": "a", "control": None}
+    good |= {"text": "", "negative_text": "", "scale": 1, "guidance_scale": 3}
+    good |= {"steps": 2, "seed": 0}
+    assert checked(**good).scale == 1
+    for name in ("scale", "guidance_scale", "steps", "seed"):
+        for value in (float("nan"), float("inf"), -float("inf")):
+            with pytest.raises(UserError, match=r"is -?(nan|inf): "):
+                checked(**good | {name: value})
+
+
+@pytest.mark.parametrize(
+    "event", [None, "x", 7, [0], {}, {"index": -1}, {"index": 99}, {"index": "0"}, {"index": True}]
+)
+def test_events_that_the_page_does_not_send(
+    event: object, http: "TestClient", page: "Page", capfd: pytest.CaptureFixture[str]
+) -> None:
+    stranger = Program(http, page, "stranger")
+    for gallery in ("picked", "select"):
+        assert stranger.call(gallery, event=event)["error"] == "That image is no longer there"
+    assert "upload the image again" in stranger.call("accept", event=event)["data"][1]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_forgotten_session_has_no_image_prompt(http: "TestClient", page: "Page") -> None:
+    """It would generate from another image than its page shows."""
+    output = Program(http, page, "forgotten").call("generate")
+    assert output["error"].startswith("There is no image prompt yet")
+
+
+def a_file(path: object) -> dict[str, Any]:
+    """A file as Gradio's frontend names one that was uploaded."""
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}, "orig_name": "a.png"}
+
+
+def test_no_input_names_a_file(
+    program: Program, workspace: Path, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The temporary folder as an upload used to break the end; Gradio fetches addresses, too."""
+    (place / "secret.svg").write_text("secret")
+    before = files(workspace)
+    for path in (workspace, place / "secret.svg", "/etc/passwd", "http://127.0.0.1:1/", ""):
+        for value in (a_file(path), [a_file(path)], {"a": [a_file(path)]}, {"path": str(path)}):
+            for label in ("Text", "Scale", "Base model"):
+                output = program.call("generate", {label: value})
+                assert output["error"] == "No input of this page is a file"
+    assert files(workspace) == before
+    assert program.http.get(f"/gradio_api/file={place / 'secret.svg'}").status_code == 403
+    (place / "secret.svg").unlink()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["", "?x=1", "/"])
+def test_routes_that_the_page_does_not_need(ending: str, http: "TestClient") -> None:
+    """Some of Gradio's write files, fetch addresses or call functions past the queue."""
+    for path in (
+        "api/generate",
+        "call/generate",
+        "call/v2/generate",
+        "component_server",
+        "deep_link",
+        "file/etc/passwd",
+        "process_recording",
+        "proxy=http://a.hf.space/",
+        "run/generate",
+        "stream/a",
+        "vibe-code",
+        "vibe-edit",
+    ):
+        for method in ("GET", "POST"):
+            answer = http.request(method, f"/gradio_api/{path}{ending}", json={})
+            assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=/{workspace}/../../../etc/passwd",
+        "/gradio_api/file=/{workspace}/%2e%2e/%2e%2e/etc/passwd",
+        "/gradio_api/file=/{workspace}",
+        "/gradio_api/file=//example.org/a.png",
+        "/gradio_api/file=http://example.org/a.png",
+        "/gradio_api/file=https:/example.org/a.png",
+        "/gradio_api/file=file:///etc/passwd",
+        "/gradio_api/file=etc/passwd",
+        "/gradio_api/file=/%00",
+        "/gradio_api/file=/" + "a" * 5000,
+        "/static/..%2f..%2f..%2froutes.py",
+        "/assets/%2e%2e/%2e%2e/index.html",
+        "/svelte//etc/passwd",
+    ],
+)
+def test_no_path_leads_to_other_files(path: str, http: "TestClient", workspace: Path) -> None:
+    path = path.format(workspace=str(workspace).lstrip("/"))
+    assert http.get(path).status_code in (403, 404)
+    assert http.post(path).status_code in (404, 405)
+
+
+def upload(http: "TestClient", name: str, data: bytes) -> Any:
+    """Post an image's file."""
+    return http.post("/gradio_api/upload", files={"files": (name, data, "image/png")})
+
+
+def test_an_upload_is_never_on_the_disk(http: "TestClient", page: "Page", workspace: Path) -> None:
+    before = files(workspace)
+    taken = upload(http, "ring.png", png(picture("ring", "red")))
+    assert taken.status_code == 200
+    program = Program(http, page, "uploading")
+    (token,) = taken.json()
+    assert 'class="caption">ring.png' in program.call("accept", event={"token": token})["data"][1]
+    again = program.call("accept", event={"token": token})["data"][1]
+    assert "upload the image again" in again
+    assert "<img" not in again  # a refused upload leaves no image in force
+    assert program.call("generate")["error"].startswith("There is no image prompt yet")
+    assert files(workspace) == before
+
+
+def encoded(kind: str) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (8, 8), "teal").save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "status", "told"),
+    [
+        ("cut.png", png(picture("ring", "red"))[:100], 422, "cut.png: not a readable image. Use"),
+        ("empty.png", b"", 422, "empty.png: not a readable image"),
+        ("wide.png", png(Image.new("1", (5000, 5000))), 422, "wide.png: too many pixels"),
+        ("heavy.png", bytes(2**18 + 1), 413, "heavy.png: too many bytes. Use PNG, JPEG or WebP"),
+        ("heavier.png", bytes(2**20), 413, "Content Too Large"),
+        ("../../etc/a.png", b"", 422, "a.png: not a readable image"),
+        ("C:\\images\\a.png", b"", 422, "a.png: not a readable image"),
+    ],
+)
+def test_refused_uploads(
+    name: str, data: bytes, status: int, told: str, http: "TestClient", workspace: Path
+) -> None:
+    before = files(workspace)
+    answer = upload(http, name, data)
+    assert (answer.status_code, answer.text.startswith(told)) == (status, True), answer.text
+    assert len(answer.text) < 300
+    assert files(workspace) == before
+
+
+def test_forms_that_the_page_does_not_send(http: "TestClient", workspace: Path) -> None:
+    before, image = files(workspace), ("a.png", encoded("PNG"), "image/png")
+    two = http.post("/gradio_api/upload", files=[("files", image), ("files", image)])
+    many = http.post("/gradio_api/upload", files={f"f{n}": image for n in range(100)})
+    other = http.post("/gradio_api/upload", files={"other": image})
+    text = http.post("/gradio_api/upload", data={"files": "a.png"})
+    cut = http.post(
+        "/gradio_api/upload",
+        content=b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\nabc",
+        headers={"content-type": "multipart/form-data; boundary=x"},
+    )
+    no_boundary = http.post(
+        "/gradio_api/upload", content=b"abc", headers={"content-type": "multipart/form-data"}
+    )
+    for answer in (two, many, other, text, cut, no_boundary):
+        assert 400 <= answer.status_code < 500
+        assert len(answer.text) < 300
+    assert files(workspace) == before
+
+
+def test_uploads_that_nobody_uses_are_bounded(http: "TestClient", uploads: "Uploads") -> None:
+    image = encoded("PNG")
+    tokens = [upload(http, "a.png", image).json()[0] for _ in range(70)]
+    assert len(set(tokens)) == 70
+    assert [*uploads.waiting] == tokens[-64:]
