@@ -234,7 +234,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         frame = pd.read_csv(
             path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""]
         )
-        numbers = [column for column in columns if column in frame and column not in NAMES]
+        numbers = frame.columns.intersection([*PRECISION, TRAINABLE.key, "n", "k"])
         frame[numbers] = frame[numbers].apply(pd.to_numeric)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro compare`") from error
