@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Option
 
 from adapterbench.core.config import IllustrateParams, load_params
-from adapterbench.core.files import MANIFEST, read_json
+from adapterbench.formats.shards import read_manifest
 from adapterbench.report import measured, page, pairs, plates, provenance, table
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
@@ -29,7 +29,7 @@ def main(
         drawn = plates.draw(both, answers, load_params(IllustrateParams, "illustrate"), src, out)
         facts = measured.measured_on(*both["image"].size)
         files = [tables / n for n in (*table.FILES.values(), table.PAIRED_FILE, pairs.FILE)]
-        origin, makers = provenance.provenance(files), read_json(shards / MANIFEST)["attribution"]
+        origin, makers = provenance.provenance(files), read_manifest(shards).attribution
         page.write(report, page.render(both, answers, facts, drawn, origin, makers))
         record.artifact(report)
         record.images("figures", [plate.path for plate in drawn])

@@ -66,6 +66,7 @@ def scores(
     )
     frame["clip_t"] = clip_t + items / 2 + rng.normal(0, 0.02, N * k)
     frame["clip_i"] = clip_i + items + rng.normal(0, 0.03, N * k)
+    frame[["clip_t", "clip_i"]] = frame[["clip_t", "clip_i"]].clip(-1, 1)
     frame["neutral"] = clip_i / 2 + items + rng.normal(0, 0.03, N * k)
     frame["r_at_1"] = (rng.random(N * k) < clip_i / 2).astype(float)
     frame["diversity"] = rng.uniform(0.2, 0.4, N * k) if k > 1 else np.nan

@@ -5,8 +5,7 @@ from math import prod
 from pathlib import Path
 
 from adapterbench.cli.architecture import Shapes
-from adapterbench.core.files import MANIFEST, read_json
-from adapterbench.formats.shards import find_shards, read_captions
+from adapterbench.formats.shards import find_shards, read_captions, read_manifest
 
 HALF, INTEGER = 2, 8
 """Bytes of an fp16 value and of a row number."""
@@ -37,7 +36,7 @@ def count_shards(folder: Path) -> Corpus:
     """
     distinct: set[str] = set()
     samples = phrasings = 0
-    for split in read_json(folder / MANIFEST)["splits"]:
+    for split in read_manifest(folder).splits:
         spoken = [texts for shard in find_shards(folder, split) for texts in read_captions(shard)]
         distinct.update(*spoken)
         samples += len(spoken)

@@ -15,11 +15,11 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, link_or_copy, publish, read_json, sha256, write_json
 from adapterbench.encoding.captions import CAPTIONS_PER_FILE, collect, embed
 from adapterbench.encoding.encoders import Encoders, load_encoders
-from adapterbench.formats.encoded import COMMON, save_half
-from adapterbench.formats.shards import Shard, find_shards, read_shard
+from adapterbench.formats.encoded import COMMON, read_index, save_half
+from adapterbench.formats.shards import Shard, find_shards, read_manifest, read_shard
 from adapterbench.frozen.load import fingerprint
 from adapterbench.runs.processes import processes, share
-from adapterbench.runs.resume import resume_path
+from adapterbench.runs.resume import alone, resume_path
 
 log = logging.getLogger(__name__)
 
@@ -39,24 +39,24 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
     layout = {"captions_per_file": CAPTIONS_PER_FILE}
     facts = {"encode": params, "backbone": fingerprint(backbone), "layout": layout}
     done = resume_path("encode", facts, shards / MANIFEST)
-    done.mkdir(parents=True, exist_ok=True)
     encoders = load_encoders(params, backbone, state.device)
-    splits = read_json(shards / MANIFEST)["splits"]
-    found = {split: find_shards(shards, split) for split in splits}
-    mine = share([shard for split in splits for shard in found[split]], state)
-    for shard in tqdm(mine, desc="encode", unit="shard", disable=not state.is_main_process):
-        if not index_of(shard, done).exists():
-            encode_shard(shard, encoders, done)
-    state.wait_for_everyone()
-    indices = {split: [index_of(shard, done) for shard in found[split]] for split in splits}
-    captions = collect(indices)
-    texts = embed(captions, encoders, done, state)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        save_half({"empty": encoders.texts([""])[0]} | captions.phrasings, done / COMMON)
-        publish_shards(indices, texts, encoders.clip.embed_dim, out)
-        shutil.rmtree(done)
-    state.wait_for_everyone()
+    found = {split: find_shards(shards, split) for split in read_manifest(shards).splits}
+    mine = share([shard for part in found.values() for shard in part], state)
+    with alone(done):
+        done.mkdir(parents=True, exist_ok=True)
+        for shard in tqdm(mine, desc="encode", unit="shard", disable=not state.is_main_process):
+            if not index_of(shard, done).exists():
+                encode_shard(shard, encoders, done)
+        state.wait_for_everyone()
+        indices = {split: [index_of(s, done) for s in part] for split, part in found.items()}
+        captions = collect(indices)
+        texts = embed(captions, encoders, done, state)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            save_half({"empty": encoders.texts([""])[0]} | captions.phrasings, done / COMMON)
+            publish_shards(indices, texts, encoders.clip.embed_dim, out)
+            shutil.rmtree(done)
+        state.wait_for_everyone()
     manifest: dict[str, Any] = read_json(out / MANIFEST)
     return manifest
 
@@ -119,9 +119,15 @@ def publish_shards(
 
 def manifest_row(index: Path) -> dict[str, Any]:
     """What the manifest says of a shard; with the digests it stands for all content."""
-    facts = read_json(index)
-    digest = {"index": index.name, "index_sha256": sha256(index)}
-    return facts | digest | {"samples": len(facts["samples"])}
+    facts = read_index(index)
+    return {
+        "name": facts.name,
+        "sha256": facts.sha256,
+        "samples": len(facts.samples),
+        "skipped": facts.skipped,
+        "index": index.name,
+        "index_sha256": sha256(index),
+    }
 
 
 def skipped(splits: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

@@ -6,16 +6,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import webdataset as wds
 from PIL import Image
+from pydantic import Field
 
-from adapterbench.core.errors import UserError
-from adapterbench.core.files import MANIFEST, read_json, sha256
+from adapterbench.core.documents import Document, FileName, Sha256, read_document
+from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.files import MANIFEST, check_digest, sha256
 from adapterbench.formats.image import BadImageError, decode
 from adapterbench.formats.tars import BadTarError, Record, read_records
 
+AGAIN = "delete it and run `dvc checkout` or `dvc repro prepare`"
 IMAGES = ("png", "jpg", "jpeg", "webp")
 
 
@@ -38,6 +41,30 @@ class Shard:
     path: Path
     samples: int
     """How many it holds."""
+    sha256: str | None = None
+    """Digest of the file, where it is known."""
+
+
+class ShardRow(Document):
+    """A shard in a manifest."""
+
+    name: FileName
+    samples: Annotated[int, Field(ge=0)]
+    sha256: Sha256 | None = None
+
+
+class Split(Document):
+    """The shards of a split, in order."""
+
+    shards: list[ShardRow]
+
+
+class Manifest(Document):
+    """What `manifest.json` says of shards, as far as others than people read it."""
+
+    splits: dict[str, Split]
+    attribution: dict[str, str] = Field(default_factory=dict)
+    """Makers and licences of the images, by set."""
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, Any]:
@@ -60,16 +87,26 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, Any]:
     return {"name": path.name, "samples": count, "sha256": sha256(path)}
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """What stage `prepare` says of the shards in `folder`.
+
+    Raises:
+        UserError: the manifest is missing or has another structure.
+    """
+    return read_document(Manifest, folder / MANIFEST, "a manifest of shards", AGAIN)
+
+
 def find_shards(folder: Path, split: str) -> list[Shard]:
     """The shards of a split, in order, as the manifest lists them.
 
     Raises:
         UserError: the manifest or a shard that it names is missing, or the split is unknown.
     """
-    splits = read_json(folder / MANIFEST)["splits"]
+    splits = read_manifest(folder).splits
     if split not in splits:
         raise UserError(f"{folder} has no split {split!r} (it has {', '.join(splits)})")
-    shards = [Shard(folder / row["name"], row["samples"]) for row in splits[split]["shards"]]
+    rows = splits[split].shards
+    shards = [Shard(folder / row.name, row.samples, row.sha256) for row in rows]
     for shard in shards:
         if not shard.path.is_file():
             raise UserError(
@@ -127,10 +164,8 @@ def intact(shard: Shard) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        cause = " ".join(str(error).split())
         raise UserError(
-            f"shard {shard.path} is truncated or damaged ({cause}): "
-            "delete it and run `dvc checkout` or `dvc repro prepare`"
+            f"shard {shard.path} is truncated or damaged ({one_line(error)}): {AGAIN}"
         ) from error
 
 
@@ -138,8 +173,10 @@ def read_whole(shard: Shard, kinds: Collection[str]) -> Iterator[Record]:
     """Yield the records of a shard.
 
     Raises:
-        ValueError: there are not as many as the manifest says.
+        ValueError: its digest is another, or there are not as many as the manifest says.
     """
+    if shard.sha256:
+        check_digest(shard.path, shard.sha256)
     count = 0
     for record in read_records(shard.path, kinds):
         count += 1

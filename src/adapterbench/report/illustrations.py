@@ -9,11 +9,12 @@ import pandas as pd
 from PIL import Image
 
 from adapterbench.core.config import IllustrateParams
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import read_json
 from adapterbench.report.figures import Cell
 from adapterbench.report.methods import label
 from adapterbench.report.pictures import read_references, read_samples, sampled
+from adapterbench.report.scores import ROUNDING
 
 Columns = dict[str, Sequence[Cell]]
 
@@ -135,11 +136,14 @@ def read_scores(path: Path) -> pd.DataFrame:
     """
     try:
         frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        # the image of an item was given the image prompt of the next
+        means = frame.groupby("protocol")[["clip_t", "clip_i_shuffled"]].mean().reset_index()
+        means = means.set_axis(["scale", "clip_t", "clip_i"], axis="columns").astype(float)
+        if not (means[["clip_t", "clip_i"]].abs() <= 1 + ROUNDING).all(axis=None):
+            raise ValueError("a score is no cosine")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is missing or damaged: run `dvc repro illustrate@{path.parent.name}`"
+            f"{path} is missing or damaged ({one_line(error)}): "
+            f"run `dvc repro illustrate@{path.parent.name}`"
         ) from error
-    # the picture of an item was given the image prompt of the next
-    means = frame.groupby("protocol")[["clip_t", "clip_i_shuffled"]].mean().reset_index()
-    means = means.set_axis(["scale", "clip_t", "clip_i"], axis="columns")
-    return means.astype(float).sort_values("scale", ignore_index=True)
+    return means.sort_values("scale", ignore_index=True)

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 KEYS = [metric.key for metric in SCORES]
 SHUFFLED_KEYS = [f"{key}_shuffled" for key in KEYS]
+ROUNDING = 1e-4
+"""By which a cosine may be more than 1."""
 SET_KEYS = [metric.key for metric in SETS]
 
 
@@ -91,20 +93,21 @@ def read_method(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     for column in columns:
         check_finite(frame, column, path)
     several = frame.groupby(["protocol", "key"])["k"].transform("count") > 1
-    check_finite(frame[several], DIVERSITY.key, path)
+    check_finite(frame[several], DIVERSITY.key, path, largest=2)
     if twice := frame.duplicated(["protocol", "key", "k"]).sum():
         raise UserError(f"{path} holds {twice} picture(s) twice: {again}")
     return frame
 
 
-def check_finite(frame: pd.DataFrame, column: str, path: Path) -> None:
-    """Refuse a column with a score that is not a finite number, naming the first picture."""
+def check_finite(frame: pd.DataFrame, column: str, path: Path, largest: float = 1) -> None:
+    """Refuse a column with a score that no cosine or share can be, naming the first image."""
     values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=float)
-    bad = frame[~np.isfinite(values)]
+    bad = frame[~(np.abs(values) <= largest + ROUNDING)]  # NaN is not
     if len(bad):
         first = bad.iloc[0]
         raise UserError(
-            f"{path}: {len(bad)} value(s) of {column} are not finite numbers, "
+            f"{path}: {len(bad)} value(s) of {column} are not finite numbers within "
+            f"[{-largest}, {largest}], "
             f"first at {first['key']} k={first['k']}: see whether its training diverged, then "
             f"run `dvc repro -f {stage('score', path.stem)}`"
         )

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from adapterbench.core.config import CompareParams
-from adapterbench.core.errors import UserError
-from adapterbench.core.files import publish, read_json
+from adapterbench.core.documents import read_document
+from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.files import publish
 from adapterbench.report.intervals import bootstrap
 from adapterbench.report.methods import BASELINES, ORIGINAL, PROTOCOLS, contrasts, in_order
 from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
@@ -34,6 +35,8 @@ FILES = {"image": "comparison.csv", "image_text": "comparison_image_text.csv"}
 """Table of each protocol; the headline protocol has the plain name."""
 
 PAIRED_FILE = "paired.csv"
+NAMES = ("protocol", "method", "baseline", "metric")
+"""Columns of text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,12 +160,22 @@ def training(folder: Path, method: str) -> dict[str, float]:
     """Size and cost of one method; a baseline has nothing trained and no cost."""
     if method in BASELINES:
         return {TRAINABLE.key: 0, **dict.fromkeys(COST_KEYS, np.nan)}
-    path = folder / f"{method}.json"
-    record = read_json(path)
+    path, record = folder / f"{method}.json", read_training(folder, method)
     wanted = [TRAINABLE.key, *COST_KEYS]
     if missing := [key for key in wanted if key not in record]:
         raise UserError(f"{path} lacks {', '.join(missing)}: run `dvc repro -f train@{method}`")
     return {key: np.nan if record[key] is None else record[key] for key in wanted}
+
+
+def read_training(folder: Path, method: str) -> dict[str, float | None]:
+    """What a training noted of itself; None: it is not known.
+
+    Raises:
+        UserError: it noted nothing, or something else.
+    """
+    again = f"run `dvc repro -f train@{method}`"
+    path = folder / f"{method}.json"
+    return read_document(dict[str, float | None], path, "the costs of a training", again)
 
 
 def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
@@ -172,7 +185,7 @@ def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
         metric.key: rows[metric.key].max() if metric.sign > 0 else rows[metric.key].min()
         for metric in (*SCORES, TRAINABLE, *COSTS)
     }
-    records = [read_json(train_metrics / f"{variant}.json") for variant in comparison.variants]
+    records = [read_training(train_metrics, variant) for variant in comparison.variants]
     losses = [record["loss"] for record in records if record.get("loss") is not None]
     return numbers | {"loss": min(losses, default=np.nan)}
 
@@ -217,11 +230,18 @@ def read(folder: Path) -> dict[str, Comparison]:
 def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read one table and check its columns."""
     try:
-        frame = pd.read_csv(path)
+        # names are text: a method may be called `null`
+        frame = pd.read_csv(
+            path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""]
+        )
+        numbers = [column for column in columns if column in frame and column not in NAMES]
+        frame[numbers] = frame[numbers].apply(pd.to_numeric)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro compare`") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: delete it and run `dvc repro compare`") from error
+    except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+        raise UserError(
+            f"{path} is damaged ({one_line(error)}): delete it and run `dvc repro compare`"
+        ) from error
     if missing := [column for column in columns if column not in frame]:
         raise UserError(f"{path} lacks {', '.join(missing)}: run `dvc repro -f compare`")
     return frame
