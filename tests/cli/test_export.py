@@ -278,7 +278,7 @@ def test_the_example(cli: Cli, toy: "Toy", workplace: Path) -> None:
     REFERENCE.save("reference.png")
     assert cli("export", toy.adapter, "exported", "--backbone", toy.backbone).exit_code == 0
     script = ROOT / "examples/plain_diffusers.py"
-    assert sum(bool(line) for line in script.read_text().split('"""')[2].splitlines()) <= 12
+    assert sum(bool(line) for line in script.read_text().split('"""')[2].splitlines()) <= 14
     arguments = [toy.backbone, "exported", "reference.png", "out.png"]
     subprocess.run([sys.executable, script, *map(str, arguments)], check=True)
     with Image.open(workplace / "out.png") as image:

@@ -44,5 +44,5 @@ def test_own_pictures_are_one_option_and_a_path(fresh: Project, tmp_path: Path) 
               if line.startswith("error: ")]  # fmt: skip
     assert line == (
         "error: params.yaml: data.fetch.path is missing; data.fetch.pth is not a parameter "
-        "(known: path)"
+        "(known: caption_column, image_column, path, root)"
     )

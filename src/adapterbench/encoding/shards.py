@@ -42,7 +42,7 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
     encoders = load_encoders(params, backbone, state.device)
     found = {split: find_shards(shards, split) for split in read_manifest(shards).splits}
     mine = share([shard for part in found.values() for shard in part], state)
-    with alone(done):
+    with alone(done, leads=state.is_main_process):
         done.mkdir(parents=True, exist_ok=True)
         for shard in tqdm(mine, desc="encode", unit="shard", disable=not state.is_main_process):
             if not index_of(shard, done).exists():

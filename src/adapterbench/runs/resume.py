@@ -16,7 +16,6 @@ from pydantic_core import to_jsonable_python
 
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import sha256 as file_sha256
-from adapterbench.runs.record import leads
 
 RESUME = Path(".resume")
 
@@ -35,7 +34,7 @@ def resume_path(name: str, facts: Mapping[str, Any], *inputs: Path) -> Path:
 
 
 @contextmanager
-def alone(*places: Path) -> Iterator[None]:
+def alone(*places: Path, leads: bool) -> Iterator[None]:
     """Hold the places where this run resumes, for its whole launch: the process that leads does.
 
     The system lets go of what a killed process held.
@@ -43,14 +42,14 @@ def alone(*places: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds one.
     """
-    if not (places and leads()):
+    if not (places and leads):
         yield
         return
     first, *others = places
     path = first.with_name(f"{first.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path, blocking=False), alone(*others):
+        with FileLock(path, blocking=False), alone(*others, leads=leads):
             try:
                 yield
             finally:

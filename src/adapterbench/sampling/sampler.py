@@ -212,7 +212,7 @@ def sample(
     # cut into batches before they are shared: a picture is rounded as its batch is
     mine = share(list(chunked(pictures, params.batch_size)), state)
     quiet = not state.is_main_process
-    with alone(made):
+    with alone(made, leads=state.is_main_process):
         for protocol in protocols:
             folder = made / protocol
             folder.mkdir(parents=True, exist_ok=True)

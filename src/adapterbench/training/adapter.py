@@ -111,7 +111,7 @@ def train_adapter(
             unet, schedule, batch.latents, conditions, noise[part], t[part], params.min_snr_gamma
         )
 
-    with alone(resume):
+    with alone(resume, leads=team.leads):
         fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, team)
         if team.leads:
             save_adapter(adapter, out, variant, {"digest": identity})
