@@ -34,7 +34,7 @@ def resume_path(name: str, facts: Mapping[str, Any], *inputs: Path) -> Path:
 
 
 @contextmanager
-def alone(*places: Path, leads: bool) -> Iterator[None]:
+def alone(*places: Path, leads: bool = True) -> Iterator[None]:
     """Hold the places where this run resumes, for its whole launch: the process that leads does.
 
     The system lets go of what a killed process held.

@@ -13,17 +13,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import pandas as pd
 
 from adapterbench.core.config import Count, Section
+from adapterbench.core.documents import read_document
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import link_or_copy, publish, read_json, remove
+from adapterbench.core.files import link_or_copy, publish, remove
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
 from adapterbench.formats.tars import open_tar
-from adapterbench.runs.resume import resume_path
+from adapterbench.runs.resume import alone, resume_path
 
 log = logging.getLogger(__name__)
 
@@ -96,15 +97,17 @@ def fetch(params: Params, out: Path) -> None:
     places = {
         split: resume_path("urls", facts | {"split": split}, path) for split, path in lists.items()
     }
-    tars = {split: download(path, params, places[split]) for split, path in lists.items()}
-    for split, done in tars.items():
-        with publish(out / split) as folder:
-            folder.mkdir()
-            for file in sorted(done.iterdir()):
-                if file.suffix in (".tar", ".parquet"):
-                    link_or_copy(file, folder / file.name)
-    for place in places.values():  # not before: DVC deletes `out` when an unfinished stage starts
-        remove(place)
+    with alone(*places.values()):
+        tars = {split: download(path, params, places[split]) for split, path in lists.items()}
+        for split, done in tars.items():
+            with publish(out / split) as folder:
+                folder.mkdir()
+                for file in sorted(done.iterdir()):
+                    if file.suffix in (".tar", ".parquet"):
+                        link_or_copy(file, folder / file.name)
+        # not before: DVC deletes `out` when an unfinished stage starts
+        for place in places.values():
+            remove(place)
 
 
 def download(path: Path, params: Params, place: Path) -> Path:
@@ -171,7 +174,8 @@ def is_whole(stats: Path) -> bool:
         with open_tar(tar):
             pass
         rows = len(pd.read_parquet(tar.with_suffix(".parquet"), columns=["key"]))
-        return bool(rows == read_json(stats)["count"])
+        found = read_document(dict[str, Any], stats, "statistics of img2dataset", "run again")
+        return bool(rows == found.get("count"))
     except (UserError, OSError, ValueError):
         return False
 
