@@ -10,7 +10,8 @@ import sys
 import tarfile
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -318,68 +319,59 @@ def test_a_record_that_mlflow_refuses_keeps_no_other(caplog: pytest.LogCaptureFi
     assert one("tags.stage = 'train' and tags.variant = 'b'").info.status == "FINISHED"
 
 
-class Server:
-    """A real `mlflow server` on the loopback, with a store of its own."""
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real `mlflow server` on the loopback with a store of its own: its address and process."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = f"--host 127.0.0.1 --port {port} --workers 1 --artifacts-destination files"
+    command = [sys.executable, "-m", "mlflow", "server", *options.split()]
+    command += ["--backend-store-uri", "sqlite:///mlflow.db"]
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, cwd=folder, env=env
+        )
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
+    def healthy() -> bool:
+        with suppress(OSError):
+            return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1))
+        return False
 
-    def start(self) -> None:
-        options = f"--host 127.0.0.1 --port {self.port} --workers 1 --artifacts-destination files"
-        command = [sys.executable, "-m", "mlflow", "server", *options.split()]
-        command += ["--backend-store-uri", "sqlite:///mlflow.db"]
-        with (self.folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder,
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            )  # fmt: skip
-        until(self.healthy)
-
-    def healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)  # its workers, too
-        self.process.wait()
+    try:
+        until(healthy)
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+        process.wait()
 
 
-def test_a_server_that_is_killed_has_everything_when_it_is_back(
+def test_a_server_that_hangs_for_a_while_has_everything_in_the_end(
     project: Path, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (project / "server").mkdir()
     shutil.move(store, project / "server")
-    server = Server(project / "server")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    server.start()
-    try:
+    with mlflow_server(project / "server") as (uri, process):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         train("a")
         follower = follow()
         assert failures(caplog) == []
-    finally:
-        server.kill()
-    sample("a")
-    score("a")
-    for _ in range(3):
-        follower.look()
-        follower.send()
-    assert len(unsent(project)) == 2
-    assert len(failures(caplog)) == 2  # as many as causes: a call refused, then the first call
-    server.start()
-    try:
+        sample("a")
+        score("a")
+        os.killpg(process.pid, signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr(mlflow_store, "DEADLINE", 2.0)
+            follower.look()
+            follower.send()
+        assert len(unsent(project)) == 2
+        assert failures(caplog) == [f"cannot send to {uri}: TooLong: no answer within 2 s"]
+        os.killpg(process.pid, signal.SIGCONT)
         for stage in (train, sample, score):
             stage("b")
         compare()
-        follow()
+        follower.look()
+        follower.send()
         check_everything()
-    finally:
-        server.kill()
 
 
 class BadServer(BaseHTTPRequestHandler):
@@ -410,14 +402,15 @@ class BadServer(BaseHTTPRequestHandler):
 def test_a_bad_server_costs_one_line(
     manner: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(mlflow_store, "DEADLINE", 2.0)  # neither patience nor a clock is tested
     monkeypatch.setattr(BadServer, "manner", manner)
     server = ThreadingHTTPServer(("127.0.0.1", 0), BadServer)
     server.daemon_threads = True
     Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
     train()
-    follow()
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_store, "DEADLINE", 2.0)
+        follow()
     assert len(unsent(Path.cwd())) == 1
     [line] = failures(caplog)
     assert line.startswith("cannot send to http://127.0.0.1:")

@@ -75,7 +75,8 @@ def deadline(seconds: float) -> Iterator[None]:
         raise TooLong(f"no answer within {seconds:.0f} s")
 
     handler = signal.signal(signal.SIGALRM, ring)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    # again and again: what is raised while Python collects garbage is lost
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     faulthandler.dump_traceback_later(2 * seconds, exit=True)
     try:
         yield
