@@ -36,8 +36,7 @@ params: setup ## Make params.yaml from conf/
 
 repro: setup ## Reproduce everything: data, adapters, images, scores, table, figures
 	$(BRING_PUBLISHED)
-	dvc repro
-	-@python -m adapterbench.runs.flush
+	dvc repro; code=$$?; python -m adapterbench.runs.flush || true; exit $$code
 
 demo: setup ## Try the adapters in the browser, on this machine alone
 	$(BRING_PUBLISHED)

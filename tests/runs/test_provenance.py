@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from adapterbench.core.errors import UserError
-from adapterbench.runs.provenance import Provenance, digest, experiment_name
+from adapterbench.runs.provenance import digest, experiment_name, provenance
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -32,7 +32,7 @@ class TestExperimentName:
 
     def test_a_dvc_experiment_gives_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DVC_EXP_NAME", "bumpy-kite")
-        assert Provenance.here().experiment == "bumpy-kite"
+        assert provenance()["experiment"] == "bumpy-kite"
 
 
 class TestDigest:

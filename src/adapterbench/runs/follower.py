@@ -17,8 +17,8 @@ from adapterbench.runs.record import Facts
 
 log = logging.getLogger(__name__)
 
-POLL, RETRY, LOAD = 1.0, 5.0, 10.0
-"""Seconds between looks at the records, tries after a failure, samples of the machine's load."""
+POLL, RETRY = 1.0, 5.0
+"""Seconds between two looks at the records, and two tries after a failure."""
 
 
 class Follower:
@@ -31,7 +31,7 @@ class Follower:
         self.records: dict[Path, Facts] = {}
         self.due: list[Path] = []
         self.dvc: set[Process] = set()
-        self.busy = self.next_try = self.next_load = time.monotonic()
+        self.busy = self.next_try = time.monotonic()
         self.cause: str | None = None
 
     def follow(self, idle: float) -> dict[Path, int]:
@@ -48,6 +48,10 @@ class Follower:
             elif self.due or time.monotonic() > self.busy + idle:
                 return self.times
             time.sleep(POLL)
+
+    def running(self) -> list[Path]:
+        """The records of stages at work."""
+        return [path for path, facts in self.records.items() if facts.status == "running"]
 
     def look(self) -> None:
         """Read the records that have changed; one that runs in a dead process has been killed."""
@@ -74,15 +78,14 @@ class Follower:
 
     def send(self) -> None:
         """Send what is due; what fails stays so, and keeps no other record from being sent."""
-        if self.attempt(self.connect):
-            steps = [self.attempt(self.send_record, path) for path in list(self.due)]
-            if all([*steps, self.attempt(self.send_load)]):
-                return
-        self.runs = None  # the next try trusts nothing that this one knew
-        self.next_try = time.monotonic() + RETRY
+        reached = self.attempt(self.connect)
+        done = [reached and self.attempt(self.send_record, path) for path in list(self.due)]
+        if not all([reached, *done]):
+            self.runs = None  # the next try trusts nothing that this one knew
+            self.next_try = time.monotonic() + RETRY
 
     def attempt(self, step: Callable[..., None], *args: Path) -> bool:
-        """Take a step; whether it went well. Its cause of failure is logged once in a row."""
+        """Take a step; whether it went well. A cause of failure is logged once in a row."""
         try:
             step(*args)
             return True
@@ -101,29 +104,13 @@ class Follower:
 
     def send_record(self, path: Path) -> None:
         """Send one record; move it when MLflow holds all of it."""
-        assert self.runs
-        facts = self.records[path]
-        sent = path.parent / SENT
+        facts, sent = self.records[path], path.parent / SENT
         siblings = [Facts.read(each) for each in sent.glob("*.json")]
         siblings += [each for each in self.records.values() if each.run == facts.run]
-        self.runs.update(facts, key(path), siblings)
+        assert self.runs
+        self.runs.update(facts, f"{path.parent.name}/{path.stem}", siblings)
         self.due.remove(path)
         if facts.status != "running":
             sent.mkdir(exist_ok=True)
             path.rename(sent / path.name)
             del self.records[path]
-
-    def send_load(self) -> None:
-        """Sample the machine's load for the runs that are under way."""
-        if self.runs and time.monotonic() >= self.next_load:
-            self.next_load = time.monotonic() + LOAD
-            self.runs.send_load(key(path) for path in self.running())
-
-    def running(self) -> list[Path]:
-        """The records of stages at work."""
-        return [path for path, facts in self.records.items() if facts.status == "running"]
-
-
-def key(path: Path) -> str:
-    """What tells a record from all others."""
-    return f"{path.parent.name}/{path.stem}"

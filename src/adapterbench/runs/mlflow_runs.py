@@ -12,12 +12,9 @@ their weights, so that the scores of one gather on one.
 import json
 import math
 import tarfile
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,10 +29,7 @@ from mlflow.entities import (
     Metric,
     Param,
 )
-from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from more_itertools import chunked
 from PIL import Image
 
@@ -56,6 +50,9 @@ STATUS = {
 KEY, MODEL, WEIGHTS = "adapterbench.key", "adapterbench.model", "adapterbench.weights"
 """Tags by which a run, the model of a run, and a model are found again."""
 
+MONITORS: dict[str, SystemMetricsMonitor] = {}
+"""Threads of mlflow's that log the load of the machine to the runs of stages at work."""
+
 TILES, COLUMNS, TILE = 64, 8, 128
 """A grid of generated images: how many at most, in how many columns, of how many pixels."""
 
@@ -63,15 +60,11 @@ TILES, COLUMNS, TILE = 64, 8, 128
 class Runs:
     """The runs of one MLflow experiment."""
 
-    def __init__(self, client: Any, experiment: str) -> None:
-        self.client = client
-        self.experiment = experiment
+    def __init__(self, client: Any, uri: str, experiment: str) -> None:
+        self.client, self.uri, self.experiment = client, uri, experiment
         self.ids: dict[str, str] = {}
         self.sent: Counter[tuple[str, str]] = Counter()
         """How many points of (run, series) MLflow has."""
-        self.monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-        with suppress(Exception):  # its library or its device is not there
-            self.monitors.append(GPUMonitor())
 
     def update(self, facts: Facts, key: str, siblings: Sequence[Facts]) -> None:
         """Send what is new in a record.
@@ -80,70 +73,71 @@ class Runs:
             key: tells the record from all others.
             siblings: all records of its DVC process, this one included.
         """
-        *above, own = self.open(facts, key)
-        self.send_series(own, facts, facts.history)
+        *above, run = self.open(facts, key)
+        self.send_series(run, facts, facts.history)
         if facts.status == "running":
+            self.watch(run)
             return
-        parent = above[-1]
-        self.send_summary(own, parent, facts)
-        for file, folder in files(facts):
-            self.client.log_artifact(own, file, folder)
-        self.client.log_text(own, facts.model_dump_json(indent=2), "record.json")
-        self.send_images(parent, facts)
-        self.end(own, [facts])
-        self.end(above[0], siblings)
-        if facts.variant:
-            self.end(parent, [each for each in siblings if each.variant == facts.variant])
+        if run in MONITORS:
+            MONITORS.pop(run).finish()
+        self.send_summary(run, above[-1], facts)
+        self.send_files(run, above[-1], facts)
+        self.end(run, [facts])
+        for level, parent in enumerate(above):
+            below = [each for each in siblings if not level or each.variant == facts.variant]
+            self.end(parent, below)
 
     def open(self, facts: Facts, key: str) -> list[str]:
         """The runs of a record from the top, made when they are not there yet: parents first."""
         began = datetime.fromtimestamp(facts.dvc.started)
-        title = f"{facts.provenance.experiment} {began:%Y-%m-%d %H:%M:%S}"
+        title = f"{facts.provenance['experiment']} {began:%Y-%m-%d %H:%M:%S}"
         levels = [("experiment", facts.run, title), ("stage", key, facts.stage)]
         if facts.variant:
             levels.insert(1, ("variant", f"{facts.run}/{facts.variant}", facts.variant))
-        ids: list[str] = []
+        runs: list[str] = []
         for level, place, name in levels:
             if place not in self.ids:
-                tags = {KEY: place, "level": level, level: name}
-                run = self.find(place) or self.create(name, tags, facts, ids)
+                query = f"tags.`{KEY}` = '{place}'"
+                known = self.client.search_runs([self.experiment], query, max_results=1)
+                run = known[0] if known else self.create(level, place, name, facts, runs)
                 if level == "stage":
-                    self.begin(run, ids, facts)
-                self.ids[place] = run
-            ids.append(self.ids[place])
-        return ids
+                    self.begin(run.info.run_id, runs, facts)
+                self.ids[place] = run.info.run_id
+            runs.append(self.ids[place])
+        return runs
 
-    def find(self, key: str) -> str | None:
-        """Id of the run with a key."""
-        runs = self.client.search_runs([self.experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
-        return str(runs[0].info.run_id) if runs else None
-
-    def create(self, name: str, tags: dict[str, Any], facts: Facts, above: list[str]) -> str:
+    def create(self, level: str, place: str, name: str, facts: Facts, above: list[str]) -> Any:
         """Make a run that starts when the record does."""
-        tags = tags | {
+        tags = {
+            KEY: place,
+            "level": level,
+            "stage": facts.stage if level == "stage" else None,
             "variant": facts.variant if above else None,
-            "dvc.experiment": facts.provenance.experiment,
-            "git.dirty": facts.provenance.dirty,
-            "git.revision": facts.provenance.revision,
-            "mlflow.source.git.commit": facts.provenance.revision,
+            "dvc.experiment": facts.provenance["experiment"],
+            "git.dirty": facts.provenance["dirty"],
+            "git.revision": facts.provenance["revision"],
+            "mlflow.source.git.commit": facts.provenance["revision"],
             "mlflow.parentRunId": above[-1] if above else None,
         }
         known = {tag: str(value) for tag, value in tags.items() if value is not None}
-        run = self.client.create_run(self.experiment, milliseconds(facts.started), known, name)
-        return str(run.info.run_id)
+        return self.client.create_run(self.experiment, milliseconds(facts.started), known, name)
 
-    def begin(self, own: str, above: list[str], facts: Facts) -> None:
-        """Log the parameters and inputs of a stage to its own run and the one above."""
-        params = dict(flatten(facts.params))
-        datasets = [dataset(path, text, facts.stage) for path, text in facts.inputs.items()]
-        for run in (own, above[-1]):
-            known = self.client.get_run(run).data.params  # mlflow refuses a second value
-            new = [Param(name, value) for name, value in params.items() if name not in known]
+    def begin(self, run: str, above: list[str], facts: Facts) -> None:
+        """Log the parameters and inputs of a stage, to the run above, too."""
+        for level in (run, above[-1]):
+            known = self.client.get_run(level).data.params  # mlflow refuses a second value
+            new = [Param(*item) for item in flatten(facts.params) if item[0] not in known]
             for batch in chunked(new, MAX_PARAMS):
-                self.client.log_batch(run, params=batch)
-            self.client.log_inputs(run, datasets)
-        for run in above:
-            self.client.update_run(run, "RUNNING")
+                self.client.log_batch(level, params=batch)
+            self.client.log_inputs(level, datasets(facts))
+        for parent in above:
+            self.client.update_run(parent, "RUNNING")
+
+    def watch(self, run: str) -> None:
+        """Have the load of the machine logged while the stage runs, by a thread of mlflow's."""
+        if run not in MONITORS:
+            MONITORS[run] = SystemMetricsMonitor(run, tracking_uri=self.uri)
+            MONITORS[run].start()
 
     def send_series(self, run: str, facts: Facts, names: Iterable[str]) -> None:
         """Log the points of series that are not there yet."""
@@ -151,34 +145,33 @@ class Runs:
         for name in names:
             series = facts.history[name]
             rows = zip(series.step, series.value, series.seconds, strict=True)
-            new = islice(rows, self.sent[run, name], None)
             points = [
-                metric(name, value, start + round(1000 * at), step) for step, value, at in new
+                metric(name, value, start + round(1000 * at), step)
+                for step, value, at in islice(rows, self.sent[run, name], None)
             ]
             for batch in chunked(points, MAX_METRICS):
                 self.client.log_batch(run, batch)
             self.sent[run, name] = len(series.step)
 
-    def send_summary(self, own: str, parent: str, facts: Facts) -> None:
+    def send_summary(self, run: str, parent: str, facts: Facts) -> None:
         """Log the final numbers; those of the headline to the parent and to the adapter, too."""
-        end, curves = milliseconds(facts.ended), facts.history
+        end, curves = milliseconds(facts.ended), facts.history.keys()
         numbers = {"peak_memory_mb": facts.peak_memory_mb, **facts.metrics}
         points = [metric(name, value, end) for name, value in numbers.items()]
         headline = [point for point in points if point.key in facts.headline]
-        self.client.log_batch(own, [point for point in points if point.key not in curves])
+        self.client.log_batch(run, [point for point in points if point.key not in curves])
         self.client.log_batch(parent, [point for point in headline if point.key not in curves])
-        self.send_series(parent, facts, curves.keys() & facts.headline)
-        if (headline or facts.adapter) and (model := self.model(own, parent, facts)):
+        self.send_series(parent, facts, curves & facts.headline)
+        if (headline or facts.adapter) and (model := self.model(run, parent, facts)):
             scores = [metric(point.key, point.value, end, model=model) for point in headline]
-            self.client.log_batch(own, scores)
+            self.client.log_batch(run, scores)
 
     def model(self, run: str, parent: str, facts: Facts) -> str | None:
         """Id of the `LoggedModel` of the adapter that a run, or its variant's last one, had."""
         if facts.adapter is None:
             query = f"tags.variant = '{facts.variant}' AND tags.`{MODEL}` LIKE 'm-%'"
-            runs = self.client.search_runs(
-                [self.experiment], query, order_by=["attributes.start_time DESC"], max_results=1
-            )
+            order = ["attributes.start_time DESC"]
+            runs = self.client.search_runs([self.experiment], query, max_results=1, order_by=order)
             return str(runs[0].data.tags[MODEL]) if runs else None
         model = self.logged_model(run, facts, facts.adapter)
         if MODEL not in self.client.get_run(run).data.tags:
@@ -199,7 +192,7 @@ class Runs:
             facts.variant,
             source_run_id=run if adapter.made else None,
             tags={WEIGHTS: adapter.sha256},
-            params={name: str(value) for name, value in flatten(facts.params)},
+            params=dict(flatten(facts.params)),
             model_type="adapter",
         )
         if model.status != LoggedModelStatus.READY:
@@ -208,56 +201,48 @@ class Runs:
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         return str(model.model_id)
 
-    def send_images(self, run: str, facts: Facts) -> None:
-        """Show the images that are not there yet."""
-        there = {Path(item.path).name for item in self.client.list_artifacts(run, "images")}
-        for title, path in facts.images.items():
-            prefix = title.replace("/", "~") + "+"
-            if not any(name.startswith(prefix) for name in there):
-                self.client.log_image(run, picture(Path(facts.folder, path)), key=title)
-
-    def send_load(self, keys: Iterable[str]) -> None:
-        """Log how busy the machine is to the runs of the records that are under way."""
-        load: dict[str, float] = {}
-        for monitor in self.monitors:
-            monitor.collect_metrics()
-            load |= monitor.aggregate_metrics()
-            monitor.clear_metrics()
-        now = round(1000 * time.time())
-        for run in (self.ids[key] for key in keys if key in self.ids):
-            step = self.sent[run, "system/"] = self.sent[run, "system/"] + 1
-            self.client.log_batch(
-                run, [metric(f"system/{name}", value, now, step) for name, value in load.items()]
-            )
+    def send_files(self, run: str, parent: str, facts: Facts) -> None:
+        """Keep the artifacts that are there, and show the images on the parent."""
+        for path in (Path(facts.folder, name) for name in facts.artifacts):
+            for file in filter(Path.is_file, (path, *sorted(path.rglob("*")))):
+                folder = None if file == path else file.parent.relative_to(path.parent).as_posix()
+                self.client.log_artifact(run, file, folder)
+        self.client.log_text(run, facts.model_dump_json(indent=2), "record.json")
+        shown = [Path(item.path).name for item in self.client.list_artifacts(parent, "images")]
+        for title, name in facts.images.items():
+            if not any(each.startswith(title.replace("/", "~") + "+") for each in shown):
+                self.client.log_image(parent, picture(Path(facts.folder, name)), key=title)
 
     def end(self, run: str, records: Sequence[Facts]) -> None:
         """Give a run the state, the end and the seconds of all its records together."""
         last = max((facts.status for facts in records), key=list(STATUS).index)
-        ended = max(milliseconds(facts.ended) for facts in records if facts.ended)
-        self.client.log_batch(
-            run, [metric("seconds", sum(facts.seconds for facts in records), ended)]
-        )
+        ended = max(milliseconds(facts.ended) for facts in records)
+        seconds = sum(facts.seconds for facts in records)
+        self.client.log_batch(run, [metric("seconds", seconds, ended)])
         if last != "running":
             self.client.set_terminated(run, STATUS[last], ended)
 
 
-def metric(
-    name: str, value: float | None, at: int, step: int = 0, model: str | None = None
-) -> Metric:
+def metric(name: str, value: float | None, at: int, step: int = 0, model: Any = None) -> Metric:
     """mlflow's entity of one number; a record's `null` is one that was not finite."""
     return Metric(name, math.nan if value is None else value, at, step, model_id=model)
 
 
-def dataset(path: str, digest: str, stage: str) -> DatasetInput:
-    """mlflow's entity of one input of a stage."""
-    short = digest.partition(":")[2][:MAX_DIGEST]
-    source = json.dumps({"path": path, "digest": digest})
-    return DatasetInput(
-        Dataset(path, short, "local", source), [InputTag("mlflow.data.context", stage)]
-    )
+def datasets(facts: Facts) -> list[DatasetInput]:
+    """mlflow's entities of the inputs of a stage."""
+    context = [InputTag("mlflow.data.context", facts.stage)]
+    return [
+        DatasetInput(
+            Dataset(
+                path, digest.partition(":")[2][:MAX_DIGEST], "local", json.dumps([path, digest])
+            ),
+            context,
+        )
+        for path, digest in facts.inputs.items()
+    ]
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested mappings as `a.b.c` names; a list stays one value, as JSON."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -267,34 +252,21 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def milliseconds(moment: datetime | None) -> int:
-    """Milliseconds since 1970, mlflow's unit."""
+    """Milliseconds since 1970, mlflow's unit; 0 before the end."""
     return round(1000 * moment.timestamp()) if moment else 0
-
-
-def files(facts: Facts) -> Iterator[tuple[Path, str | None]]:
-    """Files of a record's artifacts, and the folder that each goes to; what is gone is left out."""
-    for name in facts.artifacts:
-        path = Path(facts.folder, name)
-        if path.is_file():
-            yield path, None
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                yield file, file.parent.relative_to(path.parent).as_posix()
 
 
 def picture(path: Path) -> Image.Image:
     """An image, or a grid of the first images of a tar."""
     if path.suffix != ".tar":
         return Image.open(path, formats=["PNG"])
-    tiles = []
     with tarfile.open(path) as tar:
-        for member in islice((each for each in tar if each.isfile()), TILES):
-            data = BytesIO(tar.extractfile(member).read())  # type: ignore[union-attr]  # a file
-            tile = Image.open(data, formats=["PNG"]).convert("RGB")
-            tile.thumbnail((TILE, TILE))
-            tiles.append(tile)
+        files = [tar.extractfile(member) for member in islice(tar, TILES)]
+        tiles = [Image.open(file, formats=["PNG"]).convert("RGB") for file in files if file]
+    for tile in tiles:
+        tile.thumbnail((TILE, TILE))
     width, height = tiles[0].size
-    grid = Image.new("RGB", (COLUMNS * width, -(-len(tiles) // COLUMNS) * height), "white")
+    grid = Image.new("RGB", (COLUMNS * width, math.ceil(len(tiles) / COLUMNS) * height), "white")
     for number, tile in enumerate(tiles):
         grid.paste(tile, (number % COLUMNS * width, number // COLUMNS * height))
     return grid

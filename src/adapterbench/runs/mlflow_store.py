@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -75,7 +74,8 @@ def deadline(seconds: float) -> Iterator[None]:
         raise TooLong(f"no answer within {seconds:.0f} s")
 
     handler = signal.signal(signal.SIGALRM, ring)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    # again and again: what is raised while Python collects garbage is lost
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     faulthandler.dump_traceback_later(2 * seconds, exit=True)
     try:
         yield
@@ -85,24 +85,22 @@ def deadline(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
 
 
-def connect(root: Path) -> tuple[Client, str]:
-    """The client for `MLFLOW_TRACKING_URI`, or for the project's own store, and the experiment."""
-    uri, artifacts = os.environ.get("MLFLOW_TRACKING_URI"), root / "mlartifacts"
-    if not uri:
-        uri = local_store(root / "mlflow.db", artifacts)
+def connect(root: Path) -> tuple[Client, str, str]:
+    """Client and address of `MLFLOW_TRACKING_URI` or the project's own store; the experiment."""
+    artifacts = root / "mlartifacts"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or local_store(root / "mlflow.db", artifacts)
     client = Client(uri)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "adapterbench"
     if known := client.get_experiment_by_name(name):
-        return client, known.experiment_id
+        return client, uri, known.experiment_id
     # a server says itself where artifacts go; a bare database must be told an absolute place
     location = None if uri.startswith("http") else str(artifacts)
-    now = round(1000 * time.time())
-    view = {"name": "Variants", "createdAt": now, "state": json.dumps(VARIANTS_VIEW)}
+    view = {"name": "Variants", "createdAt": 0, "state": json.dumps(VARIANTS_VIEW)}
     tags = {
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.sharedViewState.variants": json.dumps(view),
     }
-    return client, client.create_experiment(name, location, tags)
+    return client, uri, client.create_experiment(name, location, tags)
 
 
 def local_store(path: Path, artifacts: Path) -> str:

@@ -5,50 +5,27 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from adapterbench.core.environment import git, installed, revision
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, sha256
 
-PACKAGES = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "open_clip_torch",
-    "peft",
-    "numpy",
-    "webdataset",
-)
+PACKAGES = ("diffusers", "numpy", "open_clip_torch", "peft", "timm", "torch", "transformers")
 """Libraries whose version may change a number."""
 
 
-class Provenance(BaseModel):
-    """The experiment, the code, the libraries and the system of a run."""
-
-    experiment: str
-    """Name of the DVC experiment, else the git branch, else the short revision."""
-    revision: str | None
-    dirty: bool | None
-    """Whether code or settings differ from the revision; `None` outside git."""
-    packages: dict[str, str | None]
-    python: str
-    platform: str
-
-    @classmethod
-    def here(cls) -> Self:
-        """That of this process."""
-        packages = {name: installed(name) for name in PACKAGES}
-        return cls(
-            experiment=experiment_name(),
-            **revision(),
-            packages=packages,
-            python=platform.python_version(),
-            platform=platform.platform(),
-        )
+def provenance() -> dict[str, Any]:
+    """The experiment, the code, the libraries and the system of this process."""
+    return {
+        "experiment": experiment_name(),
+        **revision(),
+        "packages": {name: installed(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
 
 
 def experiment_name() -> str:

@@ -21,7 +21,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish, sha256
 from adapterbench.runs import follow
 from adapterbench.runs.identity import Process, dvc_process
-from adapterbench.runs.provenance import Provenance, device, digest
+from adapterbench.runs.provenance import device, digest, provenance
 
 FLUSH_SECONDS = 10.0
 """Least time between two writes of the record while a stage runs."""
@@ -63,7 +63,7 @@ class Facts(BaseModel, extra="forbid"):
     params: dict[str, Any]
     inputs: dict[str, str]
     """Digest of each input."""
-    provenance: Provenance
+    provenance: dict[str, Any]
     started: datetime
     ended: datetime | None = None
     seconds: float = 0.0
@@ -82,7 +82,7 @@ class Facts(BaseModel, extra="forbid"):
     def run(self) -> str:
         """Name of the folder that the records of one DVC process share."""
         started = datetime.fromtimestamp(self.dvc.started, UTC)
-        name = re.sub(r"[^\w.-]", "_", self.provenance.experiment)
+        name = re.sub(r"[^\w.-]", "_", self.provenance["experiment"])
         return f"{name}-{started:%Y%m%dT%H%M%S}-{self.dvc.pid}"
 
     def write(self, path: Path) -> None:
@@ -128,7 +128,7 @@ class Record:
             folder=str(Path.cwd()),
             params=dict(params),
             inputs={path.as_posix(): digest(path) for path in inputs},
-            provenance=Provenance.here(),
+            provenance=provenance(),
             started=datetime.now(UTC),
         )
         name = f"{self.facts.started:%Y%m%dT%H%M%S.%f}-{stage}{f'-{variant}' if variant else ''}"

@@ -1,0 +1,221 @@
+"""Damaged files and parameters: one line that says what is wrong, or the values as they were.
+
+Never a traceback, and never another value than the one that was written.
+"""
+
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from toy_backbone import Toy
+
+from adapterbench.adapters.core.storage import load_adapter
+from adapterbench.core import config
+from adapterbench.core.errors import UserError
+from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.shards import read_split
+from adapterbench.frozen.load import load_part
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+SEED = 20261125
+
+
+def flip(data: bytes, draw: random.Random) -> bytes:
+    at = draw.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
+
+
+def cut(data: bytes, draw: random.Random) -> bytes:
+    return data[: draw.randrange(len(data))]
+
+
+def zero(data: bytes, draw: random.Random) -> bytes:
+    start = draw.randrange(len(data))
+    length = min(draw.choice([1, 16, 512, 4096]), len(data) - start)
+    return data[:start] + bytes(length) + data[start + length :]
+
+
+def insert(data: bytes, draw: random.Random) -> bytes:
+    at = draw.randrange(len(data) + 1)
+    return data[:at] + draw.randbytes(draw.choice([1, 8, 512])) + data[at:]
+
+
+def drop(data: bytes, draw: random.Random) -> bytes:
+    at = draw.randrange(len(data))
+    return data[:at] + data[at + draw.choice([1, 8, 512]) :]
+
+
+def double(data: bytes, _draw: random.Random) -> bytes:
+    return data + data
+
+
+def replace(_data: bytes, draw: random.Random) -> bytes:
+    return draw.choice([b"", b"null", b"[]", b"{}", b"\xff\xfe", b"\x89PNG\r\n\x1a\n", bytes(2048)])
+
+
+DAMAGES = (flip, cut, zero, insert, drop, double, replace)
+ODD: tuple[Any, ...] = (
+    *(None, True, -1, 0, 10**30, 0.5, 1e308, "", "x", "../..", "\x00", [], [1], {}, {"a": None}),
+    *("9" * 300, "null", ["a", 1], -0.0, 2**63, "é", {"1": {}}),
+)
+"""Values that stand where others are expected."""
+
+
+def edit(tree: Any, draw: random.Random) -> None:
+    """Change, remove or add one value somewhere in nested mappings and lists, in place."""
+    places = []
+
+    def walk(node: Any) -> None:
+        inner = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in inner:
+            places.append((node, key))
+            if isinstance(value, dict | list):
+                walk(value)
+
+    walk(tree)
+    node, key = draw.choice(places)
+    action = draw.choice(["set", "set", "remove", "add"])
+    if action == "set":
+        node[key] = deepcopy(draw.choice(ODD))
+    elif action == "remove":
+        del node[key]
+    elif isinstance(node, dict):
+        node[draw.choice(["x", "", "seed", "steps"])] = deepcopy(draw.choice(ODD))
+    else:
+        node.append(deepcopy(draw.choice(ODD)))
+
+
+def damaged(path: Path, draw: random.Random) -> str:
+    """Damage a file in place; what was done."""
+    data = path.read_bytes()
+    if path.suffix == ".json" and draw.random() < 0.5:
+        tree = json.loads(data)
+        edit(tree, draw)
+        path.write_text(json.dumps(tree))
+        return "edit"
+    damage = draw.choice(DAMAGES)
+    path.write_bytes(damage(data, draw))
+    return damage.__name__
+
+
+def check_one_line(error: UserError, what: str) -> None:
+    """What a person is told is one line."""
+    assert "\n" not in str(error), what
+
+
+def shards(toy: Toy) -> Any:
+    return [
+        (sample.key, sample.image.tobytes(), sample.captions, sample.meta)
+        for split in ("train", "validation")
+        for sample in read_split(toy.shards, split)
+    ]
+
+
+def encoded(toy: Toy) -> Any:
+    values = []
+    for split in ("train", "validation"):
+        data = EncodedSplit(toy.encoded, split)
+        index = torch.arange(len(data))
+        batch = data.gather(index, torch.linspace(0, 0.99, len(data)))
+        tensors = (batch.latents, batch.image_embeds, batch.texts, data.empty)
+        values.append([tensor.numpy().tobytes() for tensor in tensors])
+        values.append([json.dumps(sample, sort_keys=True) for sample in data.samples])
+    return values
+
+
+def adapter(toy: Toy) -> Any:
+    made = load_adapter(toy.adapter, load_part(toy.backbone, "unet"))
+    return [weight.detach().numpy().tobytes() for weight in made.trainable_parameters()]
+
+
+KINDS: dict[str, tuple[Callable[[Toy], Any], str, int]] = {
+    "shards": (shards, "shards", 170),
+    "encoded": (encoded, "encoded", 170),
+    "adapter": (adapter, "models/toy", 160),
+}
+"""By kind of file: how it is read, its folder, how many damages."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_are_refused_or_read_as_they_were(
+    kind: str, toy: Toy, workplace: Path
+) -> None:
+    read, folder, count = KINDS[kind]
+    draw = random.Random(f"{SEED}-{kind}")
+    expected = read(toy)
+    copy = Toy(workplace / "toy")
+    for part in toy.root.iterdir():
+        target = copy.root / part.name
+        target.parent.mkdir(exist_ok=True)
+        if part.is_dir():
+            shutil.copytree(part, target)
+    outcomes: Counter[str] = Counter()
+    for number in range(count):
+        files = sorted(path for path in (copy.root / folder).rglob("*") if path.is_file())
+        path = draw.choice(files)
+        whole = path.read_bytes()
+        what = f"{kind} {number}, seed {SEED}: {damaged(path, draw)} of {path.name}"
+        try:
+            assert read(copy) == expected, f"another value without a word: {what}"
+            outcomes["read as it was"] += 1
+        except UserError as error:
+            check_one_line(error, what)
+            outcomes["refused"] += 1
+        except AssertionError:
+            raise
+        except Exception as error:
+            raise AssertionError(f"a traceback: {what}") from error
+        path.write_bytes(whole)
+    print(kind, dict(outcomes))
+    assert outcomes["refused"] > count / 2
+
+
+def test_damaged_parameters_are_refused_or_read(workplace: Path) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    draw = random.Random(f"{SEED}-params")
+    path = workplace / "params.yaml"
+    sections: dict[str, type[config.Section]] = {
+        "data": config.DataParams,
+        "backbone": config.BackboneParams,
+        "encode": config.EncodeParams,
+        "train": config.TrainParams,
+        "sample": config.SampleParams,
+        "illustrate": config.IllustrateParams,
+        "score": config.ScoreParams,
+        "compare": config.CompareParams,
+    }
+    outcomes: Counter[str] = Counter()
+    for number in range(300):
+        if draw.random() < 0.6:
+            tree = yaml.safe_load(text)
+            edit(tree, draw)
+            path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+            what = "edit"
+        else:
+            damage = draw.choice(DAMAGES)
+            path.write_bytes(damage(text.encode(), draw))
+            what = damage.__name__
+        try:
+            for name, section in sections.items():
+                config.load_params(section, name)
+            config.load_bases()
+            for variant in config.load_variants():
+                config.load_train(variant)
+                config.load_encoder(variant)
+            outcomes["read"] += 1
+        except UserError as error:
+            check_one_line(error, f"{number}, seed {SEED}: {what}")
+            outcomes["refused"] += 1
+        except Exception as error:
+            raise AssertionError(f"a traceback: {number}, seed {SEED}: {what}") from error
+    print("params", dict(outcomes))
+    assert outcomes["refused"] > 100
