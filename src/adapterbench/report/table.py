@@ -164,7 +164,7 @@ def training(folder: Path, method: str) -> dict[str, float]:
     wanted = [TRAINABLE.key, *COST_KEYS]
     if missing := [key for key in wanted if key not in record]:
         raise UserError(f"{path} lacks {', '.join(missing)}: run `dvc repro -f train@{method}`")
-    return {key: np.nan if record[key] is None else record[key] for key in wanted}
+    return {key: np.nan if (value := record[key]) is None else value for key in wanted}
 
 
 def read_training(folder: Path, method: str) -> dict[str, int | float | None]:
@@ -186,7 +186,7 @@ def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
         for metric in (*SCORES, TRAINABLE, *COSTS)
     }
     records = [read_training(train_metrics, variant) for variant in comparison.variants]
-    losses = [record["loss"] for record in records if record.get("loss") is not None]
+    losses = [loss for record in records if (loss := record.get("loss")) is not None]
     return numbers | {"loss": min(losses, default=np.nan)}
 
 
