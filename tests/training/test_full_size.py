@@ -34,7 +34,7 @@ from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.core.config import SampleParams, TrainParams
 from adapterbench.core.environment import peak_memory_mb
-from adapterbench.core.files import MANIFEST, read_json, write_json
+from adapterbench.core.files import MANIFEST, read_json, sha256, write_json
 from adapterbench.formats.encoded import COMMON
 from adapterbench.frozen.load import load_part
 from adapterbench.sampling.sampler import Picture, Sampler
@@ -177,13 +177,25 @@ def write_encoded(folder: Path, text: CLIPTextModel, tokenizer: CLIPTokenizer) -
         save_file(tensors, folder / name)
         sample = {"key": "teapot", "concept": "teapot", "captions": captions[1:]}
         index = f"{split}-00000.json"
-        write_json(folder / index, {"samples": [sample]})
-        splits[split] = [{"name": name, "index": index, "samples": 1}]
+        shard = file(folder / name)
+        write_json(folder / index, {**shard, "samples": [sample], "skipped": []})
+        facts = {"index": index, "index_sha256": sha256(folder / index), "samples": 1}
+        splits[split] = [shard | facts]
     phrasings = {split: torch.zeros(1, 1, dtype=torch.long) for split in splits}
     save_file({"empty": empty.clone(), **phrasings}, folder / COMMON)
     save_file({"texts": caption[None].clone()}, folder / "texts-00000.safetensors")
-    texts = [{"name": "texts-00000.safetensors"}]
-    write_json(folder / MANIFEST, {"embed_dim": 512, "splits": splits, "texts": texts})
+    manifest = {
+        "embed_dim": 512,
+        "splits": splits,
+        "texts": [file(folder / "texts-00000.safetensors")],
+        "common": file(folder / COMMON),
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def file(path: Path) -> dict[str, str]:
+    """How a manifest names a file."""
+    return {"name": path.name, "sha256": sha256(path)}
 
 
 def digest(unet: nn.Module) -> str:
