@@ -7,8 +7,8 @@ from typer import Option
 
 from adapterbench.core.config import load_params
 from adapterbench.core.files import write_json
+from adapterbench.pretraining.drawing import DrawParams
 from adapterbench.pretraining.edges import measure
-from adapterbench.pretraining.report import ReportParams
 from adapterbench.runs.program import run
 
 
@@ -20,7 +20,7 @@ def main(
     out: Annotated[Path, Option(help="PNG: edge maps, pictures without control, with it.")],
 ) -> None:
     """Measure on held-out concepts whether the ControlNet is followed."""
-    params = load_params(ReportParams, "edges")
+    params = load_params(DrawParams, "edges")
     write_json(metrics, measure(params, shards, backbone, controlnet, out))
 
 

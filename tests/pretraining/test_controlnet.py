@@ -13,9 +13,9 @@ from adapterbench.formats.edges import edge_map
 from adapterbench.formats.image import to_array
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import controlnet, unet
+from adapterbench.pretraining.drawing import DrawParams
 from adapterbench.pretraining.edges import edge_f1, measure
 from adapterbench.pretraining.pictures import load_pictures
-from adapterbench.pretraining.report import ReportParams
 
 PARAMS = controlnet.ControlNetParams(
     **FIT | {"steps": 12, "batch_size": 6, "learning_rate": 5e-3, "log_every": 3},
@@ -75,7 +75,7 @@ def test_it_learns_and_starts_as_a_copy_that_says_nothing(
 def test_it_is_judged_on_held_out_pictures(
     trained: tuple[Path, Any], toy: Toy, tmp_path: Path
 ) -> None:
-    params = ReportParams(items=3, steps=2, guidance_scale=3.0, batch_size=2, seed=0)
+    params = DrawParams(items=3, steps=2, guidance_scale=3.0, batch_size=2, seed=0)
     found = measure(params, toy.shards, toy.backbone, trained[0], tmp_path / "edges.png")
     assert found["pictures"] == 3
     assert found["gain_low"] <= found["edge_f1_control"] - found["edge_f1_text_only"]

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from adapterbench.core.files import publish
 from adapterbench.formats.image import to_array
 from adapterbench.pretraining.controlnet import edges
+from adapterbench.pretraining.drawing import DrawParams, choose, grid, images, load_pipeline
 from adapterbench.pretraining.pictures import Pictures, load_pictures
-from adapterbench.pretraining.report import ReportParams, choose, grid, images, load_pipeline
 from adapterbench.report.intervals import bootstrap
 from adapterbench.sampling.items import noise
 
@@ -22,7 +22,7 @@ SCALES = {"text_only": 0.0, "control": 1.0}
 
 
 def measure(
-    params: ReportParams, shards: Path, backbone: Path, controlnet: Path, out: Path
+    params: DrawParams, shards: Path, backbone: Path, controlnet: Path, out: Path
 ) -> dict[str, float]:
     """Draw held-out captions with their pictures' edges and without; return the agreement.
 
@@ -34,13 +34,7 @@ def measure(
     """
     torch.set_flush_denormal(True)
     held_out = load_pictures(shards, "validation")
-    rows = choose(held_out, params)
-    pictures = Pictures(
-        held_out.pixels[rows],
-        [held_out.captions[row] for row in rows],
-        [held_out.keys[row] for row in rows],
-        [held_out.concepts[row] for row in rows],
-    )
+    pictures = held_out.at(choose(held_out, params.items, params.seed))
     control = edges(pictures)
     pipe = StableDiffusionControlNetPipeline.from_pipe(
         load_pipeline(backbone),
@@ -56,7 +50,12 @@ def measure(
     with publish(out) as beside:
         grid(control[:32], made["text_only"][:32], made["control"][:32]).save(beside, "PNG")
     means = {f"edge_f1_{name}": float(values.mean()) for name, values in f1.items()}
-    return {**means, "gain_low": float(low[0]), "gain_high": float(high[0]), "pictures": len(rows)}
+    return {
+        **means,
+        "gain_low": float(low[0]),
+        "gain_high": float(high[0]),
+        "pictures": len(pictures),
+    }
 
 
 def draw(
@@ -64,7 +63,7 @@ def draw(
     pictures: Pictures,
     control: Tensor,
     scale: float,
-    params: ReportParams,
+    params: DrawParams,
 ) -> Tensor:
     """Pictures of the captions under control of weight `scale`: uint8 `(N, 3, H, W)`."""
     config = pipe.unet.config

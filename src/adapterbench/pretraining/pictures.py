@@ -1,5 +1,6 @@
 """The pictures of a split in memory, for training on all of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,15 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def at(self, rows: Sequence[int]) -> "Pictures":
+        """Those with the numbers `rows`, in their order."""
+        return Pictures(
+            self.pixels[list(rows)],
+            [self.captions[row] for row in rows],
+            [self.keys[row] for row in rows],
+            [self.concepts[row] for row in rows],
+        )
 
 
 def load_pictures(shards: Path, *splits: str) -> Pictures:

@@ -1,0 +1,88 @@
+"""Text to image by the assembled pipeline, and sheets of what it draws."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+from tqdm import tqdm
+
+from adapterbench.core.config import Count, Section
+from adapterbench.formats.image import to_array
+from adapterbench.pretraining.pictures import Pictures
+from adapterbench.sampling.items import choose_items, noise
+
+
+class DrawParams(Section):
+    """How images are drawn to be measured."""
+
+    items: Count
+    """Images whose captions are drawn, of different concepts."""
+    steps: Count
+    """DPM-Solver++ steps."""
+    guidance_scale: Annotated[float, Field(ge=1)]
+    """Classifier-free guidance weight."""
+    batch_size: Count
+    """Images made at a time."""
+    seed: int
+    """Seed of the choice and of the noise."""
+
+
+def load_pipeline(folder: Path) -> StableDiffusionPipeline:
+    """The assembled pipeline with DPM-Solver++."""
+    pipe = StableDiffusionPipeline.from_pretrained(
+        folder,
+        safety_checker=None,
+        torch_dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    pipe.unet.to(memory_format=torch.channels_last)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def choose(pictures: Pictures, count: int, seed: int) -> list[int]:
+    """Numbers of the pictures that are drawn, every concept once before any twice."""
+    rows = [
+        {"key": key, "concept": concept}
+        for key, concept in zip(pictures.keys, pictures.concepts, strict=True)
+    ]
+    return choose_items(rows, count, seed)
+
+
+def draw(pipe: StableDiffusionPipeline, pictures: Pictures, params: DrawParams) -> Tensor:
+    """Text to image for first captions: uint8 `(N, 3, H, W)`."""
+    config = pipe.unet.config
+    shape = (config.in_channels, config.sample_size, config.sample_size)
+    made: list[Image.Image] = []
+    for start in tqdm(range(0, len(pictures), params.batch_size), desc="draw"):
+        part = range(start, min(start + params.batch_size, len(pictures)))
+        latents = [noise(pictures.keys[i], 0, params.seed, shape) for i in part]
+        made += pipe(
+            [pictures.captions[i][0] for i in part],
+            latents=torch.stack(latents),
+            num_inference_steps=params.steps,
+            guidance_scale=params.guidance_scale,
+        ).images
+    return torch.from_numpy(np.stack([to_array(image) for image in made]))
+
+
+def images(pixels: Tensor) -> list[Image.Image]:
+    """uint8 `(N, 3, H, W)` as pictures."""
+    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+
+
+def grid(*layers: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
+    """Pictures that belong together one above the other, 16 a line; a layer `(N, 3, H, W)`."""
+    lines = [
+        torch.cat([torch.cat(list(rows[at : at + columns]), dim=2) for rows in layers], 1)
+        for at in range(0, len(layers[0]), columns)
+    ]
+    sheet = Image.fromarray(torch.cat(lines, dim=1).permute(1, 2, 0).numpy())
+    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.BICUBIC)

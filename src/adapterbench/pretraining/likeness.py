@@ -1,0 +1,102 @@
+"""How like its reference an image is, on the neutral evaluator and others: the base's own bars."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from adapterbench.core.errors import UserError
+from adapterbench.core.seeds import rank
+from adapterbench.pretraining.clip import same_emoji
+from adapterbench.pretraining.pictures import Pictures
+from adapterbench.report.intervals import bootstrap
+from adapterbench.scoring.measures import cosine, finds
+
+Embed = Callable[[list[Image.Image]], Tensor]
+"""Images -> unit embeddings `(N, D)`."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Scores of images against the references that they were made for."""
+
+    items: int
+    cosine: float
+    low: float
+    high: float
+    """Ends of the 95 % interval of the mean cosine, over items."""
+    r_at_1: float
+    """Share that finds its own reference, mean over groups of `among` references."""
+    among: int
+
+
+def likeness(made: Tensor, real: Tensor, among: int, seed: int) -> Likeness:
+    """Compare unit embeddings `(N, D)` row by row.
+
+    R@1 is measured in groups of `among` (what is left over is compared by cosine alone), so that
+    it has the same chance level, `1 / among`, for any number of items.
+    """
+    values = cosine(made, real)
+    low, high = bootstrap(values.numpy()[None], samples=10_000, confidence=0.95, seed=seed)
+    among = min(among, len(made))
+    whole = len(made) - len(made) % among
+    found = [
+        finds(a, b, torch.arange(among))
+        for a, b in zip(made[:whole].split(among), real[:whole].split(among), strict=True)
+    ]
+    return Likeness(
+        items=len(made),
+        cosine=float(values.mean()),
+        low=float(low[0]),
+        high=float(high[0]),
+        r_at_1=float(torch.cat(found).mean()),
+        among=among,
+    )
+
+
+def same_drawn_twice(held_out: Pictures, train: Pictures, seed: int) -> list[tuple[int, int]]:
+    """Pairs of one emoji by two makers, one pair a concept.
+
+    Returns:
+        Number of the held-out image and number of the training image; both drawn by hash.
+
+    Raises:
+        UserError: no held-out emoji was trained on as another maker draws it.
+    """
+    keys = [*held_out.keys, *train.keys]
+    makers = same_emoji(keys)
+    first = len(held_out)
+    pairs: dict[str, tuple[int, int]] = {}
+    for number in sorted(range(first), key=lambda n: rank(keys[n], seed)):
+        partners = [n for n in makers[number] if n >= first]
+        concept = held_out.concepts[number]
+        if partners and concept not in pairs:
+            chosen = min(partners, key=lambda n: rank(keys[n], seed))
+            pairs[concept] = (number, chosen - first)
+    if not pairs:
+        raise UserError(
+            "no held-out image shows an emoji that another maker's training image shows: "
+            "prepare the shards with data.split: images"
+        )
+    return list(pairs.values())
+
+
+def across_makers(embed: Embed, held_out: list[Image.Image], train: list[Image.Image]) -> float:
+    """R@1 of held-out images among training images of the same emojis by other makers.
+
+    Args:
+        train: the partner of each held-out image; chance is one over their number.
+    """
+    return float(finds(embed(held_out), embed(train), torch.arange(len(train))).mean())
+
+
+def thumbnails(images: list[Image.Image]) -> Tensor:
+    """Unit vectors of centred 16x16 levels `(N, 768)`: what colour and layout alone can find."""
+    small = [
+        np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float32) for image in images
+    ]
+    flat = torch.from_numpy(np.stack(small)).flatten(1)
+    return torch.nn.functional.normalize(flat - flat.mean(dim=0), dim=-1)
