@@ -233,7 +233,7 @@ class Evaluators(Section):
     clip: EvaluatorParams
     """Gives CLIP-T and CLIP-I, so it reads texts."""
     neutral: EvaluatorParams
-    """Gives the other scores: a network that no part of the project was trained with."""
+    """Gives the other scores: a network that no adapter is trained with."""
 
 
 class ScoreParams(Section):
