@@ -5,8 +5,9 @@ from typing import Annotated
 
 from typer import Option
 
+from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core import config
-from adapterbench.core.config import load_encoder, load_params
+from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.illustrating.pictures import Inputs, draw
 from adapterbench.illustrating.scores import score
@@ -25,8 +26,8 @@ def main(
     """Draw with other texts, on other bases, at other scales, and pairs; score the last two."""
     params = load_params(config.IllustrateParams, "illustrate")
     sample = load_params(config.SampleParams, "sample")
-    encoder = load_encoder(out.name) if adapter else None
-    inputs = Inputs(encoded, shards, backbone, bases, adapter, encoder)
+    variant = load_variant(out.name) if adapter else None
+    inputs = Inputs(encoded, shards, backbone, bases, adapter, variant)
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))

@@ -18,6 +18,7 @@ import yaml
 from toy_backbone import Toy
 
 from adapterbench.adapters.core.storage import load_adapter
+from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core import config
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
@@ -208,9 +209,9 @@ def test_damaged_parameters_are_refused_or_read(workplace: Path) -> None:
             for name, section in sections.items():
                 config.load_params(section, name)
             config.load_bases()
-            for variant in config.load_variants():
+            for variant in config.load_rows():
                 config.load_train(variant)
-                config.load_encoder(variant)
+                load_variant(variant)
             outcomes["read"] += 1
         except UserError as error:
             check_one_line(error, f"{number}, seed {SEED}: {what}")

@@ -15,6 +15,7 @@ from transformers import CLIPTokenizer
 
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import save_adapter
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.config import EncodeParams, SampleParams, ScoreParams
 from adapterbench.core.files import MANIFEST, write_json
 from adapterbench.encoding.shards import encode
@@ -223,11 +224,13 @@ def write_neutral_evaluator(folder: Path) -> None:
 def write_adapter(toy: Toy) -> None:
     """What stage `train` leaves: an adapter that has moved away from where it started."""
     torch.manual_seed(4)
-    adapter = build_adapter(VARIANT, load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim)
+    adapter = build_adapter(
+        parse_variant(VARIANT), load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim
+    )
     with torch.no_grad():
         for weight in adapter.trainable_parameters():
             weight += 0.2 * torch.randn_like(weight)
-    save_adapter(adapter, toy.adapter, VARIANT, {})
+    save_adapter(adapter, toy.adapter, parse_variant(VARIANT), {})
 
 
 def make(root: Path) -> Toy:

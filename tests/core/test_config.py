@@ -11,14 +11,12 @@ import yaml
 
 from adapterbench.core.config import (
     CompareParams,
-    OwnEncoder,
     Section,
     TrainParams,
-    load_encoder,
     load_params,
+    load_row,
+    load_rows,
     load_train,
-    load_variant,
-    load_variants,
 )
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import BASELINES
@@ -172,7 +170,7 @@ def test_a_bad_value_is_shown_in_part(tmp_path: Path) -> None:
     "name",
     ["a b", "a.b", "a/b", "../../evil", "a@b", "a$b", "a[b]", "", "a\n", "16", "-a", "é", "x" * 65],
 )
-@pytest.mark.parametrize("reader", [load_variants, partial(load_variant, "fine")])
+@pytest.mark.parametrize("reader", [load_rows, partial(load_row, "fine")])
 def test_a_name_that_dvc_cannot_run(name: str, reader: Callable[..., Any], tmp_path: Path) -> None:
     file = written(tmp_path, variants={"fine": {}, name: {}})
     assert "cannot be the name of a variant" in refusal(lambda: reader(path=file))
@@ -181,38 +179,30 @@ def test_a_name_that_dvc_cannot_run(name: str, reader: Callable[..., Any], tmp_p
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_name_of_another_row(name: str, tmp_path: Path) -> None:
     file = written(tmp_path, variants={name: {}})
-    assert f"'{name}' is a row of the table" in refusal(load_variants, file)
+    assert f"'{name}' is a row of the table" in refusal(load_rows, file)
 
 
 @pytest.mark.parametrize("name", ["ip-adapter-16", "_mine", "16_tokens", "X"])
 def test_a_name_that_dvc_runs(name: str, tmp_path: Path) -> None:
     rows = {name: {"projection": "mlp"}}
-    assert load_variants(written(tmp_path, variants=rows)) == rows
+    assert load_rows(written(tmp_path, variants=rows)) == rows
 
 
-def test_a_row_names_its_encoder(tmp_path: Path) -> None:
-    rows = {"a": {"image_encoder": "ViT-H-14", "pretrained": "p"}, "b": {}, "c": {"pretrained": 1}}
-    file = written(tmp_path, variants=rows)
-    assert load_encoder("a", file) == OwnEncoder(image_encoder="ViT-H-14", pretrained="p")
-    assert load_encoder("b", file) == OwnEncoder()
-    assert "variants.c.pretrained = 1" in refusal(load_encoder, "c", file)
-
-
-def test_a_variant_is_plain_data(tmp_path: Path) -> None:
+def test_a_row_is_plain_data(tmp_path: Path) -> None:
     file = written(tmp_path, variants={"a": {"projection": "mlp"}})
-    assert load_variant("a", file) == {"projection": "mlp"}
+    assert load_row("a", file) == {"projection": "mlp"}
 
 
 def test_an_unknown_variant_lists_those_that_exist(tmp_path: Path) -> None:
     file = written(tmp_path, variants={"a": {}, "b": {}})
-    message = refusal(load_variant, "c", file)
+    message = refusal(load_row, "c", file)
     assert "'c'" in message
     assert "a, b" in message
 
 
 @pytest.mark.parametrize("variants", [None, ["a"], {"a": None}, {"a": "mlp"}])
 def test_variants_of_the_wrong_shape(tmp_path: Path, variants: Any) -> None:
-    assert "variants" in refusal(load_variant, "a", written(tmp_path, variants=variants))
+    assert "variants" in refusal(load_row, "a", written(tmp_path, variants=variants))
 
 
 def test_a_variant_overrides_single_fields_of_train(tmp_path: Path) -> None:

@@ -58,5 +58,6 @@ def adopt(
     write_json(metrics / f"{name}.json", {**dict.fromkeys(UNKNOWN), **known})
     with publish(metrics / f"{name}.csv") as beside_it:
         beside_it.write_text("step,loss\n0,\n")
-    row = yaml.safe_dump({name: {**variant, **own.model_dump(exclude_none=True)}}, sort_keys=False)
+    fields = {**variant.row(), **own.model_dump(exclude_none=True)}
+    row = yaml.safe_dump({name: fields}, sort_keys=False)
     typer.echo(f"{row}# under variants:, then: dvc commit --force train@{name} && dvc repro")

@@ -9,7 +9,7 @@ from adapterbench.cli.architecture import Architecture, Shapes, shapes
 from adapterbench.cli.costs import Device, Sampling, Training, sampling, training
 from adapterbench.cli.disk import Corpus, count_shards, encoded_bytes, plain
 from adapterbench.cli.flops import build_unet, decoder_flops, unet_passes
-from adapterbench.cli.settings import rows
+from adapterbench.cli.settings import variants
 from adapterbench.core.config import SampleParams, load_params, load_train
 from adapterbench.core.files import MANIFEST
 
@@ -67,8 +67,8 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
     one = shapes(architecture, params)
     unet = build_unet(architecture.config("unet"))
     trainings, predictions = {}, []
-    for name, row in rows(params).items():
-        adapter = build_adapter(row, unet, one.image)
+    for name, variant in variants(params).items():
+        adapter = build_adapter(variant, unet, one.image)
         adapter.attach(unet)
         passes = unet_passes(unet, adapter, one)
         adapter.detach(unet)

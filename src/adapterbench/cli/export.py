@@ -79,8 +79,7 @@ def export(
     from adapterbench.frozen.load import load_part
 
     free(out)
-    config = storage.load_config(model)
-    variant = config.variant
+    config, variant = storage.load_config(model), storage.load_variant(model)
     check = ip_adapter.check_peft if format is Format.PEFT else ip_adapter.check_ip_adapter
     check(variant)
     unet = load_part(backbone, "unet")
@@ -89,8 +88,8 @@ def export(
         ip_adapter.save_peft(adapter, variant, out)
         typer.echo(f"{out}: the LoRA alone, without the projection; loaded, it acts on text, too")
         return
-    weights = ip_adapter.to_ip_adapter(adapter, unet, variant["projection"])
-    exact = variant["attention"] == "decoupled"
+    weights = ip_adapter.to_ip_adapter(adapter, unet, variant.projection)
+    exact = variant.attention == "decoupled"
     difference = ip_adapter.stock_difference(adapter, unet, weights)
     if exact and not difference < TOLERANCE:
         raise UserError(

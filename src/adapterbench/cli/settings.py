@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from adapterbench.core.config import PARAMS, load_variants, read_params
+from adapterbench.core.config import PARAMS, load_rows, read_params
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
+
+if TYPE_CHECKING:
+    from adapterbench.adapters.core.variant import Variant
 
 CONF = Path("conf")
 
@@ -71,13 +74,15 @@ def overlay(params: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return params | {name: {**params.get(name, {}), **fields} for name, fields in sections.items()}
 
 
-def rows(params: Path) -> dict[str, dict[str, Any]]:
+def variants(params: Path) -> "dict[str, Variant]":
     """The rows of `variants:` by name, in the order of the table.
 
     Raises:
-        UserError: there is none, or one is not a mapping.
+        UserError: there is none, or one is bad.
     """
-    variants = load_variants(params)
-    if not variants:
+    from adapterbench.adapters.core.variant import parse_variant  # imports torch: seconds
+
+    rows = load_rows(params)
+    if not rows:
         raise UserError(f"{params} has no variant: add a row under `variants:`")
-    return {name: variants[name] for name in in_order(list(variants))}
+    return {name: parse_variant(rows[name], f"variants.{name}") for name in in_order(list(rows))}

@@ -366,7 +366,7 @@ def load_bases(path: Path = PARAMS) -> dict[str, BackboneParams]:
 def load_train(variant: str, path: Path = PARAMS) -> TrainParams:
     """Load the `train` section with the overrides of one variant on top of it."""
     defaults = load_params(TrainParams, "train", path).model_dump()
-    overrides = load_variant(variant, path).get("train", {})
+    overrides = load_row(variant, path).get("train", {})
     name = f"variants.{variant}.train"
     if not isinstance(overrides, dict):
         raise UserError(
@@ -375,27 +375,20 @@ def load_train(variant: str, path: Path = PARAMS) -> TrainParams:
     return parse(TrainParams, {**defaults, **overrides}, name)
 
 
-def load_encoder(variant: str, path: Path = PARAMS) -> OwnEncoder:
-    """Load what the row of one variant says of its image encoder."""
-    row = load_variant(variant, path)
-    own = {name: row[name] for name in OwnEncoder.model_fields if name in row}
-    return parse(OwnEncoder, own, f"variants.{variant}")
-
-
-def load_variant(variant: str, path: Path = PARAMS) -> dict[str, Any]:
-    """Load the row of one variant as plain data; `adapters.core.build` checks its fields.
+def load_row(variant: str, path: Path = PARAMS) -> dict[str, Any]:
+    """Load the row of one variant as plain data; `adapters.core.variant` checks its fields.
 
     Raises:
         UserError: there is no such variant; the message lists those that exist. Or see
-            `load_variants`.
+            `load_rows`.
     """
-    rows = load_variants(path)
+    rows = load_rows(path)
     if variant not in rows:
         raise UserError(f"unknown variant {variant!r} ({path} has {', '.join(rows)})")
     return rows[variant]
 
 
-def load_variants(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
+def load_rows(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
     """Load the rows of all variants by name, as plain data.
 
     Raises:
