@@ -83,7 +83,7 @@ class Sampler:
             adapter: folder of a trained adapter; None samples the base model alone.
             device: where the networks go.
             shards: folder of stage prepare, for an adapter with an image encoder of its own.
-            variant: row of the adapter; None: what it says itself, with the encoder of stage encode.
+            variant: row of the adapter; None: what it says itself, read as stage encode does.
 
         Raises:
             UserError: something is missing or does not fit.
