@@ -13,6 +13,7 @@ from adapterbench.illustrating.pictures import Inputs, draw
 from adapterbench.illustrating.scores import score
 from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
+from adapterbench.scoring.evaluator import Folders
 
 
 def main(
@@ -20,6 +21,7 @@ def main(
     shards: Annotated[Path, Option(help="Folder of stage prepare.")],
     backbone: Annotated[Path, Option(help="Folder of stage backbone.")],
     bases: Annotated[Path, Option(help="Folder of stage bases.")],
+    evaluator: Annotated[Path, Option(help="Folder of stage neutral_evaluator.")],
     out: Annotated[Path, Option(help="Folder of the pictures, named after the method.")],
     adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
 ) -> None:
@@ -31,7 +33,8 @@ def main(
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
-        score(load_params(config.ScoreParams, "score"), shards, to)
+        folders = Folders(backbone, evaluator)
+        score(load_params(config.ScoreParams, "score"), folders, shards, to)
 
 
 if __name__ == "__main__":

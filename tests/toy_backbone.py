@@ -22,6 +22,7 @@ from adapterbench.encoding.shards import encode
 from adapterbench.formats.shards import Sample, write_shard
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import clip, tokenizer, unet, vae
+from adapterbench.scoring.evaluator import Folders
 
 SIDE = 32
 COLOURS = {"red": "#d02020", "green": "#20a040", "blue": "#2040c0"}
@@ -120,11 +121,11 @@ class Toy:
 
     @property
     def encode_params(self) -> EncodeParams:
-        return EncodeParams(
-            image_encoder=f"local-dir:{self.backbone / 'image_encoder'}",
-            pretrained=None,
-            batch_size=4,
-        )
+        return EncodeParams(image_encoder="backbone:image_encoder", pretrained=None, batch_size=4)
+
+    @property
+    def image_encoder(self) -> str:
+        return f"local-dir:{self.backbone / 'image_encoder'}"
 
     @property
     def evaluator(self) -> str:
@@ -134,11 +135,15 @@ class Toy:
     def neutral(self) -> Path:
         return self.root / "neutral_evaluator"
 
+    @property
+    def folders(self) -> Folders:
+        return Folders(self.backbone, self.neutral)
+
     def score_params(self, batch_size: int = 4) -> ScoreParams:
         """Both evaluators."""
         size = {"batch_size": batch_size}
-        clip = {"kind": "open_clip", "model": self.evaluator, "pretrained": None, **size}
-        neutral = {"kind": "timm", "path": str(self.neutral), "resolution": SIDE, **size}
+        clip = {"kind": "open_clip", "model": "backbone:evaluator", "pretrained": None, **size}
+        neutral = {"kind": "timm", "resolution": SIDE, **size}
         return ScoreParams.model_validate(
             {"evaluators": {"clip": clip, "neutral": neutral}, "kid_subset_size": None}
         )

@@ -153,7 +153,7 @@ def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) ->
     unet = load_part(toy.backbone, "unet")
     adapter = storage.load_adapter(trained_plus(toy, Path("plus")), unet)
     save_ip_adapter(to_ip_adapter(adapter, unet, "resampler"), Path("plus.bin"))
-    encoder = toy.encode_params.image_encoder
+    encoder = toy.image_encoder
     over = ("--backbone", toy.backbone)
     result = cli("adopt", "plus.bin", "theirs", *over, "--image-encoder", encoder)
     assert result.exit_code == 0, result.output
@@ -307,6 +307,9 @@ def test_without_a_known_image_encoder_there_is_no_folder_for_diffusers(
     cli: Cli, toy: "Toy", toy_params: Path
 ) -> None:
     """It is the backbone's own, else that of params.yaml; a single file needs none."""
+    params = yaml.safe_load(toy_params.read_text())
+    params["encode"]["image_encoder"] = toy.image_encoder
+    toy_params.write_text(yaml.safe_dump(params))
     bare = toy_params.parent / "bare"
     shutil.copytree(toy.backbone, bare, ignore=lambda *_: ["image_encoder", "evaluator"])
     assert cli("export", toy.adapter, "it", "--backbone", bare).exit_code == 0

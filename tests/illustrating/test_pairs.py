@@ -147,7 +147,8 @@ def test_each_row_is_given_what_its_name_says(
 
 @pytest.fixture(scope="module")
 def evaluator(toy: Toy) -> Evaluator:
-    return load_evaluator(toy.score_params().evaluators.neutral, "score.evaluators.neutral")
+    neutral = toy.score_params().evaluators.neutral
+    return load_evaluator(neutral, toy.folders, "score.evaluators.neutral")
 
 
 def test_scores_are_against_goal_and_copy(

@@ -29,7 +29,7 @@ def data(toy: "Toy") -> EncodedSplit:
 
 
 def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit) -> None:
-    own = OwnPrompts(data, named(VARIANT, toy.encode_params.image_encoder), toy.shards, 2)
+    own = OwnPrompts(data, named(VARIANT, toy.image_encoder), toy.shards, 2)
     expected, nothing = encoded_prompts(data)([4, 0, 0])
     found, none = own([4, 0, 0])
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)  # the rounding of fp16

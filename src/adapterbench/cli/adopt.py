@@ -46,7 +46,7 @@ def adopt(
 
     variant, adapter = from_ip_adapter(checkpoint, load_part(backbone, "unet"))
     own = OwnEncoder(image_encoder=image_encoder, pretrained=pretrained)
-    encoder = first(own, of_stage_encode(), beside(backbone))
+    encoder = first(own, of_stage_encode(backbone), beside(backbone))
     check_width(adapter, encoder)
     if adapter.reads_patches:  # stage encode keeps none
         own = encoder

@@ -22,6 +22,8 @@ class Architecture:
 
     name: str
     """As the user knows it."""
+    folder: Path
+    """Where it lies, or will lie when it is brought."""
     pattern: str
     """Path of a configuration; `{part}` stands for `unet`, `vae` or `text_encoder`."""
 
@@ -52,23 +54,24 @@ def find(profile: str | None, backbone: Path | None) -> Architecture:
     if backbone is not None:
         if not backbone.is_dir():
             raise UserError(f"no folder {str(backbone)!r}: --backbone wants diffusers' layout")
-        return Architecture(str(backbone), str(backbone / "{part}" / "config.json"))
+        return Architecture(str(backbone), backbone, str(backbone / "{part}" / "config.json"))
     if profile and (PACKAGED / f"{profile}_unet.json").is_file():
-        return Architecture(profile, str(PACKAGED / f"{profile}_{{part}}.json"))
+        return Architecture(profile, FETCHED, str(PACKAGED / f"{profile}_{{part}}.json"))
     if profile:
         check_profile(profile)
-    return Architecture(profile or str(FETCHED), str(FETCHED / "{part}" / "config.json"))
+    return Architecture(profile or str(FETCHED), FETCHED, str(FETCHED / "{part}" / "config.json"))
 
 
-def image_width(params: Path) -> int:
+def image_width(architecture: Architecture, params: Path) -> int:
     """Width c of an image embedding, by `encode.image_encoder` of a params file.
 
     Raises:
         UserError: open_clip knows no such model.
     """
-    from adapterbench.frozen.load import clip_config  # seconds to import
+    from adapterbench.frozen.load import clip_config, clip_name  # seconds to import
 
-    width: int = clip_config(load_params(EncodeParams, "encode", params).image_encoder)["embed_dim"]
+    name = load_params(EncodeParams, "encode", params).image_encoder
+    width: int = clip_config(clip_name(name, architecture.folder))["embed_dim"]
     return width
 
 
@@ -97,5 +100,5 @@ def shapes(architecture: Architecture, params: Path) -> Shapes:
     return Shapes(
         latents=(vae["latent_channels"], side, side),
         text=(text["max_position_embeddings"], text["hidden_size"]),
-        image=image_width(params),
+        image=image_width(architecture, params),
     )

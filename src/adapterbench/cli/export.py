@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from adapterbench.cli.architecture import FETCHED
-from adapterbench.cli.encoder import ENCODER, beside, check_width, first, of_stage_encode
+from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
 from adapterbench.cli.options import free
 from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
@@ -76,7 +76,7 @@ def export(
     # seconds to import, so not for `--help`
     from adapterbench.adapters.core import storage
     from adapterbench.exchange import ip_adapter
-    from adapterbench.frozen.load import load_part
+    from adapterbench.frozen.load import ENCODER, load_part
 
     free(out)
     config, variant = storage.load_config(model), storage.load_variant(model)
@@ -120,7 +120,7 @@ def encoder_of(config: "AdapterConfig", backbone: Path, named: OwnEncoder) -> Ow
             f"the adapter says that it was trained with {config}: where you trust that, name it "
             "with --image-encoder and --pretrained"
         )
-    return first(named, beside(backbone), of_stage_encode())
+    return first(named, beside(backbone), of_stage_encode(backbone))
 
 
 def save_for_diffusers(weights: "Mapping[str, Tensor]", encoder: OwnEncoder, out: Path) -> None:
@@ -131,7 +131,7 @@ def save_for_diffusers(weights: "Mapping[str, Tensor]", encoder: OwnEncoder, out
     """
     from adapterbench.exchange.ip_adapter import save_ip_adapter
     from adapterbench.exchange.vision import save_vision
-    from adapterbench.frozen.load import load_clip
+    from adapterbench.frozen.load import ENCODER, load_clip
 
     clip = load_clip(str(encoder.image_encoder), encoder.pretrained)
     with publish(out) as folder:

@@ -30,7 +30,7 @@ def variants(
         from adapterbench.adapters.core.build import count_parameters  # seconds to import
 
     with settings.settings(params, profile) as path:
-        table, width = settings.variants(path), image_width(path)
+        table, width = settings.variants(path), image_width(architecture, path)
     counts = count_parameters(table, architecture.config("unet"), width)
     if as_json:
         found = {n: {**table[n].given(), "trainable_params": c} for n, c in counts.items()}

@@ -101,9 +101,10 @@ class EncodeParams(Section):
     """What the frozen encoders compute once."""
 
     image_encoder: str
-    """open_clip name of the image prompt's encoder, such as `ViT-B-32` or `local-dir:PATH`."""
+    """Image prompt's encoder: open_clip name, such as `ViT-B-32` or `local-dir:PATH`, or
+    `backbone:PATH`, relative to the backbone's folder."""
     pretrained: str | None
-    """open_clip weights tag; `null` for a `local-dir:` model."""
+    """open_clip weights tag; `null` for a folder."""
     batch_size: Count
     """Images a forward pass."""
 

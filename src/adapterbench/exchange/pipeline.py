@@ -23,11 +23,8 @@ from adapterbench.adapters.core.adapter import Adapter, finite
 from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.formats.image import BadImageError, to_rgb
-from adapterbench.frozen.load import Clip, load_clip
+from adapterbench.frozen.load import LOCAL, Clip, load_clip, own_encoder
 from adapterbench.frozen.prompts import image_prompts
-
-ENCODER = "image_encoder"
-"""Folder of a backbone with the open_clip model that its adapters were trained with."""
 
 
 def load_adapter(
@@ -70,14 +67,13 @@ def load_adapter(
     if image_encoder is None and trained_with.image_encoder is None:
         image_encoder = beside(pipeline)
     elif isinstance(image_encoder, Path):
-        image_encoder = f"local-dir:{image_encoder}"
+        image_encoder = f"{LOCAL}{image_encoder}"
     return ImagePrompt(adapter, unet, image_encoder, pretrained, trained_with)
 
 
 def beside(pipeline: DiffusionPipeline) -> str | None:
     """open_clip's name of the image encoder in the folder that a pipeline was loaded from."""
-    folder = Path(pipeline.config.get("_name_or_path") or "") / ENCODER
-    return f"local-dir:{folder}" if (folder / "open_clip_config.json").is_file() else None
+    return own_encoder(Path(pipeline.config.get("_name_or_path") or ""))
 
 
 class ImagePrompt:
