@@ -5,13 +5,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from adapterbench.cli.paths import BACKBONE
 from adapterbench.cli.settings import check_profile, profiles
 from adapterbench.core.config import DataParams, EncodeParams, load_params
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json
 
-FETCHED = Path("data/backbone")
-"""Where stage `backbone` leaves the model."""
 PACKAGED = Path(str(files("adapterbench.backbone") / "configs"))
 """Folder of `<profile>_<part>.json`, for backbones that are known before they are fetched."""
 
@@ -56,10 +55,12 @@ def find(profile: str | None, backbone: Path | None) -> Architecture:
             raise UserError(f"no folder {str(backbone)!r}: --backbone wants diffusers' layout")
         return Architecture(str(backbone), backbone, str(backbone / "{part}" / "config.json"))
     if profile and (PACKAGED / f"{profile}_unet.json").is_file():
-        return Architecture(profile, FETCHED, str(PACKAGED / f"{profile}_{{part}}.json"))
+        return Architecture(profile, BACKBONE, str(PACKAGED / f"{profile}_{{part}}.json"))
     if profile:
         check_profile(profile)
-    return Architecture(profile or str(FETCHED), FETCHED, str(FETCHED / "{part}" / "config.json"))
+    return Architecture(
+        profile or str(BACKBONE), BACKBONE, str(BACKBONE / "{part}" / "config.json")
+    )
 
 
 def image_width(architecture: Architecture, params: Path) -> int:

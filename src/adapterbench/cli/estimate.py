@@ -9,12 +9,10 @@ from adapterbench.cli.architecture import Architecture, Shapes, shapes
 from adapterbench.cli.costs import Device, Sampling, Training, sampling, training
 from adapterbench.cli.disk import Corpus, count_shards, encoded_bytes, plain
 from adapterbench.cli.flops import build_unet, decoder_flops, unet_passes
+from adapterbench.cli.paths import SHARDS
 from adapterbench.cli.settings import variants
 from adapterbench.core.config import SampleParams, load_params, load_train
 from adapterbench.core.files import MANIFEST
-
-SHARDS = Path("data/shards")
-"""Where stage `prepare` leaves the images."""
 
 
 @dataclass(frozen=True)

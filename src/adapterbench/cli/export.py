@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from adapterbench.cli.architecture import FETCHED
 from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
 from adapterbench.cli.options import free
+from adapterbench.cli.paths import BACKBONE
 from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
@@ -52,7 +52,7 @@ def export(
     model: Annotated[Path, Argument(help="Folder of a trained adapter: models/<variant>.")],
     out: Annotated[Path, Argument(help="What to write; must not be there yet.")],
     format: Annotated[Format, Option(help="Who is to read it.")] = Format.DIFFUSERS,
-    backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
+    backbone: Annotated[Path, Option(help="What it was trained over.")] = BACKBONE,
     image_encoder: Annotated[
         str | None,
         Option(

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from adapterbench.cli.paths import CONF
 from adapterbench.core.config import PARAMS, load_rows, read_params
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
 
 if TYPE_CHECKING:
     from adapterbench.adapters.core.variant import Variant
-
-CONF = Path("conf")
 
 
 def profiles() -> list[str]:

@@ -1,4 +1,4 @@
-"""The image prompts of items, by number in their split, and what stands for no picture."""
+"""The image prompts of items, by number in their split, and the unconditional one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +14,11 @@ from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.shards import read_split
 from adapterbench.frozen.load import load_clip
-from adapterbench.frozen.prompts import image_prompts
+from adapterbench.frozen.prompts import image_prompts, unconditional_embeds
 from adapterbench.runs.processes import processes
 
 Prompts = Callable[[list[int]], tuple[Tensor, Tensor]]
-"""Numbers of N items -> their prompts `(N, c)` or `(N, S, c)`, and no picture `(1, ..)`."""
+"""Numbers of N items -> their prompts `(N, c)` or `(N, S, c)`, the unconditional one `(1, ..)`."""
 
 
 def encoded_prompts(data: EncodedSplit) -> Prompts:
@@ -26,7 +26,7 @@ def encoded_prompts(data: EncodedSplit) -> Prompts:
 
     def prompts(numbers: list[int]) -> tuple[Tensor, Tensor]:
         embeds = torch.stack([data.row(number)[1] for number in numbers]).float()
-        return embeds, torch.zeros_like(embeds[:1])
+        return embeds, unconditional_embeds(embeds[:1])
 
     return prompts
 
@@ -92,19 +92,19 @@ class OwnPrompts:
         self.patches, self.batch_size = variant.reads_patches, batch_size
         self.clip = load_clip(name, variant.pretrained).to(processes().device)
         self.found: dict[str, Tensor] = {}
-        self.nothing = torch.empty(0)
+        self.unconditional = torch.empty(0)
 
     def __call__(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
         """See `Prompts`."""
         keys = [self.data.samples[number]["key"] for number in numbers]
         if not self.found.keys() >= set(keys):
             self.read(set(keys) - self.found.keys())
-        return torch.stack([self.found[key] for key in keys]), self.nothing
+        return torch.stack([self.found[key] for key in keys]), self.unconditional
 
     def read(self, keys: set[str]) -> None:
         """Encode the pictures of some keys; a bad picture was not encoded, so it is no item."""
         wanted = (s for s in read_split(self.shards, "validation", on_bad=[]) if s.key in keys)
         for part in chunked(wanted, self.batch_size):
             images = [sample.image for sample in part]
-            found, self.nothing = image_prompts(self.clip, images, self.patches)
+            found, self.unconditional = image_prompts(self.clip, images, self.patches)
             self.found |= {s.key: prompt for s, prompt in zip(part, found, strict=True)}

@@ -27,6 +27,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
+from adapterbench.frozen.precision import autocast
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.resume import alone, resume_path
 from adapterbench.sampling.items import choose_items, noise
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 
 PROTOCOLS = {"image": False, "image_text": True}
 """Name of a protocol -> whether the caption is given; the image prompt is, by an adapter."""
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class Sampler:
         empty = self.data.empty.expand(len(pictures), -1, -1)
         latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
         prompts = self.image_prompts(pictures)
-        with self.autocast():
+        with autocast(self.device, self.params.mixed_precision):
             images: list[Image.Image] = self.pipeline(
                 prompt_embeds=empty if text is None else text,
                 negative_prompt_embeds=empty,
@@ -164,17 +163,12 @@ class Sampler:
             ).images
         return images
 
-    def autocast(self) -> torch.autocast:
-        """What computes in the precision that is asked for."""
-        dtype = PRECISIONS.get(self.params.mixed_precision)
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
-
     def image_prompts(self, pictures: list[Picture]) -> list[Tensor] | None:
-        """What the pipeline takes: no picture for the unconditional half, then the prompts."""
+        """What the pipeline takes: under guidance the unconditional half, then the prompts."""
         if self.adapter is None:
             return None
-        found, nothing = self.prompts([picture.number for picture in pictures])
-        half = [nothing.expand_as(found)] if self.params.guidance_scale > 1 else []
+        found, unconditional = self.prompts([picture.number for picture in pictures])
+        half = [unconditional.expand_as(found)] if self.params.guidance_scale > 1 else []
         return [torch.cat([*half, found])[:, None].to(self.device)]
 
 

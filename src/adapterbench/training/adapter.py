@@ -19,6 +19,7 @@ from adapterbench.core.files import MANIFEST, publish, remove, write_json
 from adapterbench.core.limits import check_memory
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
+from adapterbench.frozen.prompts import unconditional_embeds
 from adapterbench.runs.resume import alone, resume_path
 from adapterbench.training.distributed import Team
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
@@ -139,7 +140,7 @@ def drop_conditions(
 ) -> dict[str, Any]:
     """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
 
-    A dropped image prompt is the zero embedding, a dropped text the empty caption.
+    A dropped image prompt is the unconditional one, a dropped text the empty caption.
 
     Args:
         image_embeds: `(B, c)`.
@@ -151,7 +152,7 @@ def drop_conditions(
     both = (draw >= text_only) & (draw < text_only + params.drop_both)
     no_image = (draw < image_only) | both
     no_text = ((draw >= image_only) & (draw < text_only)) | both
-    embeds = image_embeds.masked_fill(no_image[:, None], 0.0)
+    embeds = torch.where(no_image[:, None], unconditional_embeds(image_embeds), image_embeds)
     text = torch.where(no_text[:, None, None], empty, texts)
     return {
         "encoder_hidden_states": text,
