@@ -57,7 +57,7 @@ KINDS = (
     Kind("samples/ip_adapter/*.tar", "score@ip_adapter", digest=True),
     Kind("data/neutral_evaluator/*", "score@ip_adapter"),
     Kind("data/bases/twin/*/*", "illustrate@ip_adapter"),
-    Kind("scores/*.parquet", "compare", digest=True),
+    Kind("results/scores/*.parquet", "compare", digest=True),
     Kind("illustrations/*/pairs.parquet", "compare", digest=True),
     Kind("metrics/train/*.json", "compare"),
     Kind("illustrations/*/pairs/*.json", "figures"),

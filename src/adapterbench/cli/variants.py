@@ -31,7 +31,8 @@ def variants(
 
     with settings(params, profile) as path:
         table, width = rows(path), image_width(path)
-    counts = count_parameters(table, architecture.config("unet"), width)
+    with architecture.builds():
+        counts = count_parameters(table, architecture.config("unet"), width)
     if as_json:
         found = {n: {**table[n], "trainable_params": count} for n, count in counts.items()}
         facts = {"backbone": architecture.name, "embed_dim": width, "variants": found}
