@@ -1,5 +1,6 @@
 """Parameters that are wrong are refused in one line that says what to mend."""
 
+import json
 import math
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import load_yaml
 
 from adapterbench.core.config import (
     CompareParams,
@@ -17,6 +19,7 @@ from adapterbench.core.config import (
     load_row,
     load_rows,
     load_train,
+    read_params,
 )
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import BASELINES
@@ -111,7 +114,7 @@ LAUGHS = "\n".join(
         ("train: {}".encode("utf-16"), "is not UTF-8"),
         (b"train: {seed: 0, 1: 2, yes: no}", "key 1 of train"),
         (b"train: {}\n5: {}\n", "key 5 of the file"),
-        (b"train: {}\n? [1, 2]\n: 3", "not valid YAML"),
+        (b"train: {}\n? [1, 2]\n: 3", "key (1, 2) of the file"),
         (b"train: {}\nnull: 3", "key None of the file"),
         (b"train: {seed: 2026-01-31}", "seed = datetime.date(2026, 1, 31) is a date"),
         (b"train: {seed: 2026-13-41}", "not valid YAML"),
@@ -133,6 +136,29 @@ def test_a_file_of_other_things_than_parameters(tmp_path: Path, text: bytes, par
     message = refusal(load_params, TrainParams, "train", file)
     assert part in message
     assert len(message) < 500 + len(str(file))
+
+
+@pytest.mark.parametrize(
+    "value", ["010", "0o10", "1_000", "1:30", "on", "1e1", "0x10", "-0", "' 7 '"]
+)
+def test_a_value_is_read_as_dvc_reads_it(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(f"train: {{seed: {value}}}\n")
+    assert read_params(file) == load_yaml(str(file))
+
+
+@pytest.mark.parametrize("text", ["seed: 1\nseed: 2\n", "train: {}\ntrain: {seed: 1}\n"])
+def test_of_two_equal_keys_none_counts(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    assert "line 2: found duplicate key" in refusal(read_params, file)
+
+
+def test_an_integer_that_cannot_be_shown(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(f"compare: {{bootstrap_samples: 9, confidence: 0.9, seed: 0x{'f' * 5000}}}")
+    message = refusal(load_params, CompareParams, "compare", file)
+    assert "compare.seed = a value too large to show: Input should be less than" in message
 
 
 def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
@@ -168,11 +194,15 @@ def test_a_bad_value_is_shown_in_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a b", "a.b", "a/b", "../../evil", "a@b", "a$b", "a[b]", "", "a\n", "16", "-a", "é", "x" * 65],
+    [
+        *("a b", "a.b", "a/b", "../../evil", "a@b", "a$b", "a[b]", "", "a\n", "16", "-a", "é"),
+        *("x" * 65, "1e3", "1_0E9", "0x1f", "0o17", "0b11"),
+    ],
 )
 @pytest.mark.parametrize("reader", [load_rows, partial(load_row, "fine")])
 def test_a_name_that_dvc_cannot_run(name: str, reader: Callable[..., Any], tmp_path: Path) -> None:
-    file = written(tmp_path, variants={"fine": {}, name: {}})
+    file = tmp_path / "params.yaml"
+    file.write_text(json.dumps({"variants": {"fine": {}, name: {}}}))  # YAML with names in quotes
     assert "cannot be the name of a variant" in refusal(lambda: reader(path=file))
 
 
@@ -182,7 +212,7 @@ def test_a_name_of_another_row(name: str, tmp_path: Path) -> None:
     assert f"'{name}' is a row of the table" in refusal(load_rows, file)
 
 
-@pytest.mark.parametrize("name", ["ip-adapter-16", "_mine", "16_tokens", "X"])
+@pytest.mark.parametrize("name", ["ip-adapter-16", "_mine", "16_tokens", "X", "1e", "on"])
 def test_a_name_that_dvc_runs(name: str, tmp_path: Path) -> None:
     rows = {name: {"projection": "mlp"}}
     assert load_rows(written(tmp_path, variants=rows)) == rows

@@ -63,17 +63,18 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
         UserError: a bad or missing section, row or configuration.
     """
     one = shapes(architecture, params)
-    unet = build_unet(architecture.config("unet"))
     trainings, predictions = {}, []
-    for name, variant in variants(params).items():
-        adapter = build_adapter(variant, unet, one.image)
-        adapter.attach(unet)
-        passes = unet_passes(unet, adapter, one)
-        adapter.detach(unet)
-        trainings[name] = training(adapter.count, passes, load_train(name, params))
-        predictions.append(passes.forward)
-    bare = unet_passes(unet, None, one)
-    decoder = decoder_flops(architecture.config("vae"), one)
+    with architecture.builds():
+        unet = build_unet(architecture.config("unet"))
+        for name, variant in variants(params).items():
+            adapter = build_adapter(variant, unet, one.image)
+            adapter.attach(unet)
+            passes = unet_passes(unet, adapter, one)
+            adapter.detach(unet)
+            trainings[name] = training(adapter.count, passes, load_train(name, params))
+            predictions.append(passes.forward)
+        bare = unet_passes(unet, None, one)
+        decoder = decoder_flops(architecture.config("vae"), one)
     sampled = load_params(SampleParams, "sample", params)
     return Plan(
         backbone=architecture.name,

@@ -1,12 +1,11 @@
 """Which numbers a command counts with: those of a params file, or of conf/ for a profile."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from adapterbench.cli.paths import CONF
 from adapterbench.core.config import PARAMS, load_rows, read_params
@@ -53,7 +52,8 @@ def settings(params: Path | None, profile: str | None) -> Iterator[Path]:
             compose(path, f"profile={profile}")
         else:
             own = read_params(CONF / "profile" / f"{profile}.yaml")
-            path.write_text(yaml.safe_dump(overlay(read_params(params), own)))
+            merged = overlay(read_params(params), own)
+            path.write_text(json.dumps(merged, ensure_ascii=False), encoding="utf-8")  # is YAML
         yield path
 
 

@@ -31,7 +31,8 @@ def variants(
 
     with settings.settings(params, profile) as path:
         table, width = settings.variants(path), image_width(architecture, path)
-    counts = count_parameters(table, architecture.config("unet"), width)
+    with architecture.builds():
+        counts = count_parameters(table, architecture.config("unet"), width)
     if as_json:
         found = {n: {**table[n].given(), "trainable_params": c} for n, c in counts.items()}
         facts = {"backbone": architecture.name, "embed_dim": width, "variants": found}

@@ -67,6 +67,8 @@ def decode(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
         BadImageError: not an image, truncated, more than `MAX_PIXELS`, or see `to_rgb`.
     """
     with Image.open(BytesIO(data), formats=formats) as image:
+        image.verify()  # the checksums of a PNG, which reading its pixels leaves out
+    with Image.open(BytesIO(data), formats=formats) as image:
         if image.width * image.height > MAX_PIXELS:
             raise BadImageError("too many pixels")
         return to_rgb(image)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from adapterbench.core.config import ScoreParams
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import publish
+from adapterbench.formats.frames import write_frame
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.frozen.load import load_part
 from adapterbench.runs.processes import processes
@@ -186,7 +186,6 @@ def write(frame: pd.DataFrame, out: Path) -> pd.DataFrame:
     """Write a table, which every process has, as parquet."""
     state = processes()
     if state.is_main_process:
-        with publish(out) as beside:
-            frame.to_parquet(beside, index=False)
+        write_frame(frame, out)
     state.wait_for_everyone()
     return frame

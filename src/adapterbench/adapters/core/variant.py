@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import create_model
 
 from adapterbench.core import registry
-from adapterbench.core.config import PARAMS, OwnEncoder, Section, Width, load_row, parse, shown
-from adapterbench.core.errors import UserError
+from adapterbench.core.config import PARAMS, OwnEncoder, Section, Width, load_row, parse
+from adapterbench.core.errors import UserError, shown
 
 KINDS = {
     "projection": "adapterbench.adapters.projections",
