@@ -22,7 +22,6 @@ from adapterbench.adapters.core import storage
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import load_config, save_adapter
 from adapterbench.adapters.core.variant import parse_variant
-from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json
 from adapterbench.exchange.ip_adapter import save_ip_adapter, to_ip_adapter
@@ -161,7 +160,7 @@ def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) ->
 
     params = SAMPLE.model_copy(update={"batch_size": 4})
     inputs = (params, toy.encoded, toy.backbone, Path("models/theirs"), ["image"])
-    own = OwnEncoder(image_encoder=encoder)
+    own = parse_variant({**PLUS, "image_encoder": encoder})
     assert sample(*inputs, Path("samples/theirs"), toy.shards, own) == 2
 
     named = ("--image-encoder", encoder)
