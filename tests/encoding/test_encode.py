@@ -89,7 +89,7 @@ def test_image_embeddings_are_those_of_open_clip(
     split: tuple[EncodedSplit, list[Sample]], toy: Toy
 ) -> None:
     encoded, samples = split
-    name = toy.encode_params.image_encoder
+    name = toy.image_encoder
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     model.eval()
     expected = model.encode_image(torch.stack([preprocess(s.image) for s in samples]))

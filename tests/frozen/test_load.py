@@ -15,7 +15,7 @@ from toy_backbone import HELD_OUT, Toy, toy_samples
 from transformers import CLIPTextModel
 
 from adapterbench.core.errors import UserError
-from adapterbench.frozen.load import fingerprint, load_clip, load_part
+from adapterbench.frozen.load import clip_name, fingerprint, load_clip, load_part, own_encoder
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -301,3 +301,21 @@ def test_a_damaged_clip_is_one_line(backbone: Path, damage: str) -> None:
             (backbone / "evaluator" / "open_clip_config.json").unlink()
     with pytest.raises(UserError, match="cannot load the CLIP"):
         load_clip(f"local-dir:{backbone / 'evaluator'}", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("backbone:image_encoder", "local-dir:models/sd/image_encoder"),
+        ("backbone:clips/a", "local-dir:models/sd/clips/a"),
+        ("local-dir:image_encoder", "local-dir:image_encoder"),
+        ("ViT-B-32", "ViT-B-32"),
+    ],
+)
+def test_a_clip_of_the_backbone_is_named_relative_to_it(name: str, expected: str) -> None:
+    assert clip_name(name, Path("models/sd")) == expected
+
+
+def test_the_image_encoder_that_a_backbone_brings(backbone: Path, tmp_path: Path) -> None:
+    assert own_encoder(backbone) == f"local-dir:{backbone / 'image_encoder'}"
+    assert own_encoder(tmp_path) is None

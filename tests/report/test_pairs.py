@@ -122,10 +122,12 @@ def test_sheet_and_sentences(folder: Path, variants: list[str], params: CompareP
 @pytest.mark.parametrize(
     ("method", "change", "message"),
     [
-        ("ip_adapter", None, "missing or damaged"),
-        ("text_only", None, "missing or damaged"),
+        ("ip_adapter", None, "pairs.parquet is missing"),
+        ("text_only", None, "pairs.parquet is missing"),
         ("ip_adapter", lambda f: f.drop(columns="copy"), r"lacks the column\(s\) copy"),
         ("ip_adapter", lambda f: f.assign(goal=np.nan), "no finite number"),
+        ("ip_adapter", lambda f: f.assign(copy=1.01), "no finite number"),
+        ("ip_adapter", lambda f: f.assign(goal="high"), "no finite number"),
         ("ip_adapter", lambda f: f[f["key"] != "set-0000"], "lacks items of restyle"),
         ("ip_adapter", lambda f: f[f["prompts"] != "image_only"], "lacks items of restyle"),
         ("text_only", lambda f: f[f["prompts"] != "text_only"], "lacks items of restyle"),

@@ -1,10 +1,12 @@
 """The follower's process: it is one, nobody waits for it, and it outlives nobody for long."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -13,6 +15,7 @@ import yaml
 from adapterbench.core.errors import UserError
 from adapterbench.runs import follow
 from adapterbench.runs.flush import flush
+from adapterbench.runs.follow import LEGIBLE, masked
 from adapterbench.runs.record import Facts, stage_record
 
 from .conftest import stage, until
@@ -119,9 +122,46 @@ def test_a_killed_dvc_leaves_no_process_and_the_next_has_a_run_of_its_own(follow
         ("odd:ann:pw@host", "odd:***@host"),
         ("unsupported 'odd+x://ann:p'w@host'", "unsupported 'odd+x://***@host'"),
         ("https://host/db?password=pw and more", "https://host/db?*** and more"),
+        ("https://host/db?pw and more", "https://host/db?*** and more"),
+        ("https://host/#access_token=pw", "https://host/?***"),
+        ("ann:pw@host", "***@host"),
+        ("http://a:pw@one,http://b:pw@two", "http://***@two"),
+        ("host=db password='p w' user=ann", "host=db password=*** user=ann"),
+        ("DRIVER={SQL Server};UID=ann;PWD=pw;", "DRIVER={SQL Server};UID=ann;PWD=***"),
+        ("{'Authorization': 'Bearer pw'}", "{'Authorization': ***}"),
+        ("Authorization: Bearer pw", "Authorization: ***"),
         ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
         ("stage train@ip_adapter: 12:30", "stage train@ip_adapter: 12:30"),
+        ("variants.a.tokens = 5: why? 1 == 2?", "variants.a.tokens = 5: why? 1 == 2?"),
     ],
 )
 def test_addresses_are_shown_without_their_secrets(text: str, shown: str) -> None:
-    assert follow.masked(text) == shown
+    assert masked(text) == shown
+
+
+def test_no_password_gets_through_whatever_it_is_and_wherever_it_stands() -> None:
+    draw = random.Random(20261126)
+    signs = "".join(map(chr, range(33, 127))) + "äß€😀"
+    for _ in range(2000):
+        password = "".join(draw.choices(signs, k=draw.randint(LEGIBLE, 20)))
+        scheme = draw.choice(
+            ["http://", "postgresql+psycopg2://", "odd_1.x://", "é://", "odd:", ""]
+        )
+        address = (
+            f"{scheme}{draw.choice(['ann', '', 'ann@corp.example', 'ann%20b'])}:{password}@host/db"
+        )
+        text = draw.choice(["{}", "'{}': refused", "no ({}) and\n{}.", "uri={};x", "a@b {} c@d:1"])
+        shown = masked(text.replace("{}", address))
+        assert password not in shown, (address, shown)
+        assert "@host" in shown
+
+
+@pytest.mark.parametrize(
+    "password", ["pass/word", "pass@word", "pass:word?x", "pass word", "pas%73/word"]
+)
+def test_nor_does_the_piece_of_a_password_that_a_parser_complains_of(password: str) -> None:
+    address = f"http://ann:{password}@host"
+    text = f"{address}: ValueError: port 'pass' in word@host of {unquote(address)}"
+    shown = masked(text, address)
+    assert not any(piece in shown for piece in ("pass", "word", "pas%73"))
+    assert shown.startswith("http://***@host: ValueError: port '")

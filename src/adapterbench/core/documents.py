@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.problems import problems
 
 
 class Document(BaseModel):
@@ -56,14 +57,6 @@ def parse_document(kind: type[T], data: bytes) -> T:
     try:
         return TypeAdapter[T](kind).validate_json(data, strict=True)
     except ValidationError as error:
-        raise ValueError(wrong(error)) from error
-
-
-def wrong(error: ValidationError) -> str:
-    """The places of a document that are not as they should be, and why."""
-    parts = [
-        f"{'.'.join(map(str, item['loc'])) or 'content'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_input=False)
-    ]
-    more = [f"and {len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
-    return "; ".join([*parts[:SHOWN], *more])
+        clauses = problems(error)
+        more = [f"and {len(clauses) - SHOWN} more"] if len(clauses) > SHOWN else []
+        raise ValueError("; ".join([*clauses[:SHOWN], *more])) from error

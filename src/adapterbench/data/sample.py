@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from adapterbench.core.errors import UserError
+from adapterbench.formats.image import SUFFIXES
 from adapterbench.formats.tars import BadFileError, BadTarError, Record, read_records
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
-"""Extensions of image files."""
 SPLITS = ("train", "validation")
 """In this order a source with a split of its own reads its samples; every data set has both."""
 KEPT = ("path", "url")
@@ -77,7 +76,7 @@ def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator
         UserError: the tar is missing, truncated or damaged.
     """
     try:
-        for record in read_records(path, (*IMAGES, "txt", "json")):
+        for record in read_records(path, (*SUFFIXES, "txt", "json")):
             yield from raw_samples(record, prefix + record.name, split)
     except (BadTarError, FileNotFoundError) as error:
         raise UserError(
@@ -87,7 +86,7 @@ def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator
 
 def raw_samples(record: Record, name: str, split: str | None) -> Iterator[RawSample]:
     """The sample of a record; further images of it, which have no caption of their own, too."""
-    kinds = [kind for kind in IMAGES if kind in record]
+    kinds = [kind for kind in SUFFIXES if kind in record]
     try:
         yield raw_sample(record, kinds[0] if kinds else "", name, split)
     except BadFileError as error:

@@ -15,11 +15,10 @@ from pydantic import Field
 from adapterbench.core.documents import Document, FileName, Sha256, read_document
 from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import MANIFEST, check_digest, sha256
-from adapterbench.formats.image import BadImageError, decode
+from adapterbench.formats.image import SUFFIXES, BadImageError, decode
 from adapterbench.formats.tars import BadTarError, Record, read_records
 
 AGAIN = "delete it and run `dvc checkout` or `dvc repro prepare`"
-IMAGES = ("png", "jpg", "jpeg", "webp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +126,7 @@ def read_shard(shard: Shard, on_bad: list[dict[str, str]] | None = None) -> Iter
             `on_bad` is None.
     """
     with intact(shard):
-        for record in read_whole(shard, (*IMAGES, "txt", "json")):
+        for record in read_whole(shard, (*SUFFIXES, "txt", "json")):
             try:
                 yield to_sample(record)
             except BadImageError as error:
@@ -192,7 +191,7 @@ def to_sample(record: Record) -> Sample:
         BadImageError: its image is missing or cannot be decoded.
         ValueError: its text is damaged.
     """
-    images = [kind for kind in IMAGES if kind in record]
+    images = [kind for kind in SUFFIXES if kind in record]
     image = decode(record.read(images[0]) or b"" if images else b"")
     phrasings, facts = texts(record)
     return Sample(key=record.name, image=image, captions=phrasings, meta=facts)

@@ -27,6 +27,10 @@ PARTS = {
 AGAIN = "run `dvc repro backbone` to bring it again"
 LOCAL = "local-dir:"
 """What open_clip's name of a model on this machine begins with."""
+IN_BACKBONE = "backbone:"
+"""What the name of a CLIP in a folder of the backbone begins with, in parameters."""
+ENCODER = "image_encoder"
+"""Folder of a backbone with the CLIP that its adapters are conditioned by."""
 FIRST = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 """Weights that open_clip prefers to any other file."""
 
@@ -139,6 +143,19 @@ class Clip:
     def text_embeds(self, texts: list[str]) -> Tensor:
         """Texts -> embeddings `(N, D)`, not normalised."""
         return self.model.encode_text(self.tokenize(texts).to(self.device)).cpu()
+
+
+def clip_name(name: str, backbone: Path) -> str:
+    """open_clip's name of a CLIP; `backbone:PATH` is relative to the folder of the backbone."""
+    if not name.startswith(IN_BACKBONE):
+        return name
+    return f"{LOCAL}{backbone / name.removeprefix(IN_BACKBONE)}"
+
+
+def own_encoder(backbone: Path) -> str | None:
+    """open_clip's name of the image encoder that a backbone brings, if it does."""
+    known = (backbone / ENCODER / "open_clip_config.json").is_file()
+    return clip_name(f"{IN_BACKBONE}{ENCODER}", backbone) if known else None
 
 
 def load_clip(name: str, pretrained: str | None) -> Clip:

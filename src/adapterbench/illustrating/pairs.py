@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import read_json, write_json
 from adapterbench.core.seeds import rank
+from adapterbench.formats.pairs import Pair, read_pairs, write_pairs
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.illustrating.drawing import drawn, embedded, write
 from adapterbench.sampling.sampler import Picture, Sampler
@@ -29,9 +29,6 @@ from adapterbench.scoring.samples import embed, read_images
 from adapterbench.scoring.scores import write as write_table
 
 log = logging.getLogger(__name__)
-
-Pair = dict[str, str]
-"""`prompt`: key of the image prompt; `text`: the text prompt; `goal`: key of the right answer."""
 
 
 def restyle(samples: Sequence[Sample]) -> Iterator[Pair]:
@@ -43,7 +40,7 @@ def restyle(samples: Sequence[Sample]) -> Iterator[Pair]:
         first = things.setdefault(thing, sample)
         if first.meta["family"] != sample.meta["family"] and thing[0] not in taken:
             taken.add(thing[0])
-            yield {"prompt": first.key, "text": style_of(sample), "goal": sample.key}
+            yield Pair(prompt=first.key, text=style_of(sample), goal=sample.key)
 
 
 def concept(samples: Sequence[Sample]) -> Iterator[Pair]:
@@ -58,7 +55,7 @@ def concept(samples: Sequence[Sample]) -> Iterator[Pair]:
     for sample in samples:
         other = follower.get(sample.key, sample)
         if other is not sample:
-            yield {"prompt": sample.key, "text": named(other), "goal": other.key}
+            yield Pair(prompt=sample.key, text=named(other), goal=other.key)
 
 
 def style_of(sample: Sample) -> str:
@@ -113,9 +110,9 @@ def draw_pairs(sampler: Sampler, shards: Path, count: int, out: Path) -> int:
     held_out = (sample for sample in read_split(shards, "validation") if sample.key in numbers)
     made = 0
     for protocol, pairs in choose(held_out, count, sampler.params.seed).items():
-        write_json(out / f"{protocol}.json", pairs)
-        own = [Picture(numbers[pair["prompt"]], pair["prompt"], 0) for pair in pairs]
-        texts = embedded([pair["text"] for pair in pairs], sampler)
+        write_pairs(out / f"{protocol}.json", pairs)
+        own = [Picture(numbers[pair.prompt], pair.prompt, 0) for pair in pairs]
+        texts = embedded([pair.text for pair in pairs], sampler)
         for prompts, (pictures, said) in rows(sampler, own, texts).items():
             made += write(out / protocol / f"{prompts}.tar", own, drawn(sampler, pictures, said))
     return made
@@ -160,10 +157,11 @@ def score_protocol(
     evaluator: Evaluator, path: Path, references: dict[str, Image.Image]
 ) -> Iterator[pd.DataFrame]:
     """A frame for each row of the protocol whose pairs are in `path`."""
-    pairs = read_json(path)
-    keys = [pair["prompt"] for pair in pairs]
+    pairs = read_pairs(path, "run `dvc repro illustrate` to draw them again")
+    keys = [pair.prompt for pair in pairs]
     goals, copies = (
-        evaluator.images([references[pair[kind]] for pair in pairs]) for kind in ("goal", "prompt")
+        evaluator.images([references[key] for key in kind])
+        for kind in ([pair.goal for pair in pairs], keys)
     )
 
     def scores(prompts: str, images: Tensor) -> pd.DataFrame:

@@ -13,7 +13,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from adapterbench.core.config import IllustrateParams, OwnEncoder, SampleParams
+from adapterbench.adapters.core.variant import Variant
+from adapterbench.core.config import IllustrateParams, SampleParams
 from adapterbench.illustrating.drawing import drawn, embedded, write
 from adapterbench.illustrating.pairs import draw_pairs
 from adapterbench.runs.processes import processes
@@ -42,8 +43,8 @@ class Inputs:
     """`<base>/` in diffusers layout."""
     adapter: Path | None
     """None: the base models alone, given texts."""
-    encoder: OwnEncoder | None = None
-    """Image encoder of the adapter, as its row names it; None: that of stage encode."""
+    variant: Variant | None = None
+    """Row of the adapter; None: see `Sampler`."""
 
 
 def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Path) -> int:
@@ -54,7 +55,7 @@ def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Pa
     """
 
     def on(base: Path) -> Sampler:
-        where = inputs.adapter, processes().device, inputs.shards, inputs.encoder
+        where = inputs.adapter, processes().device, inputs.shards, inputs.variant
         return Sampler(sample, inputs.encoded, base, *where)
 
     sampler = on(inputs.backbone)

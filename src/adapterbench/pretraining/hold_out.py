@@ -19,8 +19,7 @@ from adapterbench.core.seeds import rank
 from adapterbench.data.prepare import Drops, clean
 from adapterbench.data.split import HeldOut
 from adapterbench.formats.image import to_array
-from adapterbench.scoring.evaluators.timm import Params
-from adapterbench.scoring.evaluators.timm import load as load_evaluator
+from adapterbench.scoring.evaluators.timm import Params, evaluator
 
 NOVEL = "novel"
 Pair = tuple[float, str, str]
@@ -88,10 +87,10 @@ def describe(
         for sample in kept
     ]
     pixels = torch.from_numpy(np.stack([to_array(sample.image) for sample in kept]))
-    evaluator = load_evaluator(Params(path=str(network), resolution=128, batch_size=16))
+    by = evaluator(Params(resolution=128, batch_size=16), network)
     parts = [kept[at : at + 256] for at in range(0, len(kept), 256)]
     features = [
-        evaluator.image_embeds([sample.image for sample in part])
+        by.image_embeds([sample.image for sample in part])
         for part in tqdm(parts, desc="embed", mininterval=1)
     ]
     return images, pixels, torch.nn.functional.normalize(torch.cat(features), dim=-1)

@@ -10,9 +10,10 @@ from PIL import Image
 
 from adapterbench.core.config import IllustrateParams
 from adapterbench.core.errors import UserError, one_line
-from adapterbench.core.files import read_json
+from adapterbench.formats.frames import read_frame
+from adapterbench.formats.pairs import read_pairs
 from adapterbench.report.figures import Cell
-from adapterbench.report.methods import label
+from adapterbench.report.methods import label, stage
 from adapterbench.report.pictures import read_references, read_samples, sampled
 from adapterbench.report.scores import ROUNDING
 
@@ -61,19 +62,20 @@ def prompts_grid(
 
 def answers_grid(folder: Path, variants: Sequence[str], shards: Path, protocol: str) -> Columns:
     """Prompts, their right answer, each variant given both, and what the text alone gives."""
-    pairs = read_json(folder / variants[0] / "pairs" / f"{protocol}.json")[:SHOWN]
-    keys = [pair["prompt"] for pair in pairs]
+    path = folder / variants[0] / "pairs" / f"{protocol}.json"
+    pairs = read_pairs(path, f"run `dvc repro -f {stage('illustrate', variants[0])}`")[:SHOWN]
+    prompts = [pair.prompt for pair in pairs]
     made = {**dict.fromkeys(variants, "image_and_text"), "text_only": "text_only"}
 
-    def references(kind: str) -> list[Cell]:
-        return [r.image for r in read_references(shards, [pair[kind] for pair in pairs])]
+    def references(keys: Sequence[str]) -> list[Cell]:
+        return [reference.image for reference in read_references(shards, keys)]
 
     return {
-        "Image prompt": references("prompt"),
-        "Text prompt": [pair["text"] for pair in pairs],
-        "Goal (not given)": references("goal"),
+        "Image prompt": references(prompts),
+        "Text prompt": [pair.text for pair in pairs],
+        "Goal (not given)": references([pair.goal for pair in pairs]),
         **{
-            label(m): read_samples(folder / m / "pairs" / protocol / f"{given}.tar", keys)
+            label(m): read_samples(folder / m / "pairs" / protocol / f"{given}.tar", prompts)
             for m, given in made.items()
         },
     }
@@ -134,16 +136,14 @@ def read_scores(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is missing or damaged.
     """
+    again = f"run `dvc repro -f {stage('illustrate', path.parent.name)}`"
+    frame = read_frame(path, ["protocol", "clip_t", "clip_i_shuffled"], again)
     try:
-        frame = pd.read_parquet(path)
         # the image of an item was given the image prompt of the next
         means = frame.groupby("protocol")[["clip_t", "clip_i_shuffled"]].mean().reset_index()
         means = means.set_axis(["scale", "clip_t", "clip_i"], axis="columns").astype(float)
         if not (means[["clip_t", "clip_i"]].abs() <= 1 + ROUNDING).all(axis=None):
             raise ValueError("a score is no cosine")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is missing or damaged ({one_line(error)}): "
-            f"run `dvc repro illustrate@{path.parent.name}`"
-        ) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({one_line(error)}): {again}") from error
     return means.sort_values("scale", ignore_index=True)

@@ -9,8 +9,10 @@ import pandas as pd
 
 from adapterbench.core.config import CompareParams
 from adapterbench.core.errors import UserError
+from adapterbench.formats.frames import read_frame
 from adapterbench.report.methods import in_order, label, stage
 from adapterbench.report.metrics import ANSWERS, COPY, GOAL, LEADS, Metric
+from adapterbench.report.scores import ROUNDING
 from adapterbench.report.sheets import Sheet
 from adapterbench.report.table import mean_and_interval, read_csv, write_csv
 from adapterbench.report.words import Finding, listed
@@ -82,16 +84,11 @@ def read_items(path: Path) -> pd.DataFrame:
         UserError: the file is missing or damaged, or lacks a column.
     """
     again = f"run `dvc repro -f {stage('illustrate', path.parent.name)}`"
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        cause = " ".join(str(error).split())
-        raise UserError(f"{path} is missing or damaged ({cause}): {again}") from error
-    wanted = ["protocol", "prompts", "key", *(metric.key for metric in ANSWERS)]
-    if missing := [column for column in wanted if column not in frame]:
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}: {again}")
-    if not np.isfinite(frame[wanted[3:]].to_numpy(dtype=float)).all():
-        raise UserError(f"{path} holds a score that is no finite number: {again}")
+    scores = [metric.key for metric in ANSWERS]
+    frame = read_frame(path, ["protocol", "prompts", "key", *scores], again)
+    numbers = frame[scores].apply(pd.to_numeric, errors="coerce")
+    if not (numbers.abs() <= 1 + ROUNDING).all(axis=None):  # NaN is not
+        raise UserError(f"{path} holds a score that is no finite number in [-1, 1]: {again}")
     return frame
 
 

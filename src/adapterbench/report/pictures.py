@@ -1,5 +1,6 @@
 """The pictures of the grids: generated ones from the sample tars, references from the shards."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from adapterbench.formats.image import BadImageError, decode
 from adapterbench.formats.shards import read_split
 from adapterbench.formats.tars import BadFileError, BadTarError, Tar, open_tar
 from adapterbench.report.methods import stage
+
+NAME = re.compile(r"(?P<key>.+)\.(?P<k>\d{1,9})\.png", re.ASCII)
+"""Of a generated image in its tar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,16 @@ def sampled_keys(tar: Path) -> set[str]:
 
 
 def sampled(tar: Path) -> list[tuple[str, int]]:
-    """Key and `k` of each picture in a tar of `<key>.<k>.png`, in order."""
+    """Key and `k` of each picture in a tar of `<key>.<k>.png`, in order.
+
+    Raises:
+        UserError: the tar is missing or damaged, or holds something else.
+    """
     with opened(tar) as members:
-        names = [name.rsplit(".", 2) for name in members.members if name.endswith(".png")]
-    return [(key, int(k)) for key, k, _ in names]
+        names = [(name, NAME.fullmatch(name)) for name in members.members]
+        if odd := [name for name, found in names if not found]:
+            raise BadTarError(f"{odd[0]!r} is no image of an item")
+        return [(found["key"], int(found["k"])) for _, found in names if found]
 
 
 def read_samples(tar: Path, keys: Sequence[str], k: int = 0) -> list[Image.Image]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from adapterbench.core.errors import UserError
+from adapterbench.formats.frames import read_frame
 from adapterbench.report.methods import BASELINES, REAL, SHUFFLED, stage, stages
 from adapterbench.report.metrics import DIVERSITY, SCORES, SETS
 
@@ -79,17 +80,7 @@ def warn_unknown_methods(folder: Path, variants: Sequence[str]) -> None:
 def read_method(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read one method's table and check columns, values and duplicates."""
     again = f"run `dvc repro {stage('score', path.stem)}`"
-    try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {again}") from error
-    except (ValueError, OSError) as error:
-        cause = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({cause}): delete it and {again}") from error
-    wanted = ["protocol", "key", "k", *columns, *SET_KEYS]
-    if missing := [column for column in wanted if column not in frame]:
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}: {again}")
-    frame = frame[wanted]
+    frame = read_frame(path, ["protocol", "key", "k", *columns, *SET_KEYS], again)
     for column in columns:
         check_finite(frame, column, path)
     several = frame.groupby(["protocol", "key"])["k"].transform("count") > 1

@@ -9,12 +9,9 @@ from typing import Any
 
 import yaml
 
-from adapterbench.core.environment import git, installed, revision
+from adapterbench.core.environment import git, revision, versions
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, sha256
-
-PACKAGES = ("diffusers", "numpy", "open_clip_torch", "peft", "timm", "torch", "transformers")
-"""Libraries whose version may change a number."""
 
 
 def provenance() -> dict[str, Any]:
@@ -22,7 +19,7 @@ def provenance() -> dict[str, Any]:
     return {
         "experiment": experiment_name(),
         **revision(),
-        "packages": {name: installed(name) for name in PACKAGES},
+        "packages": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
     }

@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from adapterbench.core.config import ScoreParams
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import publish
+from adapterbench.formats.frames import write_frame
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.frozen.load import load_part
 from adapterbench.runs.processes import processes
-from adapterbench.scoring.evaluator import Evaluator, load_evaluator
+from adapterbench.scoring.evaluator import Evaluator, Folders, load_evaluator
 from adapterbench.scoring.measures import cosine, distribution, diversity, finds
 from adapterbench.scoring.real import real_images
 from adapterbench.scoring.samples import check_counts, embed, read_images, tars
@@ -75,7 +75,9 @@ class Scorer:
         return self.neutral.images(self.references)
 
 
-def load_scorer(params: ScoreParams, shards: Path, samples: Path, neutral: bool = True) -> Scorer:
+def load_scorer(
+    params: ScoreParams, folders: Folders, shards: Path, samples: Path, neutral: bool = True
+) -> Scorer:
     """Load the evaluators and the validation items that `samples` holds images of, in its order.
 
     Raises:
@@ -86,7 +88,7 @@ def load_scorer(params: ScoreParams, shards: Path, samples: Path, neutral: bool 
     items = {item.key: item for item in read_split(shards, "validation") if item.key in keys}
     check_items(keys, items)
     evaluators, name = params.evaluators, "score.evaluators"
-    clip = load_evaluator(evaluators.clip, f"{name}.clip")
+    clip = load_evaluator(evaluators.clip, folders, f"{name}.clip")
     if clip.text_embeds is None:
         raise UserError(
             f"params.yaml: {name}.clip.kind = {evaluators.clip.kind!r} reads no texts, which "
@@ -94,7 +96,7 @@ def load_scorer(params: ScoreParams, shards: Path, samples: Path, neutral: bool 
         )
     return Scorer(
         clip=clip,
-        neutral=load_evaluator(evaluators.neutral, f"{name}.neutral") if neutral else None,
+        neutral=load_evaluator(evaluators.neutral, folders, f"{name}.neutral") if neutral else None,
         items=tuple(items[key] for key in keys),
         kid_subset_size=params.kid_subset_size,
     )
@@ -184,7 +186,6 @@ def write(frame: pd.DataFrame, out: Path) -> pd.DataFrame:
     """Write a table, which every process has, as parquet."""
     state = processes()
     if state.is_main_process:
-        with publish(out) as beside:
-            frame.to_parquet(beside, index=False)
+        write_frame(frame, out)
     state.wait_for_everyone()
     return frame

@@ -20,8 +20,9 @@ from PIL import Image
 from adapterbench.core.config import DataParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.data.prepare import prepare
-from adapterbench.data.sample import IMAGES, RawSample
+from adapterbench.data.sample import RawSample
 from adapterbench.data.sources import local
+from adapterbench.formats.image import SUFFIXES
 from adapterbench.formats.shards import Sample, read_split
 
 
@@ -525,7 +526,7 @@ def test_a_list_of_captions_is_phrasings(tmp_path: Path, kind: str) -> None:
 
 def test_paths_that_are_none_are_counted(tmp_path: Path) -> None:
     mine = write_pictures(tmp_path / "mine", 1)
-    unknown = f"not a picture file ({', '.join(IMAGES)})"
+    unknown = f"not a picture file ({', '.join(SUFFIXES)})"
     problems: dict[Any, str] = {
         "a\0.png": "not a path",
         "\ud800.png": "not a path",

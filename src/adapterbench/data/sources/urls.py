@@ -23,6 +23,7 @@ from adapterbench.core.documents import read_document
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import link_or_copy, publish, remove
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
+from adapterbench.formats.image import MAX_PIXELS
 from adapterbench.formats.tars import open_tar
 from adapterbench.runs.resume import alone, resume_path
 
@@ -36,8 +37,6 @@ ENVIRONMENT = Path(".venv-img2dataset")
 """Made by `make img2dataset`."""
 PER_TAR = 10_000
 """Addresses of a tar; a killed download goes on at the tars that it was in."""
-MAX_PIXELS = 16_000_000
-"""Larger pictures are refused before they are decoded, as `formats.image` does."""
 PATIENCE = 5
 """Seconds between two interrupts of img2dataset."""
 SETTINGS = {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS), "NO_ALBUMENTATIONS_UPDATE": "1"}

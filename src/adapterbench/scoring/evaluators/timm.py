@@ -1,4 +1,4 @@
-"""A vision network in timm's layout, by its pooled features: it reads images alone."""
+"""The network of stage `neutral_evaluator` by its pooled features: it reads images alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,29 +15,36 @@ from adapterbench.core.config import Count, Section
 from adapterbench.core.errors import UserError
 from adapterbench.formats.image import to_array
 from adapterbench.runs.processes import processes
-from adapterbench.scoring.evaluator import Evaluator
+from adapterbench.scoring.evaluator import Evaluator, Folders
 
 FILES = ("config.json", "model.safetensors")
 
 
 class Params(Section):
-    """Which network, and how large it sees the images."""
+    """How large it sees the images, and how many."""
 
-    path: str
-    """Folder with timm's `config.json` and `model.safetensors`."""
     resolution: Count
     """Side to which the whole image is scaled, bicubic, pixels."""
     batch_size: Count
     """Images a forward pass; on a CPU small ones are faster, as activations stay in its cache."""
 
 
-def load(params: Params) -> Evaluator:
+def load(params: Params, folders: Folders) -> Evaluator:
     """Load the network onto this process's device.
 
     Raises:
         UserError: see `load_network`.
     """
-    model = load_network(Path(params.path), params.resolution)
+    return evaluator(params, folders.evaluator)
+
+
+def evaluator(params: Params, folder: Path) -> Evaluator:
+    """The network in a folder with timm's `config.json` and `model.safetensors`.
+
+    Raises:
+        UserError: see `load_network`.
+    """
+    model = load_network(folder, params.resolution)
     mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
     model.to(processes().device, memory_format=torch.channels_last)
     return Evaluator(embedder(model, params.resolution, mean, std), None, params.batch_size)

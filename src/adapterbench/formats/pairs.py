@@ -1,0 +1,36 @@
+"""Image and text prompts that have a right answer, as a JSON list beside what is drawn of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from adapterbench.core.documents import Document, read_document
+from adapterbench.core.files import write_json
+
+
+class Pair(Document):
+    """An image prompt and a text prompt that have a right answer."""
+
+    prompt: str
+    """Key of the image prompt."""
+    text: str
+    """The text prompt."""
+    goal: str
+    """Key of the right answer."""
+
+
+def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+    """Write the pairs of a protocol."""
+    write_json(path, [pair.model_dump() for pair in pairs])
+
+
+def read_pairs(path: Path, remedy: str) -> list[Pair]:
+    """Read the pairs of a protocol; `remedy` is what draws them again.
+
+    Raises:
+        UserError: the file is missing or is no such list, or it is empty.
+    """
+    kind = Annotated[list[Pair], Field(min_length=1)]
+    return read_document(kind, path, "a list of prompts with a right answer", remedy)
