@@ -3,6 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMG2DATASET := .venv-img2dataset
+WHEELS := dist
 DESCENDANTS := openmoji_color openmoji_black
 BRING_PUBLISHED := dvc pull --quiet $(wildcard pins/*.dvc)
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -31,8 +32,8 @@ $(IMG2DATASET)/.installed: requirements-img2dataset.lock
 	@touch $@
 
 params: setup ## Make params.yaml from conf/
-	python -c "from pathlib import Path; from adapterbench.cli.settings import compose; \
-	    compose(Path('params.yaml').resolve())"
+	python -c "from dvc.utils.hydra import compose_and_dump; \
+	    compose_and_dump('params.yaml', '$(abspath conf)', None, 'config', '', [])"
 
 repro: setup ## Reproduce everything: data, adapters, images, scores, table, figures
 	$(BRING_PUBLISHED)
@@ -62,7 +63,7 @@ docs: setup ## Build the documentation into site/, links and references checked
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 wheel: setup ## Build the package as a wheel into dist/
-	python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEELS) .
 
 bench: setup ## Measure speed and memory against other ways of doing the same work
 	python benchmarks/training_step.py

@@ -24,7 +24,8 @@ def test_without_a_profile_the_file_counts_as_it_stands(tmp_path: Path) -> None:
 
 def test_a_profile_brings_all_that_it_composes() -> None:
     with settings(None, "emoji") as path:
-        assert path.read_text() == Path("params.yaml").read_text()
+        assert read(path) == read(Path("params.yaml"))
+        assert list(read(path)["variants"]) == list(read(Path("params.yaml"))["variants"])
     with settings(None, "sd15") as path:
         composed = read(path)
     assert composed["data"]["resolution"] == 512

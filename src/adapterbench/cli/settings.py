@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from adapterbench.cli.paths import CONF
+from adapterbench.cli.paths import conf_folder
 from adapterbench.core.config import PARAMS, load_rows, read_params
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def profiles() -> list[str]:
     """The names that `-S profile=NAME` takes, sorted."""
-    return sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
+    return sorted(path.stem for path in (conf_folder() / "profile").glob("*.yaml"))
 
 
 def check_profile(name: str) -> None:
@@ -28,8 +28,7 @@ def check_profile(name: str) -> None:
         UserError: there is no such profile; the message lists those that exist.
     """
     if name not in profiles():
-        known = ", ".join(profiles()) or f"none: {CONF / 'profile'} is missing here"
-        raise UserError(f"no profile {name!r} (there are {known})")
+        raise UserError(f"no profile {name!r} (there are {', '.join(profiles())})")
 
 
 @contextmanager
@@ -49,19 +48,27 @@ def settings(params: Path | None, profile: str | None) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / PARAMS.name
         if params is None:
-            compose(path, f"profile={profile}")
+            write(path, composed(f"profile={profile}"))
         else:
-            own = read_params(CONF / "profile" / f"{profile}.yaml")
-            merged = overlay(read_params(params), own)
-            path.write_text(json.dumps(merged, ensure_ascii=False), encoding="utf-8")  # is YAML
+            own = read_params(conf_folder() / "profile" / f"{profile}.yaml")
+            write(path, overlay(read_params(params), own))
         yield path
 
 
-def compose(path: Path, *overrides: str) -> None:
-    """Write to `path` what `dvc exp run -S OVERRIDE ...` would write to params.yaml."""
-    from dvc.utils.hydra import compose_and_dump  # a second to import, for this alone
+def composed(*overrides: str) -> dict[str, Any]:
+    """What `dvc exp run -S OVERRIDE ...` would write to params.yaml."""
+    from hydra import compose, initialize_config_dir  # for this alone
+    from omegaconf import OmegaConf
 
-    compose_and_dump(path, str(CONF.resolve()), None, "config", "", list(overrides))
+    with initialize_config_dir(str(conf_folder().resolve()), version_base=None):
+        config = compose("config", list(overrides))
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
+    return values
+
+
+def write(path: Path, params: dict[str, Any]) -> None:
+    """Write a params file; JSON is YAML."""
+    path.write_text(json.dumps(params, ensure_ascii=False), encoding="utf-8")
 
 
 def overlay(params: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

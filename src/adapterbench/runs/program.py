@@ -16,6 +16,7 @@ from adapterbench.core.errors import UserError, one_line
 from adapterbench.runs.identity import end_with_dvc
 from adapterbench.runs.memory import keep_freed_memory, spare_imports
 
+EXTRAS = "pipeline,tracking,demo"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_MEMORY = {"MemoryError", "OutOfMemoryError"}
 """Exceptions of Python and of torch, which need not be imported to tell them."""
@@ -71,6 +72,11 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
             fail(str(error), 1)
         except KeyboardInterrupt:
             fail("interrupted: nothing half-written was kept; the same command resumes", 130)
+        except ModuleNotFoundError as error:
+            name = str(error.name).partition(".")[0]
+            if name == __package__.partition(".")[0]:
+                raise
+            fail(f"{name} is not installed: `pip install 'adapterbench[{EXTRAS}]'` brings it", 1)
         except Exception as error:
             if disk_full(error):
                 fail("no space left on the disk: free some and run the same command again", 1)
