@@ -19,13 +19,14 @@ from torch import Tensor
 
 from adapterbench.core.errors import UserError
 from adapterbench.core.seeds import rank
+from adapterbench.formats.generated import read_images
 from adapterbench.formats.pairs import Pair, read_pairs, write_pairs
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.illustrating.drawing import drawn, embedded, write
 from adapterbench.sampling.sampler import Picture, Sampler
 from adapterbench.scoring.evaluator import Evaluator
 from adapterbench.scoring.measures import cosine, finds
-from adapterbench.scoring.samples import embed, read_images
+from adapterbench.scoring.samples import embed
 from adapterbench.scoring.scores import write as write_table
 
 log = logging.getLogger(__name__)

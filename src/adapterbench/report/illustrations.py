@@ -11,10 +11,11 @@ from PIL import Image
 from adapterbench.core.config import IllustrateParams
 from adapterbench.core.errors import UserError, one_line
 from adapterbench.formats.frames import read_frame
+from adapterbench.formats.generated import decode_images, read_names
 from adapterbench.formats.pairs import read_pairs
 from adapterbench.report.figures import Cell
 from adapterbench.report.methods import label, stage
-from adapterbench.report.pictures import read_references, read_samples, sampled
+from adapterbench.report.pictures import read_references
 from adapterbench.report.scores import ROUNDING
 
 Columns = dict[str, Sequence[Cell]]
@@ -46,14 +47,14 @@ def prompts_grid(
     params: IllustrateParams, folder: Path, variants: Sequence[str], shards: Path
 ) -> Columns:
     """Image prompt, text prompt, each variant, and what the text alone gives."""
-    pairs = sampled(folder / variants[0] / "prompts.tar")
+    pairs = read_names(folder / variants[0] / "prompts.tar")
     references = read_references(shards, [key for key, _ in pairs])
     return {
         "Image prompt": [reference.image for reference in references],
         "Text prompt": [prompt.text for prompt in params.prompts],
         **{
             label(method): [
-                read_samples(folder / method / "prompts.tar", [key], k)[0] for key, k in pairs
+                decode_images(folder / method / "prompts.tar", [key], k)[0] for key, k in pairs
             ]
             for method in [*variants, "text_only"]
         },
@@ -75,7 +76,7 @@ def answers_grid(folder: Path, variants: Sequence[str], shards: Path, protocol: 
         "Text prompt": [pair.text for pair in pairs],
         "Goal (not given)": references([pair.goal for pair in pairs]),
         **{
-            label(m): read_samples(folder / m / "pairs" / protocol / f"{given}.tar", prompts)
+            label(m): decode_images(folder / m / "pairs" / protocol / f"{given}.tar", prompts)
             for m, given in made.items()
         },
     }
@@ -86,14 +87,14 @@ def bases_grid(folder: Path, samples: Path, variants: Sequence[str], shards: Pat
 
     The last column is what the base model makes of the image prompt's caption, its own style.
     """
-    pairs = sampled(folder / variants[0] / "prompts.tar")
+    pairs = read_names(folder / variants[0] / "prompts.tar")
     keys = list(dict.fromkeys(key for key, _ in pairs))[:SHOWN]
     bases = sorted(path.stem for path in (folder / variants[0] / "bases").glob("*.tar"))
     protocols = {**dict.fromkeys(variants, "image"), "text_only": "image_text"}
     made = {
         label(method): [
-            read_samples(samples / method / f"{protocol}.tar", keys),
-            *(read_samples(folder / method / "bases" / f"{base}.tar", keys) for base in bases),
+            decode_images(samples / method / f"{protocol}.tar", keys),
+            *(decode_images(folder / method / "bases" / f"{base}.tar", keys) for base in bases),
         ]
         for method, protocol in protocols.items()
     }
@@ -116,14 +117,14 @@ def read_sweep(
 ) -> Sweep:
     """The scores of the sweep, and the pictures of the item at `place` in it."""
     tars = [f"sweep/{scale:g}.tar" for scale in params.scales]
-    keys = [key for key, _ in sampled(folder / variants[0] / tars[0])]
+    keys = [key for key, _ in read_names(folder / variants[0] / tars[0])]
     own, other = [*pairwise(keys), (keys[-1], keys[0])][place % len(keys)]
     text, image = read_references(shards, [own, other])
     return Sweep(
         text=text.caption,
         image=image.image,
         pictures={
-            v: [read_samples(folder / v / name, [own])[0] for name in tars] for v in variants
+            v: [decode_images(folder / v / name, [own])[0] for name in tars] for v in variants
         },
         scores={v: read_scores(folder / v / "sweep.parquet") for v in variants},
         items=len(keys),

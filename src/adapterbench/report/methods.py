@@ -32,11 +32,6 @@ CEILINGS = ("reference_16px", "vae", "reference")
 REAL = ("other_item", *CEILINGS)
 """Baselines that are real images, one an item."""
 
-PROTOCOLS = {"image": "image prompt alone", "image_text": "image prompt and caption"}
-
-FLOOR_OF = {"image": "no_prompt", "image_text": "text_only"}
-"""What a protocol leaves when its image prompt is taken away: the floor an adapter must pass."""
-
 ORIGINAL = "ip_adapter"
 """The variant the others modify; their differences are given to it where it is present."""
 

@@ -12,8 +12,9 @@ from adapterbench.core.config import CompareParams
 from adapterbench.core.documents import read_document
 from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import publish
+from adapterbench.formats.generated import HEADLINE, PROTOCOLS
 from adapterbench.report.intervals import bootstrap
-from adapterbench.report.methods import BASELINES, ORIGINAL, PROTOCOLS, contrasts, in_order
+from adapterbench.report.methods import BASELINES, ORIGINAL, contrasts, in_order
 from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
 from adapterbench.report.scores import Scores, read_scores
 
@@ -31,7 +32,7 @@ PRECISION = {
 }
 """Decimals of each column of floats in the csv files."""
 
-FILES = {"image": "comparison.csv", "image_text": "comparison_image_text.csv"}
+FILES = {p: f"comparison{'' if p == HEADLINE else f'_{p}'}.csv" for p in PROTOCOLS}
 """Table of each protocol; the headline protocol has the plain name."""
 
 PAIRED_FILE = "paired.csv"
@@ -251,7 +252,7 @@ def as_metrics(comparisons: Iterable[Comparison]) -> dict[str, dict[str, float]]
     """The numbers that `dvc metrics diff` shows: by variant, the headline's under plain names."""
     numbers: dict[str, dict[str, float]] = {}
     for comparison in comparisons:
-        prefix = "" if comparison.protocol == next(iter(PROTOCOLS)) else f"{comparison.protocol}_"
+        prefix = "" if comparison.protocol == HEADLINE else f"{comparison.protocol}_"
         for variant in comparison.variants:
             row, of_variant = comparison.row(variant), numbers.setdefault(variant, {})
             of_variant |= {f"{prefix}{metric.key}": row[metric.key] for metric in SCORES}
