@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.adapters.core.variant import load_variant
@@ -11,7 +12,6 @@ from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.illustrating.pictures import Inputs, draw
 from adapterbench.illustrating.scores import score
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 from adapterbench.scoring.evaluator import Folders
 

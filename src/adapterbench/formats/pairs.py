@@ -26,11 +26,11 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     write_json(path, [pair.model_dump() for pair in pairs])
 
 
-def read_pairs(path: Path, remedy: str) -> list[Pair]:
-    """Read the pairs of a protocol; `remedy` is what draws them again.
+def read_pairs(path: Path) -> list[Pair]:
+    """Read the pairs of a protocol.
 
     Raises:
         UserError: the file is missing or is no such list, or it is empty.
     """
     kind = Annotated[list[Pair], Field(min_length=1)]
-    return read_document(kind, path, "a list of prompts with a right answer", remedy)
+    return read_document(kind, path, "a list of prompts with a right answer")

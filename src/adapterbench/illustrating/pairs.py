@@ -158,7 +158,7 @@ def score_protocol(
     evaluator: Evaluator, path: Path, references: dict[str, Image.Image]
 ) -> Iterator[pd.DataFrame]:
     """A frame for each row of the protocol whose pairs are in `path`."""
-    pairs = read_pairs(path, "run `dvc repro illustrate` to draw them again")
+    pairs = read_pairs(path)
     keys = [pair.prompt for pair in pairs]
     goals, copies = (
         evaluator.images([references[key] for key in kind])

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from PIL import Image
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, label
@@ -281,15 +281,14 @@ def read_curve(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is missing, damaged or lacks a column.
     """
-    again = f"run `dvc repro -f train@{path.stem}`"
     try:
         curve = pd.read_csv(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {again}") from error
+        raise InputError(f"{path} is missing", path) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {again}") from error
+        raise InputError(f"{path} is damaged", path) from error
     if missing := {"step", "loss"} - set(curve):
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}: {again}")
+        raise InputError(f"{path} lacks {', '.join(sorted(missing))}", path)
     return curve
 
 

@@ -9,12 +9,12 @@ import pandas as pd
 from PIL import Image
 
 from adapterbench.core.config import IllustrateParams
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, one_line
 from adapterbench.formats.frames import read_frame
 from adapterbench.formats.generated import decode_images, read_names
 from adapterbench.formats.pairs import read_pairs
 from adapterbench.report.figures import Cell
-from adapterbench.report.methods import label, stage
+from adapterbench.report.methods import label
 from adapterbench.report.pictures import read_references
 from adapterbench.report.scores import ROUNDING
 
@@ -64,7 +64,7 @@ def prompts_grid(
 def answers_grid(folder: Path, variants: Sequence[str], shards: Path, protocol: str) -> Columns:
     """Prompts, their right answer, each variant given both, and what the text alone gives."""
     path = folder / variants[0] / "pairs" / f"{protocol}.json"
-    pairs = read_pairs(path, f"run `dvc repro -f {stage('illustrate', variants[0])}`")[:SHOWN]
+    pairs = read_pairs(path)[:SHOWN]
     prompts = [pair.prompt for pair in pairs]
     made = {**dict.fromkeys(variants, "image_and_text"), "text_only": "text_only"}
 
@@ -137,8 +137,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is missing or damaged.
     """
-    again = f"run `dvc repro -f {stage('illustrate', path.parent.name)}`"
-    frame = read_frame(path, ["protocol", "clip_t", "clip_i_shuffled"], again)
+    frame = read_frame(path, ["protocol", "clip_t", "clip_i_shuffled"])
     try:
         # the image of an item was given the image prompt of the next
         means = frame.groupby("protocol")[["clip_t", "clip_i_shuffled"]].mean().reset_index()
@@ -146,5 +145,5 @@ def read_scores(path: Path) -> pd.DataFrame:
         if not (means[["clip_t", "clip_i"]].abs() <= 1 + ROUNDING).all(axis=None):
             raise ValueError("a score is no cosine")
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}): {again}") from error
+        raise InputError(f"{path} is damaged ({one_line(error)})", path) from error
     return means.sort_values("scale", ignore_index=True)

@@ -41,19 +41,6 @@ def label(method: str) -> str:
     return {**DECK, **BASELINES}.get(method, method)
 
 
-def stage(name: str, method: str) -> str:
-    """The DVC stage that makes a method's files, such as `score@ip_adapter`."""
-    if method not in BASELINES:
-        return f"{name}@{method}"
-    # one stage scores all of them, and takes the real ones from the shards
-    return "score_floors" if name == "score" or method in REAL else f"{name}_floor@{method}"
-
-
-def stages(method: str) -> str:
-    """The stages that make a method's images and scores, for `dvc repro`."""
-    return " ".join(dict.fromkeys((stage("sample", method), stage("score", method))))
-
-
 def in_order(variants: Sequence[str]) -> list[str]:
     """The variants of the original table in its order, then the added ones as they come."""
     known = list(DECK)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from adapterbench.core.config import CompareParams
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError, UserError
 from adapterbench.formats.frames import read_frame
-from adapterbench.report.methods import in_order, label, stage
+from adapterbench.report.methods import in_order, label
 from adapterbench.report.metrics import ANSWERS, COPY, GOAL, LEADS, Metric
 from adapterbench.report.scores import ROUNDING
 from adapterbench.report.sheets import Sheet
@@ -83,12 +83,11 @@ def read_items(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is missing or damaged, or lacks a column.
     """
-    again = f"run `dvc repro -f {stage('illustrate', path.parent.name)}`"
     scores = [metric.key for metric in ANSWERS]
-    frame = read_frame(path, ["protocol", "prompts", "key", *scores], again)
+    frame = read_frame(path, ["protocol", "prompts", "key", *scores])
     numbers = frame[scores].apply(pd.to_numeric, errors="coerce")
     if not (numbers.abs() <= 1 + ROUNDING).all(axis=None):  # NaN is not
-        raise UserError(f"{path} holds a score that is no finite number in [-1, 1]: {again}")
+        raise InputError(f"{path} holds a score that is no finite number in [-1, 1]", path)
     return frame
 
 
@@ -104,8 +103,8 @@ def check_items(rows: Rows, methods: Sequence[str], protocol: str) -> None:
     if bad := [*odd, *(row for row in wanted if row not in rows)]:
         method, given = bad[0]
         raise UserError(
-            f"{method} ({given}) lacks items of {protocol} that others have: run "
-            "`dvc repro illustrate illustrate_floor` to draw all with the same parameters"
+            f"{method} ({given}) lacks items of {protocol} that others have: draw "
+            "all with the same parameters"
         )
 
 

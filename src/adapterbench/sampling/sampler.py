@@ -22,7 +22,7 @@ from adapterbench.adapters.core.storage import (
 )
 from adapterbench.adapters.core.variant import Variant
 from adapterbench.core.config import SampleParams
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.generated import PROTOCOLS, Generated, to_png, write_images
@@ -234,9 +234,8 @@ def check_backbone(adapter: Path, identity: str) -> None:
         UserError: it was; one that does not know its backbone, as those from elsewhere, may pass.
     """
     if load_config(adapter).backbone.get("digest", identity) != identity:
-        raise UserError(
-            f"{adapter} was trained over another backbone, or this one has changed since: run "
-            "`dvc repro` to bring the backbone again and to train what depends on it"
+        raise InputError(
+            f"{adapter} was trained over another backbone, or this one has changed since", adapter
         )
 
 

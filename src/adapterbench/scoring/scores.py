@@ -110,7 +110,7 @@ def check_items(keys: Any, known: Any) -> None:
         UserError: one is of no item.
     """
     if strange := [key for key in keys if key not in known]:
-        raise UserError(f"{strange[0]} is not a validation item: run `dvc repro` to sample again")
+        raise UserError(f"{strange[0]} is not a validation item: generate the images again")
 
 
 def tasks(
