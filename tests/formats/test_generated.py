@@ -12,10 +12,12 @@ from adapterbench.formats.generated import (
     HEADLINE,
     PROTOCOLS,
     Generated,
+    Illustrations,
     decode_images,
     find_tars,
     read_images,
     read_names,
+    samples_tar,
     to_png,
     write_images,
 )
@@ -90,3 +92,13 @@ def test_each_protocol_takes_the_image_prompt_away_from_its_floor() -> None:
         "image_text": True,
     }
     assert PROTOCOLS[HEADLINE].floor == "no_prompt"
+
+
+def test_where_illustrations_lie(tmp_path: Path) -> None:
+    drawn = Illustrations(tmp_path)
+    assert drawn.bases == []
+    for path in (drawn.base("twin"), drawn.base("art"), drawn.scale(1.0), drawn.scale(0.5)):
+        write_images(path, [])
+    assert drawn.bases == ["art", "twin"]
+    assert [path.name for path in find_tars(drawn.sweep)] == ["0.5.tar", "1.tar"]
+    assert samples_tar(tmp_path / "ip_adapter", "image") == tmp_path / "ip_adapter/image.tar"

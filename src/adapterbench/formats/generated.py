@@ -1,7 +1,4 @@
-"""Generated images: tars of `<key>.<k>.png`, image k of the item with that key.
-
-Those that are scored lie in `<method>/<protocol>.tar`.
-"""
+"""Generated images: tars of `<key>.<k>.png`, image k of an item, and where they lie."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +31,58 @@ PROTOCOLS = {
 }
 """By name; the first is the headline's."""
 HEADLINE = next(iter(PROTOCOLS))
+
+
+def samples_tar(method: Path, protocol: str) -> Path:
+    """Where stage `sample` leaves the images of a method under a protocol."""
+    return method / f"{protocol}.tar"
+
+
+@dataclass(frozen=True, slots=True)
+class Illustrations:
+    """Where stage `illustrate` leaves what it draws of a method, and scores of that."""
+
+    folder: Path
+    """Of the method."""
+
+    @property
+    def prompts(self) -> Path:
+        """Tar of image prompts with other texts, k being the number of the pair."""
+        return self.folder / "prompts.tar"
+
+    @property
+    def bases(self) -> list[str]:
+        """Names of the other base models that were drawn on, sorted."""
+        return sorted(path.stem for path in self.base("").parent.glob("*.tar"))
+
+    def base(self, name: str) -> Path:
+        """Tar of images on another base model."""
+        return self.folder / "bases" / f"{name}.tar"
+
+    @property
+    def sweep(self) -> Path:
+        """Folder of a tar a scale, whose name is the protocol where it is scored."""
+        return self.folder / "sweep"
+
+    def scale(self, value: float) -> Path:
+        """Tar of images at a scale."""
+        return self.sweep / f"{value:g}.tar"
+
+    @property
+    def sweep_scores(self) -> Path:
+        """Scores of the sweep; `clip_i_shuffled` is the likeness to the image prompt."""
+        return self.folder / "sweep.parquet"
+
+    @property
+    def pairs(self) -> Path:
+        """Folder of the prompts with a right answer; see `formats.pairs`."""
+        return self.folder / "pairs"
+
+    @property
+    def pairs_scores(self) -> Path:
+        """Scores of those, a row an image: `protocol, prompts, key, goal, copy, r_at_1`."""
+        return self.folder / "pairs.parquet"
+
 
 NAME = re.compile(r"(?P<key>.+)\.(?P<k>\d{1,9})\.png", re.ASCII)
 """Of an image in its tar."""

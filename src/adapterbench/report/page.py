@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
+from adapterbench.formats.pairs import PROTOCOLS as PAIR_PROTOCOLS
 from adapterbench.report import pairs, sheets
 from adapterbench.report.markdown import HOW_TO_READ, ROWS
 from adapterbench.report.measured import MeasuredOn
@@ -71,7 +72,7 @@ def render(
             "findings": pairs.findings(answers, protocol),
             "items": int(answers["n"].max()),
         }
-        for protocol, title in pairs.PROTOCOLS.items()
+        for protocol, title in PAIR_PROTOCOLS.items()
         if len(answers)
     ]
     return environment.get_template("report.html").render(

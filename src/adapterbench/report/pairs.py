@@ -10,6 +10,8 @@ import pandas as pd
 from adapterbench.core.config import CompareParams
 from adapterbench.core.errors import InputError, UserError
 from adapterbench.formats.frames import read_frame
+from adapterbench.formats.generated import Illustrations
+from adapterbench.formats.pairs import PROTOCOLS
 from adapterbench.report.methods import in_order, label
 from adapterbench.report.metrics import ANSWERS, COPY, GOAL, LEADS, Metric
 from adapterbench.report.scores import ROUNDING
@@ -18,11 +20,6 @@ from adapterbench.report.table import mean_and_interval, read_csv, write_csv
 from adapterbench.report.words import Finding, listed
 
 FILE = "pairs.csv"
-
-PROTOCOLS = {
-    "restyle": "one maker's image, another's style in words",
-    "concept": "one maker's image, the name of another thing",
-}
 
 BOTH, TEXT = "image_and_text", "text_only"
 GIVEN = {
@@ -48,13 +45,13 @@ def compare_pairs(folder: Path, variants: Sequence[str], params: CompareParams) 
     """A row a protocol, method and kind of prompts: `COLUMNS`; none where nothing was drawn.
 
     Args:
-        folder: `<method>/pairs.parquet`, of the variants and of the text alone.
+        folder: `<method>/` of illustrations, of the variants and of the text alone.
 
     Raises:
         UserError: a file is missing or damaged, or holds other items than the others.
     """
     methods = [*in_order(variants), TEXT]
-    paths = {method: folder / method / "pairs.parquet" for method in methods}
+    paths = {method: Illustrations(folder / method).pairs_scores for method in methods}
     if not any(path.exists() for path in paths.values()):
         return pd.DataFrame(columns=COLUMNS)
     read = {method: read_items(path) for method, path in paths.items()}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from adapterbench.core.config import IllustrateParams
-from adapterbench.formats.generated import decode_images, read_names
+from adapterbench.formats.generated import decode_images, read_names, samples_tar
+from adapterbench.formats.pairs import PROTOCOLS
 from adapterbench.report import figures
 from adapterbench.report.illustrations import (
     answers_grid,
@@ -17,7 +18,6 @@ from adapterbench.report.illustrations import (
 )
 from adapterbench.report.methods import label
 from adapterbench.report.page import Plate
-from adapterbench.report.pairs import PROTOCOLS
 from adapterbench.report.pictures import choose, read_references
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison
@@ -117,7 +117,7 @@ def draw(
 
 def tar(sources: Sources, method: str, protocol: str) -> Path:
     """Where a method's pictures are."""
-    return sources.samples / method / f"{protocol}.tar"
+    return samples_tar(sources.samples / method, protocol)
 
 
 Columns = dict[str, Sequence[figures.Cell]]

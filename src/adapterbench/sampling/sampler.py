@@ -25,7 +25,7 @@ from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.formats.encoded import EncodedSplit
-from adapterbench.formats.generated import PROTOCOLS, Generated, to_png, write_images
+from adapterbench.formats.generated import PROTOCOLS, Generated, samples_tar, to_png, write_images
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.precision import autocast
 from adapterbench.runs.processes import processes, share
@@ -221,7 +221,7 @@ def sample(
             with publish(out) as beside:
                 beside.mkdir()
                 for protocol in protocols:
-                    pack(made / protocol, pictures, beside / f"{protocol}.tar")
+                    pack(made / protocol, pictures, samples_tar(beside, protocol))
             shutil.rmtree(made)
         state.wait_for_everyone()
     return len(pictures) * len(protocols)
