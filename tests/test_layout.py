@@ -32,7 +32,10 @@ FLOORS = (
 """The folders of the package; one imports from floors below its own alone."""
 
 INERT: dict[str, tuple[set[str], str]] = {
-    "adapterbench.core.errors": ({"InputError", "UserError", "one_line"}, "messages for people"),
+    "adapterbench.core.errors": (
+        {"InputError", "UserError", "one_line", "shown"},
+        "messages for people",
+    ),
     "adapterbench.core.documents": (
         {"Document", "FileName", "Sha256", "read_document"},
         "refuses JSON of another structure; what it lets through it leaves as it is",
