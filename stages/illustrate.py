@@ -33,8 +33,7 @@ def main(
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
-        folders = Folders(backbone, evaluator)
-        score(load_params(config.ScoreParams, "score"), folders, shards, to)
+        score(load_params(config.ScoreParams, "score"), Folders(backbone, evaluator), shards, to)
 
 
 if __name__ == "__main__":
