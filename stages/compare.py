@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.core.config import CompareParams, load_params, load_rows
 from adapterbench.core.files import write_json
+from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report import markdown, pairs, table
 from adapterbench.report.measured import measured_on
-from adapterbench.report.methods import PROTOCOLS
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 
 

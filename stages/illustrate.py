@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.adapters.core.variant import load_variant
@@ -11,7 +12,6 @@ from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.illustrating.pictures import Inputs, draw
 from adapterbench.illustrating.scores import score
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 from adapterbench.scoring.evaluator import Folders
 
@@ -33,8 +33,7 @@ def main(
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
-        folders = Folders(backbone, evaluator)
-        score(load_params(config.ScoreParams, "score"), folders, shards, to)
+        score(load_params(config.ScoreParams, "score"), Folders(backbone, evaluator), shards, to)
 
 
 if __name__ == "__main__":

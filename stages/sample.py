@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.adapters.core.storage import WEIGHTS
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core.config import SampleParams, load_params
-from adapterbench.runs.program import run
+from adapterbench.formats.generated import samples_tar
 from adapterbench.runs.record import stage_record
 from adapterbench.sampling.sampler import sample
 
@@ -31,7 +32,7 @@ def main(
         record.set(images=made)
         if adapter:
             record.adapter(adapter / WEIGHTS, made=False)
-        record.images("generated", [out / f"{name}.tar" for name in protocol])
+        record.images("generated", [samples_tar(out, name) for name in protocol])
 
 
 if __name__ == "__main__":

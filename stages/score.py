@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.core.config import ScoreParams, load_params
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 from adapterbench.scoring.evaluator import Folders
 from adapterbench.scoring.scores import MEANS, load_scorer, tasks

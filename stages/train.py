@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Argument, Option
 
 from adapterbench.adapters.core.storage import WEIGHTS
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core.config import load_train
-from adapterbench.runs.program import run
 from adapterbench.runs.record import leads, stage_record
 from adapterbench.training.adapter import train_adapter
 

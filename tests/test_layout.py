@@ -32,9 +32,12 @@ FLOORS = (
 """The folders of the package; one imports from floors below its own alone."""
 
 INERT: dict[str, tuple[set[str], str]] = {
-    "adapterbench.core.errors": ({"UserError", "one_line"}, "messages for people"),
+    "adapterbench.core.errors": (
+        {"InputError", "UserError", "one_line", "shown"},
+        "messages for people",
+    ),
     "adapterbench.core.documents": (
-        {"Document", "FileName", "Sha256", "read_document"},
+        {"Document", "FileName", "Sha256", "parse_document", "read_document"},
         "refuses JSON of another structure; what it lets through it leaves as it is",
     ),
     "adapterbench.core.limits": (

@@ -43,7 +43,7 @@ def test_shapes_of_stable_diffusion_15() -> None:
 def test_a_backbone_that_is_not_there_is_one_line(workplace: Path) -> None:
     with pytest.raises(UserError, match="no folder 'sd15'"):
         find(None, Path("sd15"))
-    with pytest.raises(UserError, match=r"data/backbone/unet/config.json .*dvc repro backbone"):
+    with pytest.raises(UserError, match=r"data/backbone/unet/config.json .*stage backbone"):
         find(None, None).config("unet")
     with pytest.raises(UserError, match=r"vae/config\.json is missing"):
         find("sd15", workplace).config("vae")

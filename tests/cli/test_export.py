@@ -306,9 +306,6 @@ def test_without_a_known_image_encoder_there_is_no_folder_for_diffusers(
     cli: Cli, toy: "Toy", toy_params: Path
 ) -> None:
     """It is the backbone's own, else that of params.yaml; a single file needs none."""
-    params = yaml.safe_load(toy_params.read_text())
-    params["encode"]["image_encoder"] = toy.image_encoder
-    toy_params.write_text(yaml.safe_dump(params))
     bare = toy_params.parent / "bare"
     shutil.copytree(toy.backbone, bare, ignore=lambda *_: ["image_encoder", "evaluator"])
     assert cli("export", toy.adapter, "it", "--backbone", bare).exit_code == 0

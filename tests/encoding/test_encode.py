@@ -256,7 +256,7 @@ def test_a_corrupt_picture_is_skipped_and_counted(
     [
         ("missing", "train-00001.tar is missing"),
         ("cut", "train-00001.tar is truncated or damaged"),
-        ("all corrupt", "train-00001.tar has no readable picture"),
+        ("all corrupt", "train-00001.tar has no readable image"),
         ("no manifest", "manifest.json is missing"),
         ("no backbone", "model_index.json is missing"),
     ],

@@ -21,13 +21,13 @@ FRAME = pd.DataFrame(
 
 def test_columns_are_read_as_they_were_written(tmp_path: Path) -> None:
     write_frame(FRAME, tmp_path / "a.parquet")
-    pd.testing.assert_frame_equal(read_frame(tmp_path / "a.parquet", list(FRAME), "again"), FRAME)
-    assert list(read_frame(tmp_path / "a.parquet", ["hit", "key"], "again")) == ["hit", "key"]
+    pd.testing.assert_frame_equal(read_frame(tmp_path / "a.parquet", list(FRAME)), FRAME)
+    assert list(read_frame(tmp_path / "a.parquet", ["hit", "key"])) == ["hit", "key"]
 
 
 def test_a_table_without_checksums_is_read_too(tmp_path: Path) -> None:
     FRAME.to_parquet(tmp_path / "a.parquet", index=False)
-    pd.testing.assert_frame_equal(read_frame(tmp_path / "a.parquet", list(FRAME), "again"), FRAME)
+    pd.testing.assert_frame_equal(read_frame(tmp_path / "a.parquet", list(FRAME)), FRAME)
 
 
 def test_no_flipped_bit_changes_a_value(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_no_flipped_bit_changes_a_value(tmp_path: Path) -> None:
         flipped = whole[at] ^ 1 << draw.randrange(8)
         path.write_bytes(whole[:at] + bytes([flipped]) + whole[at + 1 :])
         try:
-            read = read_frame(path, list(FRAME), "again")
+            read = read_frame(path, list(FRAME))
         except UserError:
             refused += 1
         else:
@@ -48,7 +48,7 @@ def test_no_flipped_bit_changes_a_value(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.parquet is missing: make it"):
-        read_frame(tmp_path / "a.parquet", [], "make it")
+        read_frame(tmp_path / "a.parquet", [])
     write_frame(FRAME, tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"lacks the column\(s\) x, y: make it"):
-        read_frame(tmp_path / "a.parquet", ["key", "x", "y"], "make it")
+        read_frame(tmp_path / "a.parquet", ["key", "x", "y"])

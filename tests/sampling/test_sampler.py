@@ -21,9 +21,10 @@ from adapterbench.adapters.core.storage import load_adapter, load_variant, save_
 from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.sampling.items import choose_items, noise
-from adapterbench.sampling.sampler import PROTOCOLS, Sampler, sample
+from adapterbench.sampling.sampler import Sampler, sample
 
 pytestmark = pytest.mark.usefixtures("workplace")
 

@@ -249,7 +249,7 @@ def test_a_damaged_tar_is_one_line(scorer: Scorer, samples: Path, damage: str) -
                 info.type = tarfile.DIRTYPE
                 tar.addfile(info)
     out = samples.parent / "out.parquet"
-    with pytest.raises(UserError, match=r"image\.tar is damaged .*dvc repro sample@method"):
+    with pytest.raises(UserError, match=r"image\.tar is damaged .*: make it again"):
         score_samples(scorer, samples, out)
     assert not out.exists()
 
@@ -279,8 +279,8 @@ def test_the_folders_say_which_networks_score(toy: Toy, tmp_path: Path) -> None:
 
 
 def test_no_samples_are_one_line(scorer: Scorer, toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no samples"):
+    with pytest.raises(UserError, match="holds no generated images"):
         score_samples(scorer, tmp_path, tmp_path / "out.parquet")
-    with pytest.raises(UserError, match="holds no samples"):
+    with pytest.raises(UserError, match="holds no generated images"):
         load_scorer(toy.score_params(), toy.folders, toy.shards, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -64,7 +64,7 @@ class Architecture:
         path = Path(self.pattern.format(part=part))
         if not path.is_file():
             raise UserError(
-                f"{path} is missing: bring the model with `dvc repro backbone`, or choose one of "
+                f"{path} is missing: bring the model (stage backbone), or choose one of "
                 f"{', '.join(profiles())} with --profile or a folder with --backbone"
             )
         remedy = "take it from where the model came from again"

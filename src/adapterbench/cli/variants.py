@@ -30,9 +30,10 @@ def variants(
         from adapterbench.adapters.core.build import count_parameters  # seconds to import
 
     with settings.settings(params, profile) as path:
-        table, width = settings.variants(path), image_width(architecture, path)
+        table, unet = settings.variants(path), architecture.config("unet")
+        width = image_width(architecture, path)
     with architecture.builds():
-        counts = count_parameters(table, architecture.config("unet"), width)
+        counts = count_parameters(table, unet, width)
     if as_json:
         found = {n: {**table[n].given(), "trainable_params": c} for n, c in counts.items()}
         facts = {"backbone": architecture.name, "embed_dim": width, "variants": found}

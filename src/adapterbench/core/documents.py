@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.problems import problems
 
 
@@ -26,26 +26,27 @@ SHOWN = 3
 T = TypeVar("T")
 
 
-def read_document(kind: type[T], path: Path, what: str, remedy: str) -> T:
+def read_document(kind: type[T], path: Path, what: str, remedy: str | None = None) -> T:
     """Read a JSON file.
 
     Args:
         kind: a `Document`, or a type such as `dict[str, float]`.
         path: of the file.
         what: the file should be, such as "the manifest of shards".
-        remedy: what mends a damaged file, such as "run `dvc repro prepare`".
+        remedy: what mends the file; None: a program made it, and makes it again.
 
     Raises:
         UserError: it is missing, is not JSON or has another structure.
     """
     try:
         return parse_document(kind, path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {remedy}") from error
+    except FileNotFoundError:
+        cause = f"{path} is missing"
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+        cause = f"{path} cannot be read ({error.strerror})"
     except ValueError as error:
-        raise UserError(f"{path} is not {what} ({one_line(error)}): {remedy}") from error
+        cause = f"{path} is not {what} ({one_line(error)})"
+    raise UserError(f"{cause}: {remedy}") if remedy else InputError(cause, path)
 
 
 def parse_document(kind: type[T], data: bytes) -> T:

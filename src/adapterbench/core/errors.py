@@ -1,4 +1,6 @@
-"""The one exception that a user is meant to read, and values as it shows them."""
+"""The exceptions that a user is meant to read, and values as they show them."""
+
+from pathlib import Path
 
 SHOWN = 80
 """Characters of a bad value that an error shows."""
@@ -6,6 +8,17 @@ SHOWN = 80
 
 class UserError(Exception):
     """A condition that the user can mend; the message is one line: cause, then remedy."""
+
+
+class InputError(UserError):
+    """A file that a program made is missing, damaged or out of date; made again, it will do.
+
+    The message says so; who knows what makes `path` may name the command in its place.
+    """
+
+    def __init__(self, cause: str, path: Path) -> None:
+        super().__init__(f"{cause}: make it again")
+        self.cause, self.path = cause, path
 
 
 def one_line(error: object, limit: int = 300) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, one_line
 
 PRIVATE = 0o600
 """Permissions of a file that nobody but its owner may read."""
@@ -181,8 +181,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: run `dvc repro` to make it") from error
+        raise InputError(f"{path} is missing", path) from error
     except (OSError, ValueError, RecursionError) as error:  # also too deep, or too many digits
-        raise UserError(
-            f"{path} is not valid JSON ({one_line(error)}): delete it and run `dvc repro`"
-        ) from error
+        raise InputError(f"{path} is not valid JSON ({one_line(error)})", path) from error

@@ -9,7 +9,7 @@ from typing import TypeVar
 import resvg_py
 
 from adapterbench.core.documents import Document, parse_document
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.formats.tars import open_tar
 
 DAMAGED = (OSError, KeyError, ValueError)
@@ -219,4 +219,4 @@ def read_json_member(kind: type[T], tarball: Path, member: str) -> T:
 
 def damaged(tarball: Path, error: Exception) -> UserError:
     """The line for a tarball that cannot be read."""
-    return UserError(f"{tarball} is missing or damaged ({one_line(error)}): run `dvc repro fetch`")
+    return InputError(f"{tarball} is missing or damaged ({one_line(error)})", tarball)

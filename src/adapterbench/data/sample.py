@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError
 from adapterbench.formats.image import SUFFIXES
 from adapterbench.formats.tars import BadFileError, BadTarError, Record, read_records
 
@@ -79,9 +79,7 @@ def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator
         for record in read_records(path, (*SUFFIXES, "txt", "json")):
             yield from raw_samples(record, prefix + record.name, split)
     except (BadTarError, FileNotFoundError) as error:
-        raise UserError(
-            f"{path} is missing, truncated or damaged ({error}): run `dvc repro --force fetch`"
-        ) from error
+        raise InputError(f"{path} is missing, truncated or damaged ({error})", path) from error
 
 
 def raw_samples(record: Record, name: str, split: str | None) -> Iterator[RawSample]:

@@ -7,7 +7,7 @@ import pandas as pd
 from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
 
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, one_line
 from adapterbench.core.files import publish
 
 
@@ -17,8 +17,8 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
         frame.to_parquet(beside, index=False, write_page_checksum=True)
 
 
-def read_frame(path: Path, columns: Sequence[str], remedy: str) -> pd.DataFrame:
-    """Read those columns of a table; `remedy` is what makes it again.
+def read_frame(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read those columns of a table.
 
     Raises:
         UserError: it is missing or damaged, or lacks a column.
@@ -28,9 +28,9 @@ def read_frame(path: Path, columns: Sequence[str], remedy: str) -> pd.DataFrame:
             # what pandas notes of the types has no checksum, and is not needed
             frame = file.read().to_pandas(ignore_metadata=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {remedy}") from error
+        raise InputError(f"{path} is missing", path) from error
     except (ValueError, OSError, ArrowException) as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}): delete it and {remedy}") from error
+        raise InputError(f"{path} is damaged ({one_line(error)})", path) from error
     if missing := [column for column in columns if column not in frame]:
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}: {remedy}")
+        raise InputError(f"{path} lacks the column(s) {', '.join(missing)}", path)
     return frame[list(columns)]

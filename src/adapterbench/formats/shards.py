@@ -13,12 +13,10 @@ from PIL import Image
 from pydantic import Field
 
 from adapterbench.core.documents import Document, FileName, Sha256, read_document
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import MANIFEST, check_digest, sha256
 from adapterbench.formats.image import SUFFIXES, BadImageError, decode
 from adapterbench.formats.tars import BadTarError, Record, read_records
-
-AGAIN = "delete it and run `dvc checkout` or `dvc repro prepare`"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +90,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         UserError: the manifest is missing or has another structure.
     """
-    return read_document(Manifest, folder / MANIFEST, "a manifest of shards", AGAIN)
+    return read_document(Manifest, folder / MANIFEST, "a manifest of shards")
 
 
 def find_shards(folder: Path, split: str) -> list[Shard]:
@@ -108,10 +106,7 @@ def find_shards(folder: Path, split: str) -> list[Shard]:
     shards = [Shard(folder / row.name, row.samples, row.sha256) for row in rows]
     for shard in shards:
         if not shard.path.is_file():
-            raise UserError(
-                f"shard {shard.path} is missing: run `dvc checkout` or `dvc repro prepare` to "
-                "bring it"
-            )
+            raise InputError(f"shard {shard.path} is missing", shard.path)
     return shards
 
 
@@ -131,10 +126,8 @@ def read_shard(shard: Shard, on_bad: list[dict[str, str]] | None = None) -> Iter
                 yield to_sample(record)
             except BadImageError as error:
                 if on_bad is None:
-                    raise UserError(
-                        f"picture {record.name} in {shard.path} is corrupt ({error}): "
-                        "run `dvc repro prepare`"
-                    ) from error
+                    cause = f"image {record.name} in {shard.path} is corrupt ({error})"
+                    raise InputError(cause, shard.path) from error
                 on_bad.append({"key": record.name, "cause": str(error)})
 
 
@@ -163,9 +156,8 @@ def intact(shard: Shard) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"shard {shard.path} is truncated or damaged ({one_line(error)}): {AGAIN}"
-        ) from error
+        cause = f"shard {shard.path} is truncated or damaged ({one_line(error)})"
+        raise InputError(cause, shard.path) from error
 
 
 def read_whole(shard: Shard, kinds: Collection[str]) -> Iterator[Record]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adapterbench.core.documents import read_document
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import sha256
 
 PARTS = {
@@ -24,7 +24,6 @@ PARTS = {
     "scheduler": ("diffusers", "SchedulerMixin"),
 }
 """Parts of a pipeline: the library and the class that each is, or is a kind of."""
-AGAIN = "run `dvc repro backbone` to bring it again"
 LOCAL = "local-dir:"
 """What open_clip's name of a model on this machine begins with."""
 IN_BACKBONE = "backbone:"
@@ -50,13 +49,13 @@ def load_part(backbone: Path, part: str) -> Any:
     """
     kind, folder = part_class(backbone, part), backbone / part
     if not folder.is_dir():
-        raise UserError(f"{folder} is missing: {AGAIN}")
+        raise InputError(f"{folder} is missing", folder)
     try:
         loaded = kind.from_pretrained(folder, local_files_only=True, **options(kind))
         if isinstance(loaded, tuple):
             loaded = complete(*loaded)
     except Exception as error:  # both libraries raise many kinds on a damaged configuration
-        raise UserError(f"cannot load {folder} ({one_line(error)}): {AGAIN}") from error
+        raise InputError(f"cannot load {folder} ({one_line(error)})", folder) from error
     if isinstance(loaded, nn.Module):
         loaded.requires_grad_(False).eval().float()
     return loaded
@@ -93,7 +92,7 @@ def part_class(backbone: Path, part: str) -> Any:
         UserError: there is no such file or part, or it is of another kind.
     """
     path = backbone / "model_index.json"
-    index = read_document(dict[str, Any], path, "the index of a pipeline", AGAIN)
+    index = read_document(dict[str, Any], path, "the index of a pipeline")
     if part not in index:
         raise UserError(f"{backbone} has no {part}: is it a Stable Diffusion in diffusers layout?")
     library, base = PARTS[part]

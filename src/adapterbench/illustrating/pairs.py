@@ -19,13 +19,22 @@ from torch import Tensor
 
 from adapterbench.core.errors import UserError
 from adapterbench.core.seeds import rank
-from adapterbench.formats.pairs import Pair, read_pairs, write_pairs
+from adapterbench.formats.generated import read_images
+from adapterbench.formats.pairs import (
+    PROTOCOLS,
+    Pair,
+    list_path,
+    read_pairs,
+    tar_path,
+    tars_path,
+    write_pairs,
+)
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.illustrating.drawing import drawn, embedded, write
 from adapterbench.sampling.sampler import Picture, Sampler
 from adapterbench.scoring.evaluator import Evaluator
 from adapterbench.scoring.measures import cosine, finds
-from adapterbench.scoring.samples import embed, read_images
+from adapterbench.scoring.samples import embed
 from adapterbench.scoring.scores import write as write_table
 
 log = logging.getLogger(__name__)
@@ -69,7 +78,8 @@ def named(sample: Sample) -> str:
     return f"{sample.meta['name']} with {tones}" if tones else str(sample.meta["name"])
 
 
-PROTOCOLS = {"restyle": restyle, "concept": concept}
+MAKERS = {"restyle": restyle, "concept": concept}
+"""What makes the pairs of each protocol."""
 
 
 def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[Pair]]:
@@ -82,7 +92,7 @@ def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[P
     """
     made = [sample for sample in samples if "family" in sample.meta]
     ordered = sorted(made, key=lambda sample: rank(sample.key, seed))
-    chosen = {name: list(protocol(ordered)) for name, protocol in PROTOCOLS.items()}
+    chosen = {name: list(make(ordered)) for name, make in MAKERS.items()}
     if not all(chosen.values()):
         log.info("no two makers drew the same held-out thing: no prompts with a right answer")
         return {}
@@ -96,7 +106,7 @@ def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[P
 
 
 def draw_pairs(sampler: Sampler, shards: Path, count: int, out: Path) -> int:
-    """Fill the folder `out` with `<protocol>.json`, the pairs, and `<protocol>/<prompts>.tar`.
+    """Fill the folder `out` with pairs, and with tars of what is drawn of each (`formats.pairs`).
 
     Return the number of generated images.
 
@@ -110,11 +120,12 @@ def draw_pairs(sampler: Sampler, shards: Path, count: int, out: Path) -> int:
     held_out = (sample for sample in read_split(shards, "validation") if sample.key in numbers)
     made = 0
     for protocol, pairs in choose(held_out, count, sampler.params.seed).items():
-        write_pairs(out / f"{protocol}.json", pairs)
+        write_pairs(list_path(out, protocol), pairs)
         own = [Picture(numbers[pair.prompt], pair.prompt, 0) for pair in pairs]
         texts = embedded([pair.text for pair in pairs], sampler)
         for prompts, (pictures, said) in rows(sampler, own, texts).items():
-            made += write(out / protocol / f"{prompts}.tar", own, drawn(sampler, pictures, said))
+            images = drawn(sampler, pictures, said)
+            made += write(tar_path(out, protocol, prompts), own, images)
     return made
 
 
@@ -147,17 +158,18 @@ def score_pairs(evaluator: Evaluator, shards: Path, folder: Path, out: Path) -> 
     references = {sample.key: sample.image for sample in read_split(shards, "validation")}
     frames = [
         frame
-        for path in sorted(folder.glob("*.json"))
-        for frame in score_protocol(evaluator, path, references)
+        for protocol in sorted(PROTOCOLS)
+        if list_path(folder, protocol).exists()
+        for frame in score_protocol(evaluator, folder, protocol, references)
     ]
     write_table(pd.concat(frames, ignore_index=True), out)
 
 
 def score_protocol(
-    evaluator: Evaluator, path: Path, references: dict[str, Image.Image]
+    evaluator: Evaluator, folder: Path, protocol: str, references: dict[str, Image.Image]
 ) -> Iterator[pd.DataFrame]:
-    """A frame for each row of the protocol whose pairs are in `path`."""
-    pairs = read_pairs(path, "run `dvc repro illustrate` to draw them again")
+    """A frame for each row of a protocol."""
+    pairs = read_pairs(list_path(folder, protocol))
     keys = [pair.prompt for pair in pairs]
     goals, copies = (
         evaluator.images([references[key] for key in kind])
@@ -170,10 +182,10 @@ def score_protocol(
             "copy": cosine(images, copies),
             "r_at_1": finds(images, goals, torch.arange(len(goals))),
         }
-        facts = {"protocol": path.stem, "prompts": prompts, "key": keys}
+        facts = {"protocol": protocol, "prompts": prompts, "key": keys}
         return pd.DataFrame({**facts, **{name: v.tolist() for name, v in columns.items()}})
 
-    for tar in sorted((path.parent / path.stem).glob("*.tar")):
+    for tar in sorted(tars_path(folder, protocol).glob("*.tar")):
         made = list(read_images(tar))
         yield scores(tar.stem, embed(tar, made, evaluator))
     yield scores("real_goal", goals)

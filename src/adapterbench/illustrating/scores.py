@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from adapterbench.core.config import ScoreParams
+from adapterbench.formats.generated import Illustrations
 from adapterbench.illustrating.pairs import score_pairs
-from adapterbench.illustrating.pictures import PAIRS, PAIRS_SCORES, SWEEP, SWEEP_SCORES
 from adapterbench.scoring.evaluator import Folders, load_evaluator
 from adapterbench.scoring.scores import load_scorer, score_samples
 
@@ -15,10 +15,11 @@ def score(params: ScoreParams, folders: Folders, shards: Path, folder: Path) -> 
     Raises:
         UserError: an image is damaged, or an evaluator cannot be loaded.
     """
-    if (folder / SWEEP).exists():
-        scorer = load_scorer(params, folders, shards, folder / SWEEP, neutral=False)
-        score_samples(scorer, folder / SWEEP, folder / SWEEP_SCORES)
-    if (folder / PAIRS).exists():
+    drawn = Illustrations(folder)
+    if drawn.sweep.exists():
+        scorer = load_scorer(params, folders, shards, drawn.sweep, neutral=False)
+        score_samples(scorer, drawn.sweep, drawn.sweep_scores)
+    if drawn.pairs.exists():
         neutral = params.evaluators.neutral
         evaluator = load_evaluator(neutral, folders, "score.evaluators.neutral")
-        score_pairs(evaluator, shards, folder / PAIRS, folder / PAIRS_SCORES)
+        score_pairs(evaluator, shards, drawn.pairs, drawn.pairs_scores)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from adapterbench.core.environment import git, revision, versions
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError
 from adapterbench.core.files import MANIFEST, sha256
 
 
@@ -45,7 +45,7 @@ def digest(path: Path) -> str:
         UserError: there is nothing at `path`.
     """
     if not path.exists():
-        raise UserError(f"{path} is missing: run `dvc repro` to make it")
+        raise InputError(f"{path} is missing", path)
     tracked = locked_digests()
     for place in (path, *path.parents):
         if place.as_posix() in tracked:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import webdataset as wds
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from more_itertools import chunked
 from PIL import Image
@@ -23,9 +22,10 @@ from adapterbench.adapters.core.storage import (
 )
 from adapterbench.adapters.core.variant import Variant
 from adapterbench.core.config import SampleParams
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.generated import PROTOCOLS, Generated, samples_tar, to_png, write_images
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.precision import autocast
 from adapterbench.runs.processes import processes, share
@@ -34,9 +34,6 @@ from adapterbench.sampling.items import choose_items, noise
 from adapterbench.sampling.prompts import OwnPrompts, Prompts, check_row, encoded_prompts
 
 log = logging.getLogger(__name__)
-
-PROTOCOLS = {"image": False, "image_text": True}
-"""Name of a protocol -> whether the caption is given; the image prompt is, by an adapter."""
 
 
 @dataclass(frozen=True)
@@ -218,13 +215,13 @@ def sample(
             folder = made / protocol
             folder.mkdir(parents=True, exist_ok=True)
             for batch in tqdm(mine, f"{out.name} {protocol}", unit="batch", disable=quiet):
-                make_missing(sampler, batch, PROTOCOLS[protocol], folder)
+                make_missing(sampler, batch, PROTOCOLS[protocol].with_text, folder)
         state.wait_for_everyone()
         if state.is_main_process:
             with publish(out) as beside:
                 beside.mkdir()
                 for protocol in protocols:
-                    pack(made / protocol, pictures, beside / f"{protocol}.tar")
+                    pack(made / protocol, pictures, samples_tar(beside, protocol))
             shutil.rmtree(made)
         state.wait_for_everyone()
     return len(pictures) * len(protocols)
@@ -237,9 +234,8 @@ def check_backbone(adapter: Path, identity: str) -> None:
         UserError: it was; one that does not know its backbone, as those from elsewhere, may pass.
     """
     if load_config(adapter).backbone.get("digest", identity) != identity:
-        raise UserError(
-            f"{adapter} was trained over another backbone, or this one has changed since: run "
-            "`dvc repro` to bring the backbone again and to train what depends on it"
+        raise InputError(
+            f"{adapter} was trained over another backbone, or this one has changed since", adapter
         )
 
 
@@ -249,12 +245,10 @@ def make_missing(sampler: Sampler, batch: list[Picture], with_text: bool, folder
     images = sampler.make(todo, with_text) if todo else []
     for picture, image in zip(todo, images, strict=True):
         with publish(folder / f"{picture.name}.png") as beside:
-            image.save(beside, "PNG")
+            beside.write_bytes(to_png(image))
 
 
 def pack(folder: Path, pictures: list[Picture], path: Path) -> None:
-    """Write the pictures as one tar, the same bytes for the same pictures."""
-    with wds.TarWriter(str(path), mtime=0, encoder=False) as tar:
-        for picture in pictures:
-            data = (folder / f"{picture.name}.png").read_bytes()
-            tar.write({"__key__": picture.key, f"{picture.k}.png": data})
+    """Write the pictures that `make_missing` left as one tar."""
+    files = ((picture, folder / f"{picture.name}.png") for picture in pictures)
+    write_images(path, (Generated(p.key, p.k, file.read_bytes()) for p, file in files))

@@ -7,8 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from adapterbench.adapters.core.adapter import Adapter, cross_attention_layers
-from adapterbench.adapters.core.variant import KINDS, ReadsPatches, Variant
-from adapterbench.core import registry
+from adapterbench.adapters.core.variant import ReadsPatches, Variant, modules
 from adapterbench.core.errors import UserError
 from adapterbench.core.limits import check_memory
 
@@ -39,7 +38,7 @@ def build_adapter(variant: Variant, unet: UNet2DConditionModel, embed_dim: int) 
             f"an adapter needs cross-attention layers of one token width, this UNet has "
             f"{sorted(widths) or 'none'}: choose another backbone"
         )
-    projection, attention = (registry.load(KINDS[k], getattr(variant, k)) for k in KINDS)
+    projection, attention = modules(variant)
     read_dim = variant.patch_width if isinstance(variant, ReadsPatches) else embed_dim
     width = widths.pop()
     check_size(variant, read_dim, width)
@@ -58,7 +57,7 @@ def check_size(variant: Variant, embed_dim: int, width: int) -> None:
     Raises:
         UserError: it is.
     """
-    projection = registry.load(KINDS["projection"], variant.projection)
+    projection, _ = modules(variant)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         layers = projection.build(variant, embed_dim, width)
     needed = 4 * sum(weight.numel() for weight in layers.parameters())

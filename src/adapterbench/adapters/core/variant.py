@@ -87,7 +87,13 @@ def parse_variant(row: Any, name: str = "variant") -> Variant:
 @cache
 def joined(*parts: ModuleType) -> type[Variant]:
     """A variant with the fields of its parts; the same class for the same parts."""
-    return create_model("Variant", __base__=(Variant, *(module.Params for module in parts)))
+    # the last one's fields come first
+    return create_model("Variant", __base__=(*(part.Params for part in reversed(parts)), Variant))
+
+
+def modules(variant: Variant) -> list[ModuleType]:
+    """The modules of the two parts, in the order of `KINDS`."""
+    return [registry.load(package, getattr(variant, kind)) for kind, package in KINDS.items()]
 
 
 def part(kind: str, row: Mapping[str, Any], name: str) -> ModuleType:

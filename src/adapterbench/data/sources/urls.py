@@ -20,7 +20,7 @@ import pandas as pd
 
 from adapterbench.core.config import Count, Section
 from adapterbench.core.documents import read_document
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import link_or_copy, publish, remove
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
 from adapterbench.formats.image import MAX_PIXELS
@@ -268,9 +268,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path, columns=["key", "caption", "status", "error_message"])
     except (OSError, ValueError) as error:
         cause = " ".join(str(error).split())
-        raise UserError(
-            f"{path} is missing or damaged ({cause}): run `dvc repro --force fetch`"
-        ) from error
+        raise InputError(f"{path} is missing or damaged ({cause})", path) from error
 
 
 def counted(samples: Iterator[RawSample], expected: int, tar: Path) -> Iterator[RawSample]:
@@ -284,10 +282,7 @@ def counted(samples: Iterator[RawSample], expected: int, tar: Path) -> Iterator[
         count += 1
         yield sample
     if count != expected:
-        raise UserError(
-            f"{tar} has {count} pictures of {expected} that were downloaded: run "
-            "`dvc repro --force fetch`"
-        )
+        raise InputError(f"{tar} has {count} images of {expected} that were downloaded", tar)
 
 
 def failures(rows: pd.DataFrame, split: str) -> Iterator[RawSample]:

@@ -12,7 +12,7 @@ from timm.models import resolve_model_input_args
 from torch import Tensor
 
 from adapterbench.core.config import Count, Section
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError
 from adapterbench.formats.image import to_array
 from adapterbench.runs.processes import processes
 from adapterbench.scoring.evaluator import Evaluator, Folders
@@ -58,9 +58,7 @@ def load_network(folder: Path, resolution: int) -> Any:
             `config.json` names.
     """
     if missing := [name for name in FILES if not (folder / name).is_file()]:
-        raise UserError(
-            f"{folder / missing[0]} is missing: run `dvc repro neutral_evaluator` to bring it"
-        )
+        raise InputError(f"{folder / missing[0]} is missing", folder)
     try:
         # the classifier that the weights have, so that every tensor is asked for
         size = {"img_size": resolution}
@@ -69,10 +67,7 @@ def load_network(folder: Path, resolution: int) -> Any:
         )
     except Exception as error:  # timm raises many kinds
         cause = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"cannot load {folder} ({cause}): run `dvc repro -f neutral_evaluator` to bring it "
-            "again, or correct neutral_evaluator in params.yaml"
-        ) from error
+        raise InputError(f"cannot load {folder} ({cause})", folder) from error
     model.reset_classifier(0)
     return model.requires_grad_(False).eval()
 
