@@ -31,6 +31,9 @@ VARIABLE = "ADAPTERBENCH_LAUNCH"
 SHARING = {"encode", "train", "sample", "score"}
 """Stages whose processes share the work; processes of another would all do the same."""
 
+FOLLOWER = "ADAPTERBENCH_FOLLOWER"
+"""Environment variable that only the project's follower has, which outlives every launch."""
+
 GRACE = 30
 """Seconds between asking processes to end and killing them."""
 
@@ -100,10 +103,13 @@ def kill_group(group: int, number: int) -> None:
 
 
 def end_orphans() -> None:
-    """End all children that are left (Linux): by SIGTERM, after `GRACE` seconds by SIGKILL."""
+    """End the children that are left (Linux): by SIGTERM, after `GRACE` seconds by SIGKILL.
+
+    The follower, which a stage may have started, is not of this launch.
+    """
     deadline = time.monotonic() + GRACE
     asked: set[int] = set()
-    while orphans := children():
+    while orphans := {pid for pid in children() if not is_follower(pid)}:
         late = time.monotonic() > deadline
         for pid in orphans if late else orphans - asked:
             os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
@@ -117,6 +123,13 @@ def children() -> set[int]:
     """Processes whose parent is this one, as Linux lists them."""
     lists = Path("/proc/self/task").glob("*/children")
     return {int(pid) for path in lists for pid in path.read_text().split()}
+
+
+def is_follower(pid: int) -> bool:
+    """Whether a process is the project's follower; one that has ended is not."""
+    with suppress(OSError):
+        return f"{FOLLOWER}=1".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
 
 
 def fail(message: str) -> NoReturn:
