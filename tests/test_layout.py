@@ -34,7 +34,7 @@ FLOORS = (
 INERT: dict[str, tuple[set[str], str]] = {
     "adapterbench.core.errors": ({"UserError", "one_line"}, "messages for people"),
     "adapterbench.core.documents": (
-        {"Document", "FileName", "Sha256", "read_document"},
+        {"Document", "FileName", "Sha256", "distinct", "parse_document", "read_document"},
         "refuses JSON of another structure; what it lets through it leaves as it is",
     ),
     "adapterbench.core.limits": (

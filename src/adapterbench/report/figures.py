@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from PIL import Image
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import publish
 from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, PROTOCOLS, label
 from adapterbench.report.metrics import SCORES, TRAINABLE, Metric
@@ -285,10 +285,12 @@ def read_curve(path: Path) -> pd.DataFrame:
         curve = pd.read_csv(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {again}") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {again}") from error
+    except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+        raise UserError(f"{path} is damaged ({one_line(error)}): {again}") from error
     if missing := {"step", "loss"} - set(curve):
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}: {again}")
+    if bad := [name for name in ("step", "loss") if not pd.api.types.is_numeric_dtype(curve[name])]:
+        raise UserError(f"{path} holds other than numbers in {bad[0]}: {again}")
     return curve
 
 

@@ -151,7 +151,13 @@ def read(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: the table is missing or damaged.
     """
-    return read_csv(folder / FILE, COLUMNS)
+    table = read_csv(folder / FILE, COLUMNS)
+    if not (table["protocol"].isin(PROTOCOLS) & table["prompts"].isin(GIVEN)).all():
+        raise UserError(
+            f"{folder / FILE} has an unknown protocol or kind of prompts: delete it and run "
+            "`dvc repro compare`"
+        )
+    return table
 
 
 def sheet(table: pd.DataFrame, protocol: str) -> Sheet:
