@@ -37,6 +37,8 @@ FOLLOWER = "ADAPTERBENCH_FOLLOWER"
 GRACE = 30
 """Seconds between asking processes to end and killing them."""
 
+INTERRUPTED = 130
+"""Exit code of a stage that was interrupted, here and in `adapterbench.runs.program`."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux's <sys/prctl.h>
 
@@ -50,7 +52,11 @@ def main(script: str, *arguments: str) -> None:
     if launcher:
         sys.exit(supervise([*launcher, script, *arguments]))
     sys.argv = [script, *arguments]
-    runpy.run_path(script, run_name="__main__")
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except KeyboardInterrupt:  # as it imports; later the stage tells by itself
+        print("error: interrupted as it started: run the same command again", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def read_launcher() -> list[str]:
