@@ -16,6 +16,7 @@ from transformers import CLIPTextModel
 
 from adapterbench.core.errors import UserError
 from adapterbench.frozen.load import fingerprint, load_clip, load_part
+from adapterbench.frozen.trial import TRIALS, try_out
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -130,11 +131,11 @@ def test_a_clip_that_loads_and_does_not_work_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_trying_a_part_draws_nothing(backbone: Path) -> None:
-    torch.manual_seed(7)
+def test_trying_a_part_draws_nothing(toy: Toy) -> None:
+    parts = {part: load_part(toy.backbone, part) for part in TRIALS}
     before = torch.get_rng_state()
-    for part in (*WEIGHTS, "tokenizer", "scheduler"):
-        load_part(backbone, part)
+    for part, loaded in parts.items():
+        try_out(part, loaded)
     assert torch.equal(torch.get_rng_state(), before)
 
 
