@@ -12,6 +12,7 @@ from torch import Tensor
 from adapterbench.core.config import Count
 from adapterbench.core.files import publish
 from adapterbench.formats.shards import read_manifest
+from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining.clip import recall
 from adapterbench.pretraining.drawing import DrawParams, choose, draw, grid, images, load_pipeline
 from adapterbench.pretraining.likeness import (
@@ -24,7 +25,7 @@ from adapterbench.pretraining.likeness import (
 from adapterbench.pretraining.pictures import Pictures, load_pictures
 from adapterbench.pretraining.vae import psnr, reconstruct
 from adapterbench.scoring.evaluator import Evaluator
-from adapterbench.scoring.evaluators import open_clip, timm
+from adapterbench.scoring.evaluators import timm
 from adapterbench.scoring.measures import cosine
 
 
@@ -116,16 +117,13 @@ def report(
 
 def load_evaluators(clips: dict[str, Path], network: Path, resolution: int) -> dict[str, Evaluator]:
     """The CLIPs that this pipeline trained, by name, and `neutral`."""
-    neutral = timm.Params(path=str(network), resolution=resolution, batch_size=16)
-    return {
-        **{
-            name: open_clip.load(
-                open_clip.Params(model=f"local-dir:{folder}", pretrained=None, batch_size=64)
-            )
-            for name, folder in clips.items()
-        },
-        "neutral": timm.load(neutral),
+    evaluators = {
+        "neutral": timm.evaluator(timm.Params(resolution=resolution, batch_size=16), network)
     }
+    for name, folder in clips.items():
+        clip = load_clip(f"local-dir:{folder}", None)
+        evaluators[name] = Evaluator(clip.image_embeds, clip.text_embeds, batch_size=64)
+    return evaluators
 
 
 def draw_split(pipe: StableDiffusionPipeline, pictures: Pictures, params: ReportParams) -> Drawn:
