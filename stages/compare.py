@@ -23,12 +23,12 @@ def main(
 ) -> None:
     """Compare all variants and baselines under each protocol."""
     params = load_params(CompareParams, "compare")
-    variants = list(load_rows())
+    rows = load_rows()
     facts, inputs = {"compare": params}, [scores, train_metrics, illustrations]
     with stage_record("compare", params=facts, inputs=inputs) as record:
-        tables = [table.compare(scores, train_metrics, variants, p, params) for p in PROTOCOLS]
+        tables = [table.compare(scores, train_metrics, rows, p, params) for p in PROTOCOLS]
         table.write(tables, out)
-        pairs.write(pairs.compare_pairs(illustrations, variants, params), out)
+        pairs.write(pairs.compare_pairs(illustrations, list(rows), params), out)
         for each in tables:
             markdown.write(each, measured_on(*each.size), out)
         write_json(metrics, table.as_metrics(tables))

@@ -43,7 +43,12 @@ def painter(toy: "Toy") -> "Painter":
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What stages `compare` and `figures` leave, in small."""
     folder = tmp_path_factory.mktemp("results")
-    rows = pd.DataFrame([dict.fromkeys(table.COLUMNS, 0.123) | {"method": "ip_adapter"}])
+    rows = pd.DataFrame(
+        [
+            dict.fromkeys(table.COLUMNS, 0.123)
+            | {"method": "ip_adapter", "label": "IP-Adapter", "trained": ""}
+        ]
+    )
     paired = pd.DataFrame(columns=table.PAIRED)
     table.write([table.Comparison(protocol=p, rows=rows, paired=paired) for p in PROTOCOLS], folder)
     (folder / "figures").mkdir()

@@ -122,7 +122,7 @@ def test_two_people_at_once_get_their_own_images(
 
 def test_results_and_nothing_from_or_to_elsewhere(visitor: Visitor, place: Path) -> None:
     visitor.page.get_by_role("tab", name="Results").click()
-    visitor.page.get_by_role("cell", name="IP Adapter").first.wait_for()
+    visitor.page.get_by_role("cell", name="IP-Adapter").first.wait_for()
     figure = visitor.page.locator("img[src$='pareto.png']")
     figure.wait_for()
     assert figure.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64

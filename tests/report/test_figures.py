@@ -14,7 +14,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.formats.generated import decode_images, read_names
 from adapterbench.report import figures
 from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
-from adapterbench.report.methods import BASELINES, CEILINGS, label
+from adapterbench.report.methods import BASELINES, CEILINGS, DECK, label
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison, compare
 
@@ -22,7 +22,9 @@ from adapterbench.report.table import Comparison, compare
 @pytest.fixture
 def both(finished: Path, variants: list[str], params: CompareParams) -> list[Comparison]:
     folders = finished / "results/scores", finished / "metrics/train"
-    return [compare(*folders, variants, p, params) for p in ("image", "image_text")]
+    return [
+        compare(*folders, {v: {} for v in variants}, p, params) for p in ("image", "image_text")
+    ]
 
 
 def check_text(figure: Figure, path: Path) -> None:
@@ -48,6 +50,26 @@ def test_pareto(both: list[Comparison], tmp_path: Path) -> None:
         assert all(low.y1 <= high.y0 for low, high in pairwise(boxes))
     figures.save(figures.pareto(both[0]), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_the_frontier_by_hand() -> None:
+    points = [(2.0, 0.5), (1.0, 0.4), (3.0, 0.5), (4.0, 0.7), (2.0, 0.3)]
+    assert figures.frontier(points) == [(1.0, 0.4), (2.0, 0.5), (4.0, 0.7)]
+
+
+def test_ticks_stand_where_the_points_are(both: list[Comparison]) -> None:
+    ax = figures.pareto(both[0]).axes[0]
+    sizes = {row["trainable_params"] for row in both[0].rows.to_dict("records")}
+    assert set(ax.get_xticks()) <= sizes
+    assert len(ax.get_xticks()) > 2
+
+
+def test_a_variant_keeps_its_colour_and_marker_whatever_others_there_are() -> None:
+    names = [*DECK, "mine"]
+    drawn = figures.looks(names)
+    assert figures.looks(names[::-1]) == drawn
+    assert figures.looks(["mine", names[2]]) == {name: drawn[name] for name in ("mine", names[2])}
+    assert len(set(drawn.values())) == len(names)
 
 
 def test_forest_shows_every_method_under_both_protocols(
@@ -80,9 +102,10 @@ def test_a_far_ceiling_does_not_flatten_the_rest(both: list[Comparison], tmp_pat
 
 def test_losses(finished: Path, variants: list[str], tmp_path: Path) -> None:
     curves = {v: figures.read_curve(finished / f"metrics/train/{v}.csv") for v in variants}
-    check_text(figures.losses(curves), tmp_path / "a.png")
+    check_text(figures.losses(curves, label), tmp_path / "a.png")
     check_text(
-        figures.losses({"short": pd.DataFrame({"step": [1], "loss": [0.1]})}), tmp_path / "b.png"
+        figures.losses({"short": pd.DataFrame({"step": [1], "loss": [0.1]})}, label),
+        tmp_path / "b.png",
     )
 
 
@@ -114,7 +137,7 @@ def test_grid_keeps_pictures_and_wraps_texts(tmp_path: Path) -> None:
 
 
 def test_text_prompts_stand_with_every_method(finished: Path, variants: list[str]) -> None:
-    columns = prompts_grid(params_of(finished), *illustrated(finished, variants))
+    columns = prompts_grid(params_of(finished), *illustrated(finished, variants), label)
     assert list(columns) == ["Image prompt", "Text prompt", *map(label, variants), "Text only"]
     assert columns["Text prompt"] == [f"text number {n} that costs $5" for n in range(3)]
     assert {len(cells) for cells in columns.values()} == {3}
@@ -122,7 +145,7 @@ def test_text_prompts_stand_with_every_method(finished: Path, variants: list[str
 
 def test_each_image_prompt_has_a_row_a_base(finished: Path, variants: list[str]) -> None:
     folder, _, shards = illustrated(finished, variants)
-    columns = bases_grid(folder, finished / "samples", variants, shards)
+    columns = bases_grid(folder, finished / "samples", variants, shards, label)
     assert columns["Base model"] == ["as trained on", "line art"] * 3
     assert [bool(cell) for cell in columns["Image prompt"]] == [True, False] * 3
     for method, protocol in ((variants[0], "image"), ("text_only", "image_text")):
@@ -150,7 +173,7 @@ def test_the_sweep_shows_pictures_and_means(
     assert list(means["scale"]) == [0, 0.5, 1.5]
     assert means["clip_i"].tolist() == pytest.approx([0, 0.5 / 3, 0.5])
     assert means["clip_t"].is_monotonic_decreasing
-    figure = sweep_figure(sweep)
+    figure = sweep_figure(sweep, label)
     check_text(figure, tmp_path / "a.png")
     titles = [ax.get_title() for ax in figure.subfigs[0].axes if ax.get_title()]
     assert titles == ["λ = 0", "λ = 0.5", "λ = 1.5"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from adapterbench.core.config import CompareParams
 from adapterbench.report import markdown
@@ -18,16 +19,22 @@ def test_the_file(
     write_scores: Callable[..., None],
 ) -> None:
     write_scores(project / "flat", {"my_sixth_row": 0.0})
-    comparison = compare(project / "flat", project / "metrics/train", variants, "image", params)
+    rows: dict[str, dict[str, Any]] = {name: {} for name in variants}
+    rows["ip_adapter_lora"] = {"train": {"steps": 300, "learning_rate": 0.001}}
+    comparison = compare(project / "flat", project / "metrics/train", rows, "image", params)
     markdown.write(comparison, measured, project)
     text = (project / "comparison.md").read_text()
     lines = text.splitlines()
     assert lines[0] == "# Comparison: image prompt alone"
     scores = "CLIP-T | CLIP-I | Neutral-I | R@1 | Diversity | CLIPScore"
-    assert lines[2] == f"| Method | Trainable parameters | {scores} |"
-    assert lines[4].startswith("| UniControlNet (Global) | 11.80 M | 0.1")
-    assert lines[8].startswith("| IP Adapter | 20.75 M | 0.1")
-    assert lines[9].startswith("| my_sixth_row | 45,000 | ")
+    assert lines[2].startswith("IP-Adapter follows the image prompt best: CLIP-I 0.7")
+    assert lines[4] == f"| Method | Trainable parameters | {scores} |"
+    assert lines[6].startswith("| Uni-ControlNet (Global) | 11.80 M | 0.1")
+    assert lines[10].startswith("| IP-Adapter | 20.75 M | **0.1")
+    assert lines[8].startswith("| IP-Adapter LoRA † | 14.31 M | 0.1")
+    dagger = "† trained otherwise than the others. IP-Adapter LoRA: steps 300, learning_rate 0.001."
+    assert dagger in lines
+    assert lines[11].startswith("| my_sixth_row | 45,000 | ")
     assert '\n- **DID NOT LEARN: my_sixth_row: its CLIP-I does not exceed "no prompt" (' in text
     assert "- Evaluator (CLIP-T, CLIP-I): scoring clip" in text
     assert "- Neutral evaluator (the other scores): neutral network" in text

@@ -1,5 +1,6 @@
 """The page: everything inside it, and nothing that a caption says is run."""
 
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -17,33 +18,58 @@ EVIL = "<script>alert('x')</script>"
 def test_page_is_escaped_and_self_contained(
     project: Path, variants: list[str], params: CompareParams, measured: MeasuredOn
 ) -> None:
-    Image.new("RGB", (4, 4), "red").save(project / "p.png")
+    Image.new("RGB", (4, 4), "red").save(project / "image_prompts.png")
+    plate = Plate(project / "image_prompts.png", f'a "quoted" {EVIL}', f'"{EVIL}')
     folders = project / "results/scores", project / "metrics/train"
-    comparisons = {p: compare(*folders, variants, p, params) for p in ("image", "image_text")}
+    comparisons = {
+        p: compare(*folders, {v: {} for v in variants}, p, params) for p in ("image", "image_text")
+    }
     answers = compare_pairs(project / "illustrations", variants, params)
     text = page.render(
         comparisons,
         answers,
         measured.model_copy(update={"data": EVIL}),
-        [Plate(project / "p.png", f'a "quoted" {EVIL}')],
+        [plate],
         {"Revision": EVIL},
         {"set": EVIL},
     )
     assert "<script" not in text
     assert text.count("&lt;script&gt;alert") == 5
-    assert text.count('src="data:image/png;base64,') == text.count("src=") == 1
+    assert text.count('src="data:image/webp;base64,') == text.count("src=") == 1
     assert "<link" not in text
     assert "@import" not in text
-    for heading in ("What was measured", "In plain words", "Paired differences", "Provenance"):
+    for heading in ("What was measured", "Paired differences", "Provenance"):
         assert heading in text
     assert text == page.render(
         comparisons,
         answers,
         measured.model_copy(update={"data": EVIL}),
-        [Plate(project / "p.png", f'a "quoted" {EVIL}')],
+        [plate],
         {"Revision": EVIL},
         {"set": EVIL},
     )
     assert "Prompts with a right answer" in text
-    without = page.render(comparisons, answers[:0], measured, [], {}, {})
+    without = page.render(comparisons, answers[:0], measured, [plate], {}, {})
     assert "Prompts with a right answer" not in without
+
+
+def test_what_a_reader_needs_first_stands_first(
+    project: Path, variants: list[str], params: CompareParams, measured: MeasuredOn
+) -> None:
+    for name in ("pareto", "image_prompts"):
+        Image.new("RGB", (4, 4), "red").save(project / f"{name}.png")
+    plates = [
+        Plate(project / f"{n}.png", f"caption of {n}", n) for n in ("pareto", "image_prompts")
+    ]
+    folders = project / "results/scores", project / "metrics/train"
+    rows = {v: {} for v in variants}
+    comparisons = {p: compare(*folders, rows, p, params) for p in ("image", "image_text")}
+    answers = compare_pairs(project / "illustrations", variants, params)
+    text = page.render(comparisons, answers, measured, plates, {}, {})
+    order = ["follows the image prompt best", "caption of image_prompts", "<nav", "<table"]
+    places = [text.index(part) for part in [*order, "caption of pareto"]]
+    assert places == sorted(places)
+    targets = re.findall(r'href="#([^"]+)"', text)
+    assert targets
+    assert all(text.count(f'id="{target}"') == 1 for target in targets)
+    assert text.count("<b>0.") >= 4  # the best of each score

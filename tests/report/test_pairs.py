@@ -11,6 +11,7 @@ from adapterbench.core.config import CompareParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.pairs import PROTOCOLS
 from adapterbench.report import pairs
+from adapterbench.report.methods import label
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -97,26 +98,26 @@ def test_nothing_drawn_is_an_empty_table(
 def test_sheet_and_sentences(folder: Path, variants: list[str], params: CompareParams) -> None:
     edit(folder / "ip_adapter_mlp/pairs.parquet", lambda f: f.assign(copy=0.2))
     table = pairs.compare_pairs(folder, variants, params)
-    sheet = pairs.sheet(table, "concept")
+    sheet = pairs.sheet(table, "concept", label)
     assert sheet.header[:3] == ["Method", "Given", "To the goal"]
     first = dict(zip(sheet.header, sheet.rows[0], strict=True))
-    assert first["Method"] == "UniControlNet (Global)"
+    assert first["Method"] == "Uni-ControlNet (Global)"
     assert first["Given"] == "image and text"
     assert first["Over image only"] == "+0.100 [+0.100, +0.100]"
     assert sheet.rows[1][-1] == ""
     assert sheet.baselines == 3
-    said = [finding.text for finding in pairs.findings(table, "concept")]
+    said = [finding.text for finding in pairs.findings(table, "concept", label)]
     assert said == [
         "Image and text against text only: nearer to the goal: my_sixth_row; farther from it: "
-        "IP Adapter MLP LoRA, IP Adapter LoRA, IP Adapter MLP, IP Adapter; "
-        "not separable: UniControlNet (Global).",
-        "Image and text against image only: nearer to the goal: UniControlNet (Global), "
-        "IP Adapter MLP LoRA, IP Adapter LoRA, IP Adapter MLP, IP Adapter, my_sixth_row.",
+        "IP-Adapter MLP LoRA, IP-Adapter LoRA, IP-Adapter MLP, IP-Adapter; "
+        "not separable: Uni-ControlNet (Global).",
+        "Image and text against image only: nearer to the goal: Uni-ControlNet (Global), "
+        "IP-Adapter MLP LoRA, IP-Adapter LoRA, IP-Adapter MLP, IP-Adapter, my_sixth_row.",
         "Image and text against another pair's image, text: nearer to the goal: "
-        "UniControlNet (Global), IP Adapter MLP LoRA, IP Adapter LoRA, IP Adapter MLP, "
-        "IP Adapter, my_sixth_row.",
-        "On average nearer to the image prompt than to the goal: IP Adapter MLP LoRA, "
-        "IP Adapter LoRA, IP Adapter.",
+        "Uni-ControlNet (Global), IP-Adapter MLP LoRA, IP-Adapter LoRA, IP-Adapter MLP, "
+        "IP-Adapter, my_sixth_row.",
+        "On average nearer to the image prompt than to the goal: IP-Adapter MLP LoRA, "
+        "IP-Adapter LoRA, IP-Adapter.",
     ]
 
 

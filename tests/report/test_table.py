@@ -15,7 +15,7 @@ from adapterbench.report.methods import FLOORS
 from adapterbench.report.table import Comparison, compare
 
 COLUMNS = (
-    "method,trainable_params,clip_t,clip_t_lo,clip_t_hi,clip_i,clip_i_lo,clip_i_hi,"
+    "method,label,trained,trainable_params,clip_t,clip_t_lo,clip_t_hi,clip_i,clip_i_lo,clip_i_hi,"
     "neutral,neutral_lo,neutral_hi,r_at_1,r_at_1_lo,r_at_1_hi,diversity,kid,precision,recall,n,k,"
     "train_seconds,images_per_second,peak_memory_mb,checkpoint_mb"
 )
@@ -23,7 +23,9 @@ COLUMNS = (
 
 def build(project: Path, variants: list[str], params: CompareParams) -> dict[str, Comparison]:
     folders = project / "results/scores", project / "metrics/train"
-    return {p: compare(*folders, variants, p, params) for p in ("image", "image_text")}
+    return {
+        p: compare(*folders, {v: {} for v in variants}, p, params) for p in ("image", "image_text")
+    }
 
 
 def test_files_have_the_promised_columns_rows_and_bytes(
@@ -50,7 +52,7 @@ def test_files_have_the_promised_columns_rows_and_bytes(
         "vae",
         "reference",
     ]
-    assert lines[7].split(",")[1] == "0"
+    assert lines[7].split(",")[1:4] == ["No prompt", "", "0"]
     assert lines[7].endswith(",40,3,,,,")
     assert lines[6].endswith(",0.45,45.678,,0.180")  # its peak memory was not measured
     assert lines[13].endswith(f"{'1.000000,' * 9},,,,40,1,,,,")  # one image has no diversity
@@ -173,7 +175,7 @@ def test_a_table_that_was_cut_short_is_refused(
     change(pd.read_csv(path)).to_csv(path, index=False)
     with pytest.raises(UserError, match=message) as caught:
         table.read(project / "out")
-    assert str(caught.value).endswith(": delete it and run `dvc repro compare`")
+    assert str(caught.value).endswith(": make it again")
 
 
 @pytest.mark.parametrize("value", ["Infinity", "NaN", "true", '"5"', "[5]"])
@@ -188,4 +190,20 @@ def test_no_variants_is_a_clear_error(
 ) -> None:
     write_scores(tmp_path)
     with pytest.raises(UserError, match="no variants"):
-        compare(tmp_path, tmp_path, [], "image", params)
+        compare(tmp_path, tmp_path, {}, "image", params)
+
+
+def test_a_row_has_the_name_that_the_user_gives_it(
+    project: Path, variants: list[str], params: CompareParams
+) -> None:
+    folders = project / "results/scores", project / "metrics/train"
+    rows = {v: {} for v in variants}
+    named = params.model_copy(update={"labels": {"my_sixth_row": "Mine, rank 4"}})
+    built = compare(*folders, rows, "image", named)
+    assert built.label("my_sixth_row") == "Mine, rank 4"
+    assert built.label("ip_adapter") == "IP-Adapter"
+    table.write([built, compare(*folders, rows, "image_text", named)], project / "out")
+    assert table.read(project / "out")["image"].label("my_sixth_row") == "Mine, rank 4"
+    twice = params.model_copy(update={"labels": {"my_sixth_row": "IP-Adapter"}})
+    with pytest.raises(UserError, match=r"two rows are called 'IP-Adapter'.*compare\.labels"):
+        compare(*folders, rows, "image", twice)

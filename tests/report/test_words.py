@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from adapterbench.report.methods import BASELINES, contrasts
+from adapterbench.report.methods import BASELINES, contrasts, label
 from adapterbench.report.metrics import SCORES
 from adapterbench.report.table import Comparison
 from adapterbench.report.words import findings
@@ -24,6 +24,8 @@ def comparison(scores: Means, floors: Means, protocol: str) -> Comparison:
     rows = [
         {
             "method": method,
+            "label": label(method),
+            "trained": "",
             "trainable_params": 1_000_000 * (place + 1) if method in scores else 0,
             **{f"{key}{end}": v + at for key, v in values.items() for end, at in ENDS.items()},
         }
@@ -61,13 +63,13 @@ def test_a_variant_on_the_floor_did_not_learn() -> None:
         "and its own shuffled reference (+0.005 [-0.005, +0.015])."
     ]
     assert found[0].alarm
-    assert "IP Adapter learned to use the image prompt" in found[1].text
+    assert "IP-Adapter learned to use the image prompt" in found[1].text
 
 
 def test_what_one_evaluator_alone_sees_is_not_learned() -> None:
     found = findings(comparison({"ip_adapter": (0.19, 0.7, 0.505)}, FLOORS, "image"))
     assert [f.text for f in found if "LEARN" in f.text] == [
-        'DID NOT LEARN: IP Adapter: its Neutral-I does not exceed "no prompt" '
+        'DID NOT LEARN: IP-Adapter: its Neutral-I does not exceed "no prompt" '
         "(+0.005 [-0.005, +0.015]) and its own shuffled reference (+0.005 [-0.005, +0.015])."
     ]
     assert not any("learned" in f.text for f in found)
@@ -83,21 +85,21 @@ def test_best_ties_trade_off_and_text() -> None:
     said = texts({"small": (0.15, 0.65), "ip_adapter": (0.25, 0.70), "big": (0.205, 0.695)})
     assert any(s.startswith("Every adapter learned") and "+0.150 to +0.200" in s for s in said)
     assert (
-        "Best on CLIP-T: IP Adapter, 0.250 [0.240, 0.260]; apart from every other, "
+        "Best on CLIP-T: IP-Adapter, 0.250 [0.240, 0.260]; apart from every other, "
         "the next being big by +0.045 [+0.035, +0.055]." in said
     )
-    assert "Best on CLIP-I: IP Adapter, 0.700 [0.690, 0.710]; not separable from it: big." in said
+    assert "Best on CLIP-I: IP-Adapter, 0.700 [0.690, 0.710]; not separable from it: big." in said
     assert any(
-        s.startswith("Lightest: small, 1.00 M trainable parameters (50.0% of IP Adapter's)")
+        s.startswith("Lightest: small, 1.00 M trainable parameters (50.0% of IP-Adapter's)")
         and "CLIP-I -0.050 [-0.060, -0.040]" in s
         for s in said
     )
     assert (
         "Against the caption alone (CLIP-T 0.200 [0.190, 0.210]), "
-        "better: IP Adapter; worse: small; not separable: big." in said
+        "better: IP-Adapter; worse: small; not separable: big." in said
     )
     assert "On CLIP-T, all pairs of adapters are apart." in said
-    assert "On CLIP-I, the interval of the difference includes zero for IP Adapter and big." in said
+    assert "On CLIP-I, the interval of the difference includes zero for IP-Adapter and big." in said
 
 
 def test_where_the_evaluators_agree_and_where_they_do_not() -> None:
@@ -108,15 +110,15 @@ def test_where_the_evaluators_agree_and_where_they_do_not() -> None:
     }
     found = findings(comparison(scores, FLOORS, "image"))
     assert [f.text for f in found if f.alarm] == [
-        "EVALUATORS CONTRADICT EACH OTHER on IP Adapter against turned: "
+        "EVALUATORS CONTRADICT EACH OTHER on IP-Adapter against turned: "
         "CLIP-I +0.100 [+0.090, +0.110], Neutral-I -0.100 [-0.110, -0.090]."
     ]
     said = [f.text for f in found]
     assert (
         "CLIP-I and Neutral-I agree, intervals apart, on 3 of 6 pairs: "
-        "IP Adapter over Text only; turned over Text only; blind over Text only." in said
+        "IP-Adapter over Text only; turned over Text only; blind over Text only." in said
     )
-    assert "Only CLIP-I tells apart: IP Adapter over blind." in said
+    assert "Only CLIP-I tells apart: IP-Adapter over blind." in said
     assert "Only Neutral-I tells apart: turned over blind." in said
 
 
@@ -130,5 +132,5 @@ def test_evaluators_that_see_no_difference_agree_on_none() -> None:
 
 def test_one_variant_alone_has_nothing_to_be_compared_with() -> None:
     said = texts({"ip_adapter": (0.25, 0.70)})
-    assert "Best on CLIP-I: IP Adapter, 0.700 [0.690, 0.710]." in said
+    assert "Best on CLIP-I: IP-Adapter, 0.700 [0.690, 0.710]." in said
     assert not any(s.startswith(("Lightest", "On CLIP")) for s in said)

@@ -3,23 +3,23 @@
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
 from math import ceil
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 from PIL import Image
 
 from adapterbench.core.errors import InputError, one_line
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
-from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, label
+from adapterbench.report.methods import BASELINES, CEILINGS, DECK, FLOORS, Names
 from adapterbench.report.metrics import SCORES, TRAINABLE, Metric
 from adapterbench.report.pictures import thumbnail
 from adapterbench.report.table import Comparison
@@ -69,13 +69,24 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def looks(variants: Sequence[str]) -> dict[str, tuple[tuple[float, ...], str]]:
-    """Colour and marker of each variant, told apart by either alone."""
-    colours = sns.color_palette("colorblind", len(variants))
-    return dict(zip(variants, zip(colours, cycle(MARKERS), strict=False), strict=False))
+    """Colour and marker of each variant, which it keeps whatever others there are.
+
+    Those of the study have a place of their own; for any other its name decides.
+    """
+    palette = sns.color_palette("colorblind")
+    known = list(DECK)
+    own, rest = len(known), len(palette) - len(known)
+    places = {
+        v: (known.index(v), known.index(v))
+        if v in DECK
+        else (own + crc32(v.encode()) % rest, own + crc32(v[::-1].encode()) % rest)
+        for v in variants
+    }
+    return {v: (palette[colour], MARKERS[marker]) for v, (colour, marker) in places.items()}
 
 
 def pareto(comparison: Comparison) -> Figure:
-    """Trainable parameters against each score, with intervals, floors and ceilings."""
+    """Trainable parameters against each score, with intervals, frontier, floors and ceilings."""
     rows = {method: comparison.row(method) for method in comparison.rows["method"]}
     with style():
         figure = Figure(figsize=(9.2, 7.8), layout="constrained")
@@ -92,16 +103,28 @@ def pareto(comparison: Comparison) -> Figure:
                     markeredgewidth=0.5,
                     markersize=7,
                     capsize=3,
-                    label=label(variant),
+                    label=comparison.label(variant),
                 )
-            ax.set_xscale("log")
-            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-            ax.xaxis.set_minor_formatter(EngFormatter(sep=""))
-            thin_out(ax, [rows[variant][TRAINABLE.key] for variant in comparison.variants])
+            points = {
+                variant: (rows[variant][TRAINABLE.key], metric.sign * rows[variant][metric.key])
+                for variant in comparison.variants
+            }
+            best = frontier(list(points.values()))
+            ax.plot(
+                [size for size, _ in best],
+                [metric.sign * score for _, score in best],
+                color=GREY,
+                linewidth=1,
+                zorder=1,
+                label="Pareto frontier",
+            )
+            tick_points(ax, [size for size, _ in points.values()])
             ax.set_xlabel(f"{TRAINABLE.label} (log scale)")
             ax.set_ylabel(f"{metric.label}, {metric.better} is better")
             ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol].title}")
-            draw_baselines(ax, {method: rows[method][metric.key] for method in BASELINES})
+            draw_baselines(
+                ax, {method: rows[method][metric.key] for method in BASELINES}, comparison.label
+            )
         handles, labels = ax.get_legend_handles_labels()
         figure.legend(
             handles,
@@ -118,18 +141,32 @@ def arms(row: Mapping[str, Any], metric: Metric) -> tuple[float, float]:
     return max(mean - row[f"{metric.key}_lo"], 0.0), max(row[f"{metric.key}_hi"] - mean, 0.0)
 
 
-def thin_out(ax: Axes, sizes: Sequence[float]) -> None:
-    """Ticks of the parameter axis: round values over less than a decade, else powers of ten."""
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points `(size, score)` that no smaller one reaches or exceeds, the smallest first."""
+    best: list[tuple[float, float]] = []
+    for size, score in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or score > best[-1][1]:
+            best.append((size, score))
+    return best
+
+
+def tick_points(ax: Axes, sizes: Sequence[float]) -> None:
+    """Ticks of the log parameter axis where the points are, those too near to another left out."""
     low, high = min(sizes) / 1.3, max(sizes) * 1.3
+    gap = (high / low) ** 0.09
+    ticks: list[float] = []
+    for size in sorted(set(sizes)):
+        if not ticks or size / ticks[-1] > gap:
+            ticks.append(size)
+    ax.set_xscale("log")
     ax.set_xlim(low, high)
+    ax.set_xticks(ticks)
+    ax.set_xticks([], minor=True)
+    ax.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    if high / low < 30:
-        ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-        ax.set_xticks([tick for tick in ticks if low < tick < high])
-        ax.set_xticks([], minor=True)
 
 
-def draw_baselines(ax: Axes, values: Mapping[str, float]) -> None:
+def draw_baselines(ax: Axes, values: Mapping[str, float], label: Names) -> None:
     """Floors and ceilings as lines, named in the right margin; see `near` for the ceilings."""
     lines = [*FLOORS, *(ceiling for ceiling in CEILINGS if near(values[ceiling], ax.get_ylim()))]
     for method in lines:
@@ -201,7 +238,7 @@ def forest_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
         colour, marker = drawn.get(method, (GREY, "|"))
         draw_interval(ax, place, comparison.row(method), metric, colour, marker)
     ax.axhline(len(drawn) - 0.5, color=GREY, linewidth=0.8)
-    ax.set_yticks(range(len(methods)), list(map(label, methods)))
+    ax.set_yticks(range(len(methods)), list(map(comparison.label, methods)))
     ax.set_ylim(len(methods) - 0.5, -0.5)
     ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol].title}")
 
@@ -244,7 +281,7 @@ def draw_ceiling(ax: Axes, comparison: Comparison, metric: Metric, method: str) 
         )
 
 
-def losses(curves: Mapping[str, pd.DataFrame]) -> Figure:
+def losses(curves: Mapping[str, pd.DataFrame], label: Names) -> Figure:
     """Training loss of each variant: the logged values faint, their running mean on top.
 
     Args:

@@ -14,7 +14,7 @@ from adapterbench.formats.frames import read_frame
 from adapterbench.formats.generated import Illustrations, decode_images, read_names, samples_tar
 from adapterbench.formats.pairs import list_path, read_pairs, tar_path
 from adapterbench.report.figures import Cell
-from adapterbench.report.methods import label
+from adapterbench.report.methods import Names
 from adapterbench.report.pictures import read_references
 from adapterbench.report.scores import ROUNDING
 
@@ -44,7 +44,7 @@ class Sweep:
 
 
 def prompts_grid(
-    params: IllustrateParams, folder: Path, variants: Sequence[str], shards: Path
+    params: IllustrateParams, folder: Path, variants: Sequence[str], shards: Path, label: Names
 ) -> Columns:
     """Image prompt, text prompt, each variant, and what the text alone gives."""
     pairs = read_names(Illustrations(folder / variants[0]).prompts)
@@ -62,7 +62,9 @@ def prompts_grid(
     }
 
 
-def answers_grid(folder: Path, variants: Sequence[str], shards: Path, protocol: str) -> Columns:
+def answers_grid(
+    folder: Path, variants: Sequence[str], shards: Path, label: Names, protocol: str
+) -> Columns:
     """Prompts, their right answer, each variant given both, and what the text alone gives."""
     first = Illustrations(folder / variants[0]).pairs
     pairs = read_pairs(list_path(first, protocol))[:SHOWN]
@@ -85,7 +87,9 @@ def answers_grid(folder: Path, variants: Sequence[str], shards: Path, protocol: 
     }
 
 
-def bases_grid(folder: Path, samples: Path, variants: Sequence[str], shards: Path) -> Columns:
+def bases_grid(
+    folder: Path, samples: Path, variants: Sequence[str], shards: Path, label: Names
+) -> Columns:
     """A group of rows an image prompt, a row a base model; a column a variant.
 
     The last column is what the base model makes of the image prompt's caption, its own style.

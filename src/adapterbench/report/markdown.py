@@ -5,15 +5,17 @@ from pathlib import Path
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report.measured import MeasuredOn
+from adapterbench.report.methods import OTHERWISE
 from adapterbench.report.sheets import costs, headline
 from adapterbench.report.table import FILES, Comparison
+from adapterbench.report.verdict import verdict
 from adapterbench.report.words import findings
 
 HOW_TO_READ = (
     "CLIP-T: cosine of generated image and caption; CLIP-I: cosine of generated image and "
     "reference image; means over items and images, with intervals in brackets. CLIPScore is "
-    "2.5 x max(CLIP-T, 0). Neutral-I: CLIP-I by the vectors of a network that no part of this "
-    "project was trained with; R@1: share of the images that are nearer to their own reference "
+    "2.5 x max(CLIP-T, 0). Neutral-I: CLIP-I by the vectors of an ImageNet network that no "
+    "adapter was trained with; R@1: share of the images that are nearer to their own reference "
     "than to any other item's, by the same network; diversity: mean distance between the images "
     "of an item. CLIP-I and Neutral-I reward copying: read them beside CLIP-T and the images, and "
     "claim nothing that only one of the two shows."
@@ -34,7 +36,9 @@ def render(comparison: Comparison, measured: MeasuredOn) -> str:
     facts = [f"{name}: {value}" for name, value in measured.facts().items()]
     blocks = [
         f"# Comparison: {PROTOCOLS[comparison.protocol].title}",
+        " ".join(verdict(comparison)),
         headline(comparison).markdown(),
+        *otherwise(comparison),
         HOW_TO_READ,
         ROWS,
         "## What it shows",
@@ -45,6 +49,12 @@ def render(comparison: Comparison, measured: MeasuredOn) -> str:
         bullets(facts),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def otherwise(comparison: Comparison) -> list[str]:
+    """What the dagger means, where a row has one."""
+    rows = [f"{name}: {settings}" for name, settings in comparison.otherwise.items()]
+    return [f"{OTHERWISE} trained otherwise than the others. {'; '.join(rows)}."] if rows else []
 
 
 def bullets(lines: list[str]) -> str:

@@ -1,13 +1,13 @@
 """The rows of the comparison: which there are, in which order, and what people call them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 DECK = {
-    "uni_controlnet_global": "UniControlNet (Global)",
-    "ip_adapter_mlp_lora": "IP Adapter MLP LoRA",
-    "ip_adapter_lora": "IP Adapter LoRA",
-    "ip_adapter_mlp": "IP Adapter MLP",
-    "ip_adapter": "IP Adapter",
+    "uni_controlnet_global": "Uni-ControlNet (Global)",
+    "ip_adapter_mlp_lora": "IP-Adapter MLP LoRA",
+    "ip_adapter_lora": "IP-Adapter LoRA",
+    "ip_adapter_mlp": "IP-Adapter MLP",
+    "ip_adapter": "IP-Adapter",
 }
 """The five variants of the original study, in the order of its table."""
 
@@ -36,9 +36,16 @@ ORIGINAL = "ip_adapter"
 """The variant the others modify; their differences are given to it where it is present."""
 
 
-def label(method: str) -> str:
-    """Name of a method for people; a variant that a user added keeps its own."""
-    return {**DECK, **BASELINES}.get(method, method)
+Names = Callable[[str], str]
+"""Method -> what people call it."""
+
+OTHERWISE = "†"
+"""Stands behind the name of a variant that was trained otherwise than the others."""
+
+
+def label(method: str, own: Mapping[str, str] | None = None) -> str:
+    """Name of a method for people: its own where the user gave one, else ours, else its key."""
+    return {**DECK, **BASELINES, **(own or {})}.get(method, method)
 
 
 def in_order(variants: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from adapterbench.core.errors import InputError, UserError
 from adapterbench.formats.frames import read_frame
 from adapterbench.formats.generated import Illustrations
 from adapterbench.formats.pairs import PROTOCOLS
-from adapterbench.report.methods import in_order, label
+from adapterbench.report.methods import Names, in_order
 from adapterbench.report.metrics import ANSWERS, COPY, GOAL, LEADS, Metric
 from adapterbench.report.scores import ROUNDING
 from adapterbench.report.sheets import Sheet
@@ -154,7 +154,7 @@ def read(folder: Path) -> pd.DataFrame:
     return table
 
 
-def sheet(table: pd.DataFrame, protocol: str) -> Sheet:
+def sheet(table: pd.DataFrame, protocol: str, label: Names) -> Sheet:
     """The rows of one protocol for people."""
     part = table[table["protocol"] == protocol]
     rows = [
@@ -176,7 +176,7 @@ def cell(metric: Metric, row: Mapping[Any, Any], text: Callable[[float], str]) -
     return "" if np.isnan(mean) else f"{text(mean)} [{text(lo)}, {text(hi)}]"
 
 
-def findings(table: pd.DataFrame, protocol: str) -> list[Finding]:
+def findings(table: pd.DataFrame, protocol: str, label: Names) -> list[Finding]:
     """Whether image and text together come nearer to the goal than either, and who just copies."""
     part = table[(table["protocol"] == protocol) & (table["prompts"] == BOTH)]
     found = []
@@ -185,12 +185,14 @@ def findings(table: pd.DataFrame, protocol: str) -> list[Finding]:
         sides = {"nearer to the goal": lo > 0, "farther from it": hi < 0}
         sides["not separable"] = ~(sides["nearer to the goal"] | sides["farther from it"])
         told = [
-            f"{name}: {listed(part['method'][who])}" for name, who in sides.items() if who.any()
+            f"{name}: {listed(label, part['method'][who])}"
+            for name, who in sides.items()
+            if who.any()
         ]
         against = GIVEN[lead.key.removeprefix("over_")]
         found.append(Finding(f"Image and text against {against}: {'; '.join(told)}."))
     copies = part["method"][part[COPY.key] > part[GOAL.key]]
     if len(copies):
         text = "On average nearer to the image prompt than to the goal"
-        found.append(Finding(f"{text}: {listed(copies)}."))
+        found.append(Finding(f"{text}: {listed(label, copies)}."))
     return found

@@ -16,7 +16,6 @@ from adapterbench.report.illustrations import (
     prompts_grid,
     read_sweep,
 )
-from adapterbench.report.methods import label
 from adapterbench.report.page import Plate
 from adapterbench.report.pictures import choose, read_references
 from adapterbench.report.sweep import sweep_figure
@@ -24,6 +23,19 @@ from adapterbench.report.table import Comparison
 
 ITEMS = 6
 """Rows of the picture grids."""
+
+ALTS = {
+    "pareto": "Four scatter plots, a score each, over the number of trainable parameters.",
+    "intervals": "Points with error bars, a line a method and a panel a score.",
+    "loss": "Line plot of the training loss over the optimiser steps, a line a variant.",
+    "image_prompts": "Grid of images: a row a reference image, a column a method.",
+    "multimodal_prompts": "Grid of images: a row an image and its caption, a column a method.",
+    "text_prompts": "Grid of images: a row an image and another text, a column a method.",
+    "answers": "Grid of images: a row an image, a text and the right answer, a column a method.",
+    "base_models": "Grid of images: groups of rows, a row a base model; a column a method.",
+    "scale_sweep": "Rows of images as the weight grows, beside curves of CLIP-T over CLIP-I.",
+}
+"""What each figure shows, for whom it cannot be seen; its caption stands below it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +70,7 @@ def draw(
     keys = choose({key for key, _ in names}, ITEMS)
     chosen = f"The items are {len(keys)} evenly spaced ones of the sorted list, not picked by hand"
     illustrated = sources.illustrations, image.variants, sources.shards
+    label = image.label
     drawn = {
         "pareto": (
             figures.pareto(image),
@@ -69,25 +82,25 @@ def draw(
             "Means and intervals of all methods under both protocols.",
         ),
         "loss": (
-            figures.losses(curves),
+            figures.losses(curves, label),
             "Training loss. Its level says little about the pictures: judge by those.",
         ),
         "image_prompts": (
-            figures.grid(image_grid(image.variants, keys, sources)),
+            figures.grid(image_grid(image, keys, sources)),
             f"Image prompt alone: the reference and each method's first picture. {chosen}.",
         ),
         "multimodal_prompts": (
-            figures.grid(image_text_grid(image_text.variants, keys, sources)),
+            figures.grid(image_text_grid(image_text, keys, sources)),
             f"Image prompt and caption: each method's first picture. {chosen}.",
         ),
         "text_prompts": (
-            figures.grid(prompts_grid(params, *illustrated)),
+            figures.grid(prompts_grid(params, *illustrated, label)),
             "Image prompt and a text prompt that changes it. The pairs were chosen by hand, in "
             "words that the captions have and after a look at what they give; the seed was not.",
         ),
         **{
             protocol: (
-                figures.grid(answers_grid(*illustrated, protocol)),
+                figures.grid(answers_grid(*illustrated, label, protocol)),
                 f"Prompts with a right answer, {PROTOCOLS[protocol]}: each method's image of both "
                 "prompts. The first pairs in hashed order, not picked by hand.",
             )
@@ -95,13 +108,15 @@ def draw(
         },
         "base_models": (
             figures.grid(
-                bases_grid(sources.illustrations, sources.samples, image.variants, sources.shards)
+                bases_grid(
+                    sources.illustrations, sources.samples, image.variants, sources.shards, label
+                )
             ),
             "The same adapters, trained once, on other base models: image prompt alone. Text only: "
             "what the base model alone makes of the image prompt's caption.",
         ),
         "scale_sweep": (
-            sweep_figure(read_sweep(params, *illustrated)),
+            sweep_figure(read_sweep(params, *illustrated), label),
             "The caption of an item against the image prompt of the next, as the weight of the "
             "image prompt (λ) grows. Pictures: the first item. Curves: means over the items, from "
             "λ = 0 at the upper left, where adapters with an attention of their own are the base "
@@ -110,7 +125,7 @@ def draw(
     }
     plates = []
     for name, (figure, caption) in drawn.items():
-        plates.append(Plate(out / f"{name}.png", caption))
+        plates.append(Plate(out / f"{name}.png", caption, ALTS.get(name, ALTS["answers"])))
         figures.save(figure, plates[-1].path)
     return plates
 
@@ -123,30 +138,33 @@ def tar(sources: Sources, method: str, protocol: str) -> Path:
 Columns = dict[str, Sequence[figures.Cell]]
 
 
-def image_grid(variants: Sequence[str], keys: Sequence[str], sources: Sources) -> Columns:
+def image_grid(comparison: Comparison, keys: Sequence[str], sources: Sources) -> Columns:
     """Caption, reference, each variant, and the picture that no prompt gives."""
     references = read_references(sources.shards, keys)
     return {
         "Caption (not given)": [reference.caption for reference in references],
         "Image prompt": [reference.image for reference in references],
-        **generated(variants, "image", keys, sources),
-        **generated(["no_prompt"], "image", keys, sources),
+        **generated(comparison, comparison.variants, keys, sources),
+        **generated(comparison, ["no_prompt"], keys, sources),
     }
 
 
-def image_text_grid(variants: Sequence[str], keys: Sequence[str], sources: Sources) -> Columns:
+def image_text_grid(comparison: Comparison, keys: Sequence[str], sources: Sources) -> Columns:
     """Image prompt, caption, each variant, and the picture that the caption alone gives."""
     references = read_references(sources.shards, keys)
     return {
         "Image prompt": [reference.image for reference in references],
         "Text prompt": [reference.caption for reference in references],
-        **generated(variants, "image_text", keys, sources),
-        **generated(["text_only"], "image_text", keys, sources),
+        **generated(comparison, comparison.variants, keys, sources),
+        **generated(comparison, ["text_only"], keys, sources),
     }
 
 
 def generated(
-    methods: Sequence[str], protocol: str, keys: Sequence[str], sources: Sources
+    comparison: Comparison, methods: Sequence[str], keys: Sequence[str], sources: Sources
 ) -> Columns:
-    """The first picture of each key by each method."""
-    return {label(m): decode_images(tar(sources, m, protocol), keys) for m in methods}
+    """The first image of each key by each method."""
+    return {
+        comparison.label(m): decode_images(tar(sources, m, comparison.protocol), keys)
+        for m in methods
+    }

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from adapterbench.report.methods import BASELINES, label
+from adapterbench.report.methods import BASELINES
 from adapterbench.report.metrics import (
     CLIP_T,
     COSTS,
     SCORES,
     SETS,
     TRAINABLE,
+    Metric,
     clip_score,
     count_text,
 )
@@ -29,11 +30,17 @@ class Sheet:
     """How many leading columns are names."""
     baselines: int = 0
     """How many closing rows are floors and ceiling."""
+    best: frozenset[tuple[int, int]] = frozenset()
+    """Cells `(row, column)` that no other variant's exceeds."""
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown, names to the left and numbers to the right."""
         marks = [":---"] * self.names + ["---:"] * (len(self.header) - self.names)
-        lines = [self.header, marks, *self.rows]
+        rows = [
+            [f"**{cell}**" if (r, c) in self.best else cell for c, cell in enumerate(row)]
+            for r, row in enumerate(self.rows)
+        ]
+        lines = [self.header, marks, *rows]
         return "\n".join("| " + " | ".join(cell_text(line)) + " |" for line in lines)
 
 
@@ -53,10 +60,21 @@ def headline(comparison: Comparison) -> Sheet:
         scaled = CLIP_T.text(clip_score(row[CLIP_T.key]))
         size = count_text(int(row[TRAINABLE.key]))
         joint = [metric.text(row[metric.key]) for metric in sets]
-        rows.append([label(row["method"]), size, *scores, *joint, scaled])
+        rows.append([comparison.label(row["method"]), size, *scores, *joint, scaled])
     labels = [metric.label for metric in (*SCORES, *sets)]
     header = ["Method", TRAINABLE.label, *labels, "CLIPScore"]
-    return Sheet(header, rows, baselines=len(BASELINES))
+    return Sheet(header, rows, baselines=len(BASELINES), best=best_cells(comparison, 2, SCORES))
+
+
+def best_cells(
+    comparison: Comparison, first: int, metrics: Sequence[Metric]
+) -> frozenset[tuple[int, int]]:
+    """The cells of the variants that are best by a metric, whose columns begin at `first`."""
+    found = set()
+    for column, metric in enumerate(metrics, first):
+        values = [metric.sign * comparison.row(v)[metric.key] for v in comparison.variants]
+        found |= {(row, column) for row, value in enumerate(values) if value == max(values)}
+    return frozenset(found)
 
 
 def costs(comparison: Comparison) -> Sheet:
@@ -64,13 +82,14 @@ def costs(comparison: Comparison) -> Sheet:
     frame = comparison.rows[~comparison.rows["method"].isin(list(BASELINES))]
     rows = [
         [
-            label(row["method"]),
+            comparison.label(row["method"]),
             f"{int(row[TRAINABLE.key]):,}",
             *(cost.text(row[cost.key]) for cost in COSTS),
         ]
         for row in frame.to_dict("records")
     ]
-    return Sheet(["Method", TRAINABLE.label, *(cost.heading for cost in COSTS)], rows)
+    header = ["Method", TRAINABLE.label, *(cost.heading for cost in COSTS)]
+    return Sheet(header, rows, best=best_cells(comparison, 1, [TRAINABLE, *COSTS]))
 
 
 def paired(comparison: Comparison) -> Sheet:
@@ -86,6 +105,6 @@ def paired(comparison: Comparison) -> Sheet:
             + ("" if significance_sign(comparison, method, baseline, metric) else " (n.s.)")
             for metric in SCORES
         ]
-        rows.append([label(method), label(baseline), *cells])
+        rows.append([comparison.label(method), comparison.label(baseline), *cells])
     header = ["Method", "minus", *(metric.label for metric in SCORES)]
     return Sheet(header, rows, names=2)

@@ -8,24 +8,24 @@ from PIL import Image
 
 from adapterbench.report.figures import GREY, SIDE, looks, style
 from adapterbench.report.illustrations import Sweep
-from adapterbench.report.methods import label
+from adapterbench.report.methods import Names
 from adapterbench.report.metrics import CLIP_I, CLIP_T
 from adapterbench.report.pictures import thumbnail
 
 
-def sweep_figure(sweep: Sweep) -> Figure:
+def sweep_figure(sweep: Sweep, label: Names) -> Figure:
     """A row of pictures a variant, a column a scale; beside it CLIP-T against CLIP-I."""
     with style():
         figure = Figure(
             figsize=(11.6, 0.9 + 0.82 * (len(sweep.pictures) + 1)), layout="constrained"
         )
         halves = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.7, 1))
-        draw_pictures(halves[0, 0], sweep)
-        draw_curves(halves[0, 1].subplots(), sweep)
+        draw_pictures(halves[0, 0], sweep, label)
+        draw_curves(halves[0, 1].subplots(), sweep, label)
     return figure
 
 
-def draw_pictures(figure: SubFigure, sweep: Sweep) -> None:
+def draw_pictures(figure: SubFigure, sweep: Sweep, label: Names) -> None:
     """Pictures by variant and scale, under the two prompts that pull at them."""
     scales = next(iter(sweep.scores.values()))["scale"]
     cells = figure.subplots(len(sweep.pictures) + 1, len(scales) + 1)
@@ -54,7 +54,7 @@ def show(ax: Axes, image: Image.Image) -> None:
     ax.imshow(thumbnail(image, SIDE))
 
 
-def draw_curves(ax: Axes, sweep: Sweep) -> None:
+def draw_curves(ax: Axes, sweep: Sweep, label: Names) -> None:
     """CLIP-T to the text prompt against CLIP-I to the image prompt, a curve a variant."""
     for variant, (colour, marker) in looks(list(sweep.scores)).items():
         means = sweep.scores[variant]

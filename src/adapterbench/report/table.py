@@ -15,14 +15,14 @@ from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import HEADLINE, PROTOCOLS
 from adapterbench.report.intervals import bootstrap
-from adapterbench.report.methods import BASELINES, ORIGINAL, contrasts, in_order
+from adapterbench.report.methods import BASELINES, ORIGINAL, OTHERWISE, contrasts, in_order, label
 from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
 from adapterbench.report.scores import Scores, read_scores
 
 COST_KEYS = [cost.key for cost in COSTS]
 ENDS = [f"{metric.key}{end}" for metric in SCORES for end in ("", "_lo", "_hi")]
 SET_KEYS = [metric.key for metric in SETS]
-COLUMNS = ["method", TRAINABLE.key, *ENDS, *SET_KEYS, "n", "k", *COST_KEYS]
+COLUMNS = ["method", "label", "trained", TRAINABLE.key, *ENDS, *SET_KEYS, "n", "k", *COST_KEYS]
 PAIRED = ["protocol", "method", "baseline", "metric", "difference", "lo", "hi", "apart"]
 
 PRECISION = {
@@ -37,7 +37,7 @@ FILES = {p: f"comparison{'' if p == HEADLINE else f'_{p}'}.csv" for p in PROTOCO
 """Table of each protocol; the headline protocol has the plain name."""
 
 PAIRED_FILE = "paired.csv"
-NAMES = ("protocol", "method", "baseline", "metric")
+NAMES = ("protocol", "method", "label", "trained", "baseline", "metric")
 """Columns of text."""
 
 
@@ -67,6 +67,17 @@ class Comparison:
         row = self.row(self.original)
         return row["n"], row["k"]
 
+    @property
+    def otherwise(self) -> dict[str, str]:
+        """How each variant was trained that was not trained as the others, by its label."""
+        trained = self.rows[self.rows["trained"] != ""]
+        return dict(zip(trained["label"], trained["trained"], strict=True))
+
+    def label(self, method: str) -> str:
+        """Name of a method for people; a dagger marks one that was trained otherwise."""
+        row = self.row(method)
+        return f"{row['label']} {OTHERWISE}" if row["trained"] else str(row["label"])
+
     def row(self, method: str) -> dict[str, Any]:
         """One method's row."""
         return {
@@ -90,30 +101,45 @@ class Comparison:
 def compare(
     folder: Path,
     train_metrics: Path,
-    variants: Sequence[str],
+    rows: Mapping[str, Any],
     protocol: str,
     params: CompareParams,
 ) -> Comparison:
     """Build the comparison from `folder/<method>.parquet` and `train_metrics/<variant>.json`.
 
+    Args:
+        rows: the variants of the parameter file, by name.
+
     Raises:
         UserError: scores are missing, damaged or not paired (see `read_scores`), or a training
             record is missing or lacks a column.
     """
-    variants = in_order(variants)
+    variants = in_order(list(rows))
     if not variants:
         raise UserError("params.yaml has no variants: add a row under `variants:`")
     scores = read_scores(folder, variants, protocol)
     paired = differences(scores, contrasts(variants), params)
     paired.insert(0, "protocol", protocol)
-    rows = means(scores, params).assign(k=[scores.images[m] for m in scores.methods])
+    table = means(scores, params).assign(
+        k=[scores.images[m] for m in scores.methods],
+        label=[label(method, params.labels) for method in scores.methods],
+        trained=[settings(rows.get(method, {})) for method in scores.methods],
+    )
     sets = scores.sets.reset_index(drop=True)
     costs = pd.DataFrame([training(train_metrics, method) for method in scores.methods])
+    if table["label"].duplicated().any():
+        twice = table["label"][table["label"].duplicated()].iloc[0]
+        raise UserError(f"two rows are called {twice!r}: correct compare.labels in params.yaml")
     return Comparison(
         protocol=protocol,
-        rows=pd.concat([rows, sets, costs], axis=1)[COLUMNS].round(PRECISION),
+        rows=pd.concat([table, sets, costs], axis=1)[COLUMNS].round(PRECISION),
         paired=paired[PAIRED].round(PRECISION),
     )
+
+
+def settings(row: Mapping[str, Any]) -> str:
+    """What a variant sets of its own training, such as `steps 300`."""
+    return ", ".join(f"{name} {value}" for name, value in (row.get("train") or {}).items())
 
 
 def means(scores: Scores, params: CompareParams) -> pd.DataFrame:
@@ -260,6 +286,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         )
         numbers = frame.columns.intersection([*PRECISION, TRAINABLE.key, "n", "k"])
         frame[numbers] = frame[numbers].apply(pd.to_numeric)
+        texts = frame.columns.intersection(NAMES)
+        frame[texts] = frame[texts].fillna("")
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing", path) from error
     except (ValueError, OSError) as error:  # pandas' own are ValueErrors

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from adapterbench.formats.generated import PROTOCOLS
-from adapterbench.report.methods import SHUFFLED, label
+from adapterbench.report.methods import SHUFFLED, Names
 from adapterbench.report.metrics import (
     CLIP_I,
     SCORES,
@@ -59,13 +59,14 @@ def interval(comparison: Comparison, method: str, metric: Metric) -> str:
     return f"{metric.text(row[metric.key])} [{lo}, {hi}]"
 
 
-def listed(methods: Iterable[str]) -> str:
+def listed(label: Names, methods: Iterable[str]) -> str:
     """Labels as an enumeration."""
     return ", ".join(map(label, methods))
 
 
 def learning(comparison: Comparison) -> list[Finding]:
     """Whether both evaluators see each adapter pass its floors, intervals apart."""
+    label = comparison.label
     floors = (PROTOCOLS[comparison.protocol].floor, SHUFFLED)
     learnt, alarms = [], []
     for variant in comparison.variants:
@@ -79,7 +80,8 @@ def learning(comparison: Comparison) -> list[Finding]:
         reasons = "; ".join(
             f"its {metric.label} does not exceed "
             + " and ".join(
-                f"{floor_name(f)} ({amount(comparison, variant, f, metric)})" for f in behind
+                f"{floor_name(comparison, f)} ({amount(comparison, variant, f, metric)})"
+                for f in behind
             )
             for metric, behind in failed.items()
             if behind
@@ -87,10 +89,12 @@ def learning(comparison: Comparison) -> list[Finding]:
         alarms.append(Finding(f"DID NOT LEARN: {label(variant)}: {reasons}.", alarm=True))
     if not learnt:
         return alarms
-    who = "Every adapter" if not alarms else listed(learnt)
+    who = "Every adapter" if not alarms else listed(label, learnt)
     over = "; ".join(
         f"{metric.label} exceeds "
-        + " and ".join(f"{floor_name(f)} by {gains(comparison, learnt, f, metric)}" for f in floors)
+        + " and ".join(
+            f"{floor_name(comparison, f)} by {gains(comparison, learnt, f, metric)}" for f in floors
+        )
         for metric in SIMILARITIES
     )
     text = f"{who} learned to use the image prompt: {over}"
@@ -107,6 +111,7 @@ def gains(comparison: Comparison, variants: Iterable[str], floor: str, metric: M
 
 def agreement(comparison: Comparison) -> list[Finding]:
     """What the two evaluators say of each pair of adapters, and of each adapter and its caption."""
+    label = comparison.label
     pairs = [*combinations(comparison.variants, 2)]
     pairs += [(variant, "text_only") for variant in comparison.variants]
     sides = {
@@ -125,30 +130,37 @@ def agreement(comparison: Comparison) -> list[Finding]:
     ]
     agreed = {pair: side for pair, (side, other) in sides.items() if side * other > 0}
     text = f"{' and '.join(names)} agree, intervals apart, on {len(agreed)} of {len(pairs)} pairs"
-    found.append(Finding(f"{text}{': ' if agreed else ''}{orders(agreed)}."))
+    found.append(Finding(f"{text}{': ' if agreed else ''}{orders(comparison, agreed)}."))
     for place, name in enumerate(names):
         alone = {pair: both[place] for pair, both in sides.items() if both[place] and not all(both)}
         if alone:
-            found.append(Finding(f"Only {name} tells apart: {orders(alone)}."))
+            found.append(Finding(f"Only {name} tells apart: {orders(comparison, alone)}."))
     return found
 
 
-def orders(sides: Mapping[tuple[str, str], int]) -> str:
+def orders(comparison: Comparison, sides: Mapping[tuple[str, str], int]) -> str:
     """Pairs with the better one in front, one enumeration for each that is in front.
 
     Args:
         sides: +1 where a pair's first is better, -1 where its second is.
     """
+    label = comparison.label
     behind: dict[str, list[str]] = {}
     for (a, b), side in sides.items():
         front, back = (a, b) if side > 0 else (b, a)
         behind.setdefault(front, []).append(back)
-    return "; ".join(f"{label(front)} over {listed(backs)}" for front, backs in behind.items())
+    return "; ".join(
+        f"{label(front)} over {listed(label, backs)}" for front, backs in behind.items()
+    )
 
 
-def floor_name(floor: str) -> str:
+def floor_name(comparison: Comparison, floor: str) -> str:
     """A floor inside a sentence."""
-    return "its own shuffled reference" if floor == SHUFFLED else f'"{label(floor).lower()}"'
+    return (
+        "its own shuffled reference"
+        if floor == SHUFFLED
+        else f'"{comparison.label(floor).lower()}"'
+    )
 
 
 def ranked(comparison: Comparison, metric: Metric) -> list[str]:
@@ -159,13 +171,14 @@ def ranked(comparison: Comparison, metric: Metric) -> list[str]:
 
 def best(comparison: Comparison) -> list[Finding]:
     """The best variant on each metric, and which others cannot be told from it."""
+    label = comparison.label
     found = []
     for metric in SCORES:
         first, *others = ranked(comparison, metric)
         text = f"Best on {metric.label}: {label(first)}, {interval(comparison, first, metric)}"
         ties = [o for o in others if significance_sign(comparison, first, o, metric) == 0]
         if ties:
-            text += f"; not separable from it: {listed(ties)}"
+            text += f"; not separable from it: {listed(label, ties)}"
         elif others:
             ahead = amount(comparison, first, others[0], metric)
             text += f"; apart from every other, the next being {label(others[0])} by {ahead}"
@@ -175,6 +188,7 @@ def best(comparison: Comparison) -> list[Finding]:
 
 def trade_off(comparison: Comparison) -> list[Finding]:
     """What the lightest variant gives up against the best one."""
+    label = comparison.label
     sizes = {v: int(comparison.row(v)[TRAINABLE.key]) for v in comparison.variants}
     lightest = min(sizes, key=sizes.__getitem__)
     first = ranked(comparison, CLIP_I)[0]
@@ -192,6 +206,7 @@ def trade_off(comparison: Comparison) -> list[Finding]:
 
 def against_text(comparison: Comparison) -> list[Finding]:
     """How the adapters stand to the caption without an image prompt."""
+    label = comparison.label
     found = []
     for metric in SCORES:
         groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
@@ -199,7 +214,8 @@ def against_text(comparison: Comparison) -> list[Finding]:
             groups[significance_sign(comparison, variant, "text_only", metric)].append(variant)
         names = {1: "better", -1: "worse", 0: "not separable"}
         parts = [
-            f"{names[side]}: {'every adapter' if who == comparison.variants else listed(who)}"
+            f"{names[side]}: "
+            + ("every adapter" if who == comparison.variants else listed(label, who))
             for side, who in groups.items()
             if who
         ]
@@ -211,6 +227,7 @@ def against_text(comparison: Comparison) -> list[Finding]:
 
 def inseparable(comparison: Comparison) -> list[Finding]:
     """The pairs of adapters whose difference may be zero."""
+    label = comparison.label
     found = []
     for metric in SCORES:
         pairs = list(combinations(comparison.variants, 2))
