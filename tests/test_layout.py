@@ -37,7 +37,7 @@ INERT: dict[str, tuple[set[str], str]] = {
         "messages for people",
     ),
     "adapterbench.core.documents": (
-        {"Document", "FileName", "Sha256", "parse_document", "read_document"},
+        {"Document", "FileName", "Sha256", "distinct", "parse_document", "read_document"},
         "refuses JSON of another structure; what it lets through it leaves as it is",
     ),
     "adapterbench.core.limits": (

@@ -61,6 +61,8 @@ KINDS = (
     Kind("illustrations/*/pairs.parquet", "compare", digest=True),
     Kind("metrics/train/*.json", "compare"),
     Kind("illustrations/*/pairs/*.json", "figures"),
+    Kind("results/*.csv", "figures"),
+    Kind("metrics/train/*.csv", "figures"),
 )
 """A damage each."""
 

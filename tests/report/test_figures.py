@@ -86,7 +86,9 @@ def test_losses(finished: Path, variants: list[str], tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "step\n1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "step\n1\n", "step,loss\n0,0.5\n1,0.x\n", "step,loss\n1,low\n"]
+)
 def test_a_bad_loss_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(UserError, match=r"x\.csv"):

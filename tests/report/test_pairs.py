@@ -54,7 +54,7 @@ def test_means_and_paired_leads_on_the_goal(
     def unequal(frame: pd.DataFrame) -> pd.DataFrame:
         both = frame["prompts"] == "image_and_text"
         return frame.assign(
-            goal=frame["goal"] + np.where(both & (frame["key"] == "set-0001"), 1, 0)
+            goal=frame["goal"] + np.where(both & (frame["key"] == "set-0001"), 0.4, 0)
         )
 
     edit(folder / "ip_adapter_mlp/pairs.parquet", unequal)
@@ -68,9 +68,9 @@ def test_means_and_paired_leads_on_the_goal(
     assert plain["over_image_only"] == pytest.approx(0.1)
     assert plain["over_shuffled_image"] == pytest.approx(0.1)
     spread = row(table, "restyle", "ip_adapter_mlp", "image_and_text")
-    assert spread["over_image_only"] == pytest.approx(0.1 + 0.2)
+    assert spread["over_image_only"] == pytest.approx(0.1 + 0.4 / 5)
     draws = np.random.default_rng(params.seed).integers(0, 5, (params.bootstrap_samples, 5))
-    ends = np.quantile([(draw == 1).mean() for draw in draws], [0.025, 0.975]) + 0.1
+    ends = np.quantile([0.4 * (draw == 1).mean() for draw in draws], [0.025, 0.975]) + 0.1
     found = [spread["over_image_only_lo"], spread["over_image_only_hi"]]
     assert found == pytest.approx(ends, abs=1e-6)
     alone = row(table, "restyle", "ip_adapter", "image_only")

@@ -20,6 +20,7 @@ from adapterbench.runs.record import Facts, stage_record
 
 from .conftest import stage, until
 
+LAUNCH = Path(__file__).parents[2] / "stages/launch.py"
 WAIT = "while not Path('go').exists(): time.sleep(0.1)"
 """What a stage does that ends when it is let go."""
 
@@ -63,6 +64,27 @@ def test_stages_at_once_have_one_follower_that_a_kill_does_not_end(followed: Pat
     assert [running.returncode for running in stages] == [-signal.SIGKILL, 0, 0, 0], outputs
     until(lambda: not processes(followed))
     assert statuses(followed) == ["finished", "finished", "finished", "killed"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are found in Linux's /proc")
+def test_the_end_of_a_launch_does_not_end_the_follower(
+    followed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else the launched process has left behind is ended."""
+    monkeypatch.setenv("PYTHONPATH", str(LAUNCH.parents[1] / "src"))
+    monkeypatch.setenv("ADAPTERBENCH_LAUNCH", sys.executable)
+    monkeypatch.setenv("ADAPTERBENCH_FOLLOW", "600")
+    worker = "subprocess.Popen([sys.executable, '-c', WORKER], start_new_session=True)"
+    code = stage(f"import subprocess, sys; WORKER = 'import time; time.sleep(600)'; {worker}")[-1]
+    Path("train.py").write_text(code)
+    launch = [sys.executable, str(LAUNCH), "train.py"]
+    subprocess.run(launch, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert {process.cmdline()[2] for process in processes(followed)} == {"adapterbench.runs"}
+    until(lambda: len(processes(followed)) == 1)  # of two that start at once, one leaves
+    [follower] = processes(followed)
+    until(lambda: statuses(followed) == ["finished"])
+    follower.terminate()
+    until(lambda: not processes(followed))
 
 
 def test_flush_waits_for_no_server_and_says_what_sends_the_rest(

@@ -1,11 +1,12 @@
 """JSON files of a known structure: one of another structure is refused, not half understood."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from adapterbench.core.errors import InputError, UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line, shown
 from adapterbench.core.problems import problems
 
 
@@ -47,6 +48,19 @@ def read_document(kind: type[T], path: Path, what: str, remedy: str | None = Non
     except ValueError as error:
         cause = f"{path} is not {what} ({one_line(error)})"
     raise UserError(f"{cause}: {remedy}") if remedy else InputError(cause, path)
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file that a person or another tool wrote; a hook of `json.loads`.
+
+    Raises:
+        ValueError: it has a name twice, of which readers take one or the other.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
+        raise ValueError(f"it has {shown(twice)} twice")
+    return found
 
 
 def parse_document(kind: type[T], data: bytes) -> T:

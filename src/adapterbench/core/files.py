@@ -69,12 +69,16 @@ def sibling(path: Path, kind: str = "") -> Path:
 
 
 @cache
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, name: str = "*") -> None:
     """Remove what dead processes of this host have not finished in a folder, once a process.
+
+    Args:
+        folder: where they were at work.
+        name: of the outputs that they were to be.
 
     An old output that stepped aside comes back, unless another has taken its place.
     """
-    for left in folder.glob(".*.partial-*"):
+    for left in folder.glob(f".{name}.partial-*"):
         facts = LEFTOVER.fullmatch(left.name)
         if not facts or facts["host"] not in (None, HOST) or is_maker(int(facts["pid"]), left):
             continue

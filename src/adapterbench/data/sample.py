@@ -111,7 +111,7 @@ def raw_sample(record: Record, kind: str, name: str, split: str | None) -> RawSa
         concept=str(concept).encode(errors="replace").decode() if concept else None,
         image=image or b"",
         captions=phrasings(record.caption()),
-        meta={name: facts[name] for name in KEPT if name in facts},
+        meta={name: facts[name] for name in KEPT if isinstance(facts.get(name), str)},
         split=split,
         problem=str(facts.get("problem") or "no picture file"),
     )

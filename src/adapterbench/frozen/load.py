@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from adapterbench.core.documents import read_document
 from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import sha256
+from adapterbench.frozen.trial import try_out
 
 PARTS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -45,7 +47,7 @@ def load_part(backbone: Path, part: str) -> Any:
     """A part of the pipeline, such as `unet` or `vae`: frozen, in fp32, in evaluation mode.
 
     Raises:
-        UserError: the folder or the part is missing or damaged.
+        UserError: the folder or the part is missing or damaged, or it cannot be used.
     """
     kind, folder = part_class(backbone, part), backbone / part
     if not folder.is_dir():
@@ -54,10 +56,11 @@ def load_part(backbone: Path, part: str) -> Any:
         loaded = kind.from_pretrained(folder, local_files_only=True, **options(kind))
         if isinstance(loaded, tuple):
             loaded = complete(*loaded)
+        if isinstance(loaded, nn.Module):
+            loaded.requires_grad_(False).eval().float()
+        try_out(part, loaded)
     except Exception as error:  # both libraries raise many kinds on a damaged configuration
         raise InputError(f"cannot load {folder} ({one_line(error)})", folder) from error
-    if isinstance(loaded, nn.Module):
-        loaded.requires_grad_(False).eval().float()
     return loaded
 
 
@@ -138,6 +141,17 @@ class Clip:
         pixels = torch.stack([self.preprocess(image) for image in images])
         return self.model.encode_image(pixels.to(self.device)).cpu()
 
+    def try_out(self) -> None:
+        """Embed an image and a text, which a configuration that loads may not allow.
+
+        Raises:
+            Exception: of any kind; it cannot be used.
+        """
+        blank = Image.new("RGB", (8, 8))
+        for embeds in (self.image_embeds([blank]), self.text_embeds(["a"])):
+            if embeds.shape != (1, self.embed_dim) or not embeds.isfinite().all():
+                raise ValueError(f"it gives no finite embeddings {self.embed_dim} wide")
+
     @torch.no_grad()
     def text_embeds(self, texts: list[str]) -> Tensor:
         """Texts -> embeddings `(N, D)`, not normalised."""
@@ -173,10 +187,12 @@ def load_clip(name: str, pretrained: str | None) -> Clip:
         with no_questions():
             model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained)
             tokenize = open_clip.get_tokenizer(name, **tokenizer_options(config))
+        model.requires_grad_(False).eval()
+        clip = Clip(model, preprocess, tokenize, config["embed_dim"])
+        clip.try_out()
     except Exception as error:  # open_clip raises many kinds
         raise clip_error(name, error) from error
-    model.requires_grad_(False).eval()
-    return Clip(model, preprocess, tokenize, config["embed_dim"])
+    return clip
 
 
 def check_weights(folder: Path) -> None:

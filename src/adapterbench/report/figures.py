@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from PIL import Image
 
-from adapterbench.core.errors import InputError
+from adapterbench.core.errors import InputError, one_line
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, label
@@ -285,10 +285,12 @@ def read_curve(path: Path) -> pd.DataFrame:
         curve = pd.read_csv(path)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing", path) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged", path) from error
+    except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+        raise InputError(f"{path} is damaged ({one_line(error)})", path) from error
     if missing := {"step", "loss"} - set(curve):
         raise InputError(f"{path} lacks {', '.join(sorted(missing))}", path)
+    if bad := [name for name in ("step", "loss") if not pd.api.types.is_numeric_dtype(curve[name])]:
+        raise InputError(f"{path} holds other than numbers in {bad[0]}", path)
     return curve
 
 

@@ -147,7 +147,11 @@ def read(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: the table is missing or damaged.
     """
-    return read_csv(folder / FILE, COLUMNS)
+    table = read_csv(folder / FILE, COLUMNS)
+    if not (table["protocol"].isin(PROTOCOLS) & table["prompts"].isin(GIVEN)).all():
+        path = folder / FILE
+        raise InputError(f"{path} has an unknown protocol or kind of prompts", path)
+    return table
 
 
 def sheet(table: pd.DataFrame, protocol: str) -> Sheet:

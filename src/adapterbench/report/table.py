@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import FiniteFloat
 
 from adapterbench.core.config import CompareParams
 from adapterbench.core.documents import read_document
@@ -175,7 +176,7 @@ def read_training(folder: Path, method: str) -> dict[str, int | float | None]:
         UserError: it noted nothing, or something else.
     """
     path = folder / f"{method}.json"
-    return read_document(dict[str, int | float | None], path, "the costs of a training")
+    return read_document(dict[str, int | FiniteFloat | None], path, "the costs of a training")
 
 
 def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
@@ -217,7 +218,7 @@ def read(folder: Path) -> dict[str, Comparison]:
         UserError: a table is missing or lacks a column.
     """
     paired = read_csv(folder / PAIRED_FILE, PAIRED)
-    return {
+    found = {
         protocol: Comparison(
             protocol=protocol,
             rows=read_csv(folder / FILES[protocol], COLUMNS),
@@ -225,6 +226,29 @@ def read(folder: Path) -> dict[str, Comparison]:
         )
         for protocol in PROTOCOLS
     }
+    for comparison in found.values():
+        check_complete(comparison, folder)
+    return found
+
+
+def check_complete(comparison: Comparison, folder: Path) -> None:
+    """Refuse tables that lack a row or a score, as those that were cut short do.
+
+    Raises:
+        UserError: one does.
+    """
+    rows, path = comparison.rows, folder / FILES[comparison.protocol]
+    lacking = [method for method in BASELINES if method not in set(rows["method"])]
+    if lacking or not comparison.variants or rows["method"].duplicated().any():
+        raise InputError(f"{path} has not one row for each method", path)
+    if not np.isfinite(rows[[*ENDS, "n", "k"]]).all(axis=None):
+        raise InputError(f"{path} lacks a score", path)
+    pairs = comparison.paired
+    names = set(pairs[["method", "baseline", "metric"]].itertuples(index=False, name=None))
+    wanted = {(*pair, metric.key) for pair in contrasts(comparison.variants) for metric in SCORES}
+    if names != wanted or not np.isfinite(pairs[["difference", "lo", "hi"]]).all(axis=None):
+        path = folder / PAIRED_FILE
+        raise InputError(f"{path} lacks a difference", path)
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:

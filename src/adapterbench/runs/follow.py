@@ -24,6 +24,10 @@ STAY = "ADAPTERBENCH_FOLLOW"
 """Environment variable: seconds for which the follower stays when nobody is at work. With 0 stages
 start none, and `flush` sends their records."""
 
+OWN = "ADAPTERBENCH_FOLLOWER"
+"""Environment variable of the follower alone, by which `stages/launch.py` tells it from what a
+launch has left behind."""
+
 FAILED = "cannot send to "
 """What stands in the log before the cause of a failure."""
 
@@ -79,7 +83,7 @@ def start(root: Path) -> None:
             ["/bin/sh", "-c", '"$0" -m adapterbench.runs &', sys.executable],
             check=False,
             cwd=root,
-            env={**SETTINGS, **os.environ, "PYTHONPATH": path, "DVC_ROOT": str(root)},
+            env={**SETTINGS, **os.environ, "PYTHONPATH": path, "DVC_ROOT": str(root), OWN: "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -255,6 +255,7 @@ def test_what_is_wrong_with_a_path_is_one_line(tmp_path: Path) -> None:
         (b'path,caption\na.png,"Hi he said\nb.png,"Ho" she said\n', "cannot be read"),
         (b'path,caption\na.png,"Hi he said\nb.png,x\n', "cannot be read"),
         (b"path,caption\na.png,a cat, sitting\n", "line 2 has 3 fields for 2 columns"),
+        (b"path,caption,caption\na.png,x,y\n", "cannot be read .it has 'caption' twice"),
         (b"path,caption\n\n", "has no rows"),
         (b"", "has no rows"),
     ],
@@ -267,10 +268,11 @@ def test_a_bad_table_is_one_line(tmp_path: Path, text: bytes, cause: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+TWICE = b'[{"path": "a.png", "text": "a cat", "text": "a dog"}]'
 BAD_TABLES: dict[str, list[bytes]] = {
     ".parquet": [b"PAR1, no more", b""],
-    ".json": [b"{", b"{}", b"null", b"[1]", b"[[]]", b"[" * 100_000, b"\xff", b"[]"],
-    ".jsonl": [b"{}{}", b"[]", b"null", b'{"path": "a.png"\n}', b"\xff", b""],
+    ".json": [b"{", b"{}", b"null", b"[1]", b"[[]]", b"[" * 100_000, b"\xff", b"[]", TWICE],
+    ".jsonl": [TWICE[1:-1], b"{}{}", b"[]", b"null", b'{"path": "a.png"\n}', b"\xff", b""],
     ".tsv": [b"\xff\xfep\0a\0t\0h\0", b""],
 }
 

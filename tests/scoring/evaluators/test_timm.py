@@ -67,6 +67,12 @@ def other_network(folder: Path) -> None:
     save_file(timm.create_model("test_vit").state_dict(), folder / "model.safetensors")
 
 
+def not_a_number(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["conv_stem.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors")
+
+
 def rewrite(folder: Path, **changes: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))
@@ -87,6 +93,15 @@ DAMAGE = {
     "no json": (lambda f: (f / "config.json").write_text("{"), "cannot load"),
     "unknown network": (lambda f: rewrite(f, architecture="nonet"), "cannot load .*nonet"),
     "no network": (lambda f: (f / "config.json").write_text("{}"), "cannot load"),
+    "means of four colours": (
+        lambda f: rewrite(f, pretrained_cfg=dict.fromkeys(("mean", "std"), [0.5] * 4)),
+        "cannot load .*size of tensor",
+    ),
+    "no means": (
+        lambda f: rewrite(f, pretrained_cfg={"mean": "grey"}),
+        "cannot load",
+    ),
+    "a weight that is no number": (not_a_number, "cannot load .*values that are not finite"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "cannot load"),
 }
 

@@ -12,7 +12,7 @@ from timm.models import resolve_model_input_args
 from torch import Tensor
 
 from adapterbench.core.config import Count, Section
-from adapterbench.core.errors import InputError
+from adapterbench.core.errors import InputError, one_line
 from adapterbench.formats.image import to_array
 from adapterbench.runs.processes import processes
 from adapterbench.scoring.evaluator import Evaluator, Folders
@@ -45,9 +45,15 @@ def evaluator(params: Params, folder: Path) -> Evaluator:
         UserError: see `load_network`.
     """
     model = load_network(folder, params.resolution)
-    mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
     model.to(processes().device, memory_format=torch.channels_last)
-    return Evaluator(embedder(model, params.resolution, mean, std), None, params.batch_size)
+    try:
+        mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
+        embeds = embedder(model, params.resolution, mean, std)
+        if not embeds([Image.new("RGB", (8, 8))]).isfinite().all():
+            raise ValueError("it gives values that are not finite")
+    except Exception as error:  # a configuration that loads may not work
+        raise damaged(folder, error) from error
+    return Evaluator(embeds, None, params.batch_size)
 
 
 def load_network(folder: Path, resolution: int) -> Any:
@@ -66,10 +72,14 @@ def load_network(folder: Path, resolution: int) -> Any:
             pretrained=True, **resolve_model_input_args(f"local-dir:{folder}", size)
         )
     except Exception as error:  # timm raises many kinds
-        cause = " ".join(str(error).split())[:300]
-        raise InputError(f"cannot load {folder} ({cause})", folder) from error
+        raise damaged(folder, error) from error
     model.reset_classifier(0)
     return model.requires_grad_(False).eval()
+
+
+def damaged(folder: Path, error: Exception) -> InputError:
+    """The error for a network that cannot be loaded or used."""
+    return InputError(f"cannot load {folder} ({one_line(error)})", folder)
 
 
 def embedder(
