@@ -100,7 +100,9 @@ def test_a_part_that_loads_and_does_not_work_is_one_line(
 ) -> None:
     name = {"scheduler": "scheduler_config", "tokenizer": "tokenizer_config"}.get(part, "config")
     edit_json(backbone / part / f"{name}.json", lambda config: config.update(change))
-    with pytest.raises(UserError, match=f"cannot load .*{part} .*{message}.*dvc repro") as caught:
+    with pytest.raises(
+        UserError, match=f"cannot load .*{part} .*{message}.*make it again"
+    ) as caught:
         load_part(backbone, part)
     assert "\n" not in str(caught.value)
 
@@ -150,7 +152,7 @@ def test_weights_are_never_read_from_a_pickle(backbone: Path) -> None:
 @pytest.mark.parametrize("part", ["tokenizer", "scheduler"])
 def test_a_missing_folder_is_one_line(backbone: Path, part: str) -> None:
     shutil.rmtree(backbone / part)
-    with pytest.raises(UserError, match=f"{part} is missing: run"):
+    with pytest.raises(UserError, match=f"{part} is missing: make it again"):
         load_part(backbone, part)
 
 

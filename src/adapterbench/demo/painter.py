@@ -67,8 +67,8 @@ def adapters(models: Path) -> list[str]:
     found = sorted(filter(NAME.fullmatch, folders))  # not what a killed stage left, for one
     if not found:
         raise UserError(
-            f"{models} has no trained adapter: run `make repro`, or `dvc pull` where a remote "
-            "has them"
+            f"{models} has no trained adapter: run `make repro`, or bring the folder of one that "
+            "is trained"
         )
     return in_order(found)
 

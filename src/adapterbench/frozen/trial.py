@@ -40,14 +40,14 @@ def unet(model: Any) -> list[Tensor]:
     config = model.config
     if any(config[name] is not None for name in MORE_THAN_TEXT):
         return []
-    side = 2 ** (len(config.block_out_channels) - 1)
+    side = 2 ** len(config.block_out_channels)  # norms take no single pixel
     latents = torch.zeros(1, config.in_channels, side, side)
     return [model(latents, 0, torch.zeros(1, 1, config.cross_attention_dim)).sample]
 
 
 def vae(model: Any) -> list[Any]:
     """An image encoded and decoded, and the scale of latents."""
-    side = 2 ** (len(model.config.block_out_channels) - 1)
+    side = 2 ** len(model.config.block_out_channels)
     latents = model.encode(torch.zeros(1, model.config.in_channels, side, side)).latent_dist.mode()
     return [latents, model.decode(latents).sample, 1 / model.config.scaling_factor]
 

@@ -273,8 +273,8 @@ def check_complete(comparison: Comparison, folder: Path) -> None:
     names = set(pairs[["method", "baseline", "metric"]].itertuples(index=False, name=None))
     wanted = {(*pair, metric.key) for pair in contrasts(comparison.variants) for metric in SCORES}
     if names != wanted or not np.isfinite(pairs[["difference", "lo", "hi"]]).all(axis=None):
-        paired = folder / PAIRED_FILE
-        raise InputError(f"{paired} lacks a difference", paired)
+        path = folder / PAIRED_FILE
+        raise InputError(f"{path} lacks a difference", path)
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:

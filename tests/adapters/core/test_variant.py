@@ -39,7 +39,7 @@ ENCODER = {"image_encoder": "ViT-H-14", "pretrained": "p"}
         ({**LINEAR, "attention": "lora"}, r"it.rank is missing"),
         ({**LINEAR, "attention": "lora", "rank": -1}, r"it.rank = -1"),
         ({**LINEAR, "attention": "lora", "rank": 4, "alpha": -1}, r"it.alpha = -1"),
-        ({**LINEAR, "attention": "lora", "tokens": 0, "rank": 0}, r"it.rank = 0.*it.tokens = 0"),
+        ({**LINEAR, "attention": "lora", "tokens": 0, "rank": 0}, r"it.tokens = 0.*it.rank = 0"),
         ({"attention": "lora"}, r"it.projection is missing .*feedforward, linear, mlp"),
         ({"projection": "linear"}, r"it.attention is missing .*append, decoupled, lora"),
         ({**LINEAR, "projection": "perceiver"}, r"it.projection: .*'perceiver' .*linear, mlp"),

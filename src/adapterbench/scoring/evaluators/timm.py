@@ -78,7 +78,7 @@ def load_network(folder: Path, resolution: int) -> Any:
 
 
 def damaged(folder: Path, error: Exception) -> InputError:
-    """The line for a network that cannot be loaded or used."""
+    """The error for a network that cannot be loaded or used."""
     return InputError(f"cannot load {folder} ({one_line(error)})", folder)
 
 
