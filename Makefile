@@ -31,7 +31,7 @@ $(IMG2DATASET)/.installed: requirements-img2dataset.lock
 	@touch $@
 
 params: setup ## Make params.yaml from conf/
-	python -c "from pathlib import Path; from adapterbench.cli.settings import compose; \
+	python -c "from pathlib import Path; from adapterbench.core.composition import compose; \
 	    compose(Path('params.yaml').resolve())"
 
 repro: setup ## Reproduce everything: data, adapters, images, scores, table, figures

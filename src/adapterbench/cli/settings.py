@@ -7,11 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from adapterbench.core.composition import CONF, compose
 from adapterbench.core.config import PARAMS, load_variants, read_params
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
-
-CONF = Path("conf")
 
 
 def profiles() -> list[str]:
@@ -53,13 +52,6 @@ def settings(params: Path | None, profile: str | None) -> Iterator[Path]:
             merged = overlay(read_params(params), own)
             path.write_text(json.dumps(merged, ensure_ascii=False), encoding="utf-8")  # is YAML
         yield path
-
-
-def compose(path: Path, *overrides: str) -> None:
-    """Write to `path` what `dvc exp run -S OVERRIDE ...` would write to params.yaml."""
-    from dvc.utils.hydra import compose_and_dump  # a second to import, for this alone
-
-    compose_and_dump(path, str(CONF.resolve()), None, "config", "", list(overrides))
 
 
 def overlay(params: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
