@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 import pytest
 
+from adapterbench import runs
 from adapterbench.core.config import CompareParams
 from adapterbench.core.errors import UserError
 from adapterbench.runs.record import Facts, Record, stage_record
@@ -22,6 +23,17 @@ def read() -> dict[str, Any]:
     [path] = Path("records").glob("*/*.json")
     facts: dict[str, Any] = json.loads(path.read_text(), parse_constant=pytest.fail)
     return facts
+
+
+def test_trainings_and_the_comparison_tell_what_was_typed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = []
+    monkeypatch.setattr(runs.record, "warn_of_typed", lambda: told.append(stage))
+    for stage in ("fetch", "train", "sample", "compare"):
+        with stage_record(stage, params={}):
+            pass
+    assert told == ["train", "compare"]
 
 
 def test_a_finished_run() -> None:

@@ -94,8 +94,13 @@ def test_stages_that_share_work_run_through_the_launcher(
 
 
 def test_an_interruption_as_a_stage_starts_is_one_line(project: Path) -> None:
-    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
-    (project / "stages/train.py").write_text(code)
+    code = [
+        "import os, signal, time",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored",
+        "os.kill(os.getpid(), signal.SIGINT)",
+        "time.sleep(60)",
+    ]
+    (project / "stages/train.py").write_text("\n".join(code))
     done = run("train")
     assert done.returncode == 130
     assert done.stderr == "error: interrupted as it started: run the same command again\n"

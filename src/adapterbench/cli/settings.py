@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from adapterbench.cli.paths import conf_folder
+from adapterbench.core.composition import composed, conf_folder
 from adapterbench.core.config import PARAMS, load_rows, read_params
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
@@ -53,17 +53,6 @@ def settings(params: Path | None, profile: str | None) -> Iterator[Path]:
             own = read_params(conf_folder() / "profile" / f"{profile}.yaml")
             write(path, overlay(read_params(params), own))
         yield path
-
-
-def composed(*overrides: str) -> dict[str, Any]:
-    """What `dvc exp run -S OVERRIDE ...` would write to params.yaml."""
-    from hydra import compose, initialize_config_dir  # for this alone
-    from omegaconf import OmegaConf
-
-    with initialize_config_dir(str(conf_folder().resolve()), version_base=None):
-        config = compose("config", list(overrides))
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
-    return values
 
 
 def write(path: Path, params: dict[str, Any]) -> None:

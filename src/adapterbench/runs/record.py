@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 import psutil
 from pydantic import BaseModel
 
+from adapterbench.core.composition import warn_of_typed
 from adapterbench.core.documents import read_document
 from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.files import publish, sha256
@@ -26,6 +27,10 @@ from adapterbench.runs.provenance import device, digest, provenance
 FLUSH_SECONDS = 10.0
 """Least time between two writes of the record while a stage runs."""
 
+
+TELLING = {"train", "compare"}
+"""Stages that tell what `dvc exp run` would drop: it takes a second to know, and a change of the
+parameters runs one of them."""
 
 Status = Literal["running", "finished", "failed", "interrupted", "killed"]
 
@@ -215,6 +220,8 @@ def stage_record(
     Raises:
         UserError: an input is missing.
     """
+    if stage in TELLING and leads():
+        warn_of_typed()
     record = Record(stage, params=params, variant=variant, inputs=inputs)
     record.flush()
     try:
