@@ -125,7 +125,7 @@ class Adapter(nn.Module):
             branch.step_weight = weight
 
     def check_images(self, images: int, masked: bool) -> None:
-        """Refuse so many image prompts, with masks or without, where lambda or shares are of others.
+        """Refuse image prompts, with masks or without, of which lambda or shares are not.
 
         Raises:
             UserError: there is not one for each.
