@@ -58,6 +58,7 @@ def style(unet: Any, weights: bool = False) -> None:
     unet.add_adapter(
         LoraConfig(r=2, target_modules=targets, init_lora_weights=not weights), "style"
     )
+    unet.set_adapters("style", 0.1)
 
 
 def scheduler(kind: Any) -> Callable[[Any], None]:
@@ -141,7 +142,7 @@ def images(pipe: Any, inputs: dict[str, Any], steps: int = 4) -> torch.Tensor:
     return found
 
 
-def settings(image_prompts: "ImagePrompts", toy: Toy, **more: Any) -> dict[str, Any]:
+def settings(image_prompts: "ImagePrompts", **more: Any) -> dict[str, Any]:
     """All at once, for the kinds of `folders` in their order."""
     ring, bar = picture("ring", "red"), picture("bar", "green")
     options = {
@@ -161,42 +162,51 @@ def test_a_combination_changes_nothing(
     row = COMBINATIONS[combination]
     image_prompts = load_adapter(pipe, list(folders.values()), toy.backbone / "image_encoder")
     row.before(pipe)
-    inputs = settings(image_prompts, toy)
+    inputs = settings(image_prompts)
     expected = images(pipe, inputs)
     row.change(pipe)
     torch.testing.assert_close(images(pipe, inputs), expected, atol=2e-4, rtol=0)
 
 
-def test_every_setting_counts_and_detach_restores(
+def test_every_pipeline_takes_them_and_gets_itself_back(
     pipe: Any, folders: dict[str, Path], toy: Toy
 ) -> None:
     base = images(pipe, {})
     image_prompts = load_adapter(pipe, list(folders.values()), toy.backbone / "image_encoder")
-    made = images(pipe, settings(image_prompts, toy))
+    made = images(pipe, settings(image_prompts))
+    assert made.shape == base.shape
     assert (made - base).abs().max() > 1e-3
-    for other in (
-        {"scale": 0.5},
-        {"masks": None},
-        {"negative": None},
-        {"end": 1.0},
-        {"curve": None},
-        {"start": [0.3, 0.0, 0.0]},
-        {"noise": [0.0, 0.4, 0.0]},
-    ):
-        assert (images(pipe, settings(image_prompts, toy, **other)) - made).abs().max() > 1e-5, (
-            other
-        )
-    assert torch.equal(images(pipe, settings(image_prompts, toy)), made)
-    several = {**settings(image_prompts, toy), "num_images_per_prompt": 2}
-    torch.testing.assert_close(images(pipe, several)[:1].shape, made.shape)
     image_prompts.detach()
     assert torch.equal(images(pipe, {}), base)
+
+
+OTHERS: list[dict[str, Any]] = [
+    {"scale": 0.5},
+    {"masks": None},
+    {"negative": None},
+    {"end": 1.0},
+    {"curve": None},
+    {"start": [0.3, 0.0, 0.0]},
+    {"noise": [0.0, 0.4, 0.0]},
+]
+
+
+@pytest.mark.parametrize("pipe", [StableDiffusionPipeline], indirect=True)
+def test_every_setting_counts(pipe: Any, folders: dict[str, Path], toy: Toy) -> None:
+    image_prompts = load_adapter(pipe, list(folders.values()), toy.backbone / "image_encoder")
+    made = images(pipe, settings(image_prompts))
+    for other in OTHERS:
+        changed = images(pipe, settings(image_prompts, **other))
+        assert (changed - made).abs().max() > 1e-5, other
+    assert torch.equal(images(pipe, settings(image_prompts)), made)
+    several = {**settings(image_prompts), "num_images_per_prompt": 2}
+    assert images(pipe, several).shape == (2, *made.shape[1:])
 
 
 @pytest.mark.slow
 def test_a_compiled_unet_takes_the_settings(pipe: Any, folders: dict[str, Path], toy: Toy) -> None:
     image_prompts = load_adapter(pipe, list(folders.values()), toy.backbone / "image_encoder")
-    expected = images(pipe, settings(image_prompts, toy))
+    expected = images(pipe, settings(image_prompts))
     compiled(pipe)
-    inputs = settings(image_prompts, toy)
+    inputs = settings(image_prompts)
     torch.testing.assert_close(images(pipe, inputs), expected, atol=2e-4, rtol=0)
