@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionPipeline,
+    UniPCMultistepScheduler,
+)
 from PIL import Image
 from toy_adapters import toy_unet
 from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, picture
@@ -91,10 +98,24 @@ def test_steps_begin_with_the_first_timestep_of_a_run() -> None:
         steps(torch.tensor(7))
 
 
+SCHEDULERS = [
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    LCMScheduler,
+    UniPCMultistepScheduler,
+]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_the_pipeline_runs_the_schedule(
-    pipeline: StableDiffusionPipeline, image_prompt: ImagePrompt
+    scheduler: Any,
+    pipeline: StableDiffusionPipeline,
+    image_prompt: ImagePrompt,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Step by step, as often as it is called with the same arguments."""
+    monkeypatch.setattr(pipeline, "scheduler", scheduler.from_config(pipeline.scheduler.config))
     seen: list[float] = []
     branch = next(iter(image_prompt.adapter.layers.values()))
     handle = pipeline.unet.register_forward_pre_hook(lambda *_: seen.append(branch.step_weight))
