@@ -130,3 +130,21 @@ def test_the_lines_of_the_readme_run(toy: "Toy", workplace: Path) -> None:
     [code] = blocks(ROOT / "README.md", "python")
     exec(code, {})
     assert (workplace / "out.png").is_file()
+
+
+def test_the_lines_on_image_prompts_run(toy: "Toy", workplace: Path) -> None:
+    from toy_backbone import picture
+
+    for place, target in {
+        "data/backbone": toy.backbone,
+        "models/ip_adapter": toy.adapter,
+        "models/ip_adapter_lora": toy.adapter,
+    }.items():
+        (workplace / place).parent.mkdir(exist_ok=True)
+        (workplace / place).symlink_to(target)
+    picture("bar", "red").save("hat.png")
+    picture("ring", "green").save("fox.png")
+    code = "".join(blocks(DOCS / "image-prompts.md", "python"))
+    few_steps = 'pipe("a forest", num_inference_steps=3, height=32, width=32, '
+    exec(code.replace('pipe("a forest", ', few_steps), {})
+    assert (workplace / "prompts.safetensors").is_file()

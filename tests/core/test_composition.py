@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from adapterbench.core.composition import compose, differing, warn_of_typed
+from adapterbench.core.composition import composed, differing, warn_of_typed
 
 CONFIG = {"defaults": ["_self_", {"variants": "mine"}], "train": {"steps": 3, "rate": 0.1}}
 
@@ -20,7 +20,7 @@ def project(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (workplace / "conf/variants/mine.yaml").write_text("a: {rank: 4}\n")
     (workplace / ".dvc").mkdir()
     (workplace / ".dvc/config").write_text("[hydra]\n    enabled = true\n    config_name = small\n")
-    compose(workplace / "params.yaml", name="small")
+    (workplace / "params.yaml").write_text(yaml.safe_dump(composed(name="small")))
     return workplace
 
 

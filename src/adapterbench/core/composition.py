@@ -24,7 +24,7 @@ SHOWN = 5
 
 def conf_folder() -> Path:
     """The project's `conf/`; outside a project, the one that comes with the package."""
-    return CONF if (CONF / "config.yaml").is_file() else Path(str(files("adapterbench") / "conf"))
+    return CONF if CONF.is_dir() else Path(str(files("adapterbench") / "conf"))
 
 
 def composed(*overrides: str, name: str = "config") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A trained adapter on any Stable Diffusion pipeline of diffusers, in three lines.
+"""Trained adapters on any Stable Diffusion pipeline of diffusers, in three lines.
 
     pipe = StableDiffusionPipeline.from_pretrained("data/backbone").to(torch.float32)
     image_prompt = load_adapter(pipe, "models/ip_adapter")
@@ -8,10 +8,10 @@ Image to image, inpainting and ControlNet take it likewise: the adapter sits in 
 diffusers' own channel for image prompts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
@@ -19,34 +19,67 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.adapters.core import storage
-from adapterbench.adapters.core.adapter import Adapter, finite
-from adapterbench.core.config import OwnEncoder
+from adapterbench.adapters.core.adapter import Adapter, attach_together, finite
+from adapterbench.adapters.core.channel import MASKS
 from adapterbench.core.errors import UserError
-from adapterbench.formats.image import BadImageError, to_rgb
-from adapterbench.frozen.load import LOCAL, Clip, load_clip, own_encoder
-from adapterbench.frozen.prompts import image_prompts, unconditional_embeds
+from adapterbench.exchange import blocks
+from adapterbench.exchange.embeddings import mean, noised
+from adapterbench.exchange.masks import Masks, mask_tensor
+from adapterbench.exchange.presets import read_preset
+from adapterbench.exchange.reader import Reader, beside
+from adapterbench.exchange.schedule import Curve, Schedule, Steps, weight_at
+from adapterbench.frozen.load import LOCAL
+from adapterbench.frozen.prompts import unconditional_embeds
+
+Images = Image.Image | Sequence[Image.Image] | Tensor
+"""An image prompt: an image, several that count together, or their embeddings."""
+Scale = float | str | Sequence[float] | Mapping[str, Any]
+"""lambda: a number, a preset's name, one for each mask, or by block or layer."""
 
 
+@overload
 def load_adapter(
     pipeline: DiffusionPipeline,
     folder: Path | str,
     image_encoder: Path | str | None = None,
     pretrained: str | None = None,
-) -> "ImagePrompt":
-    """Attach a trained adapter to a pipeline, until `ImagePrompt.detach`.
+    fit: str = "crop",
+) -> "ImagePrompt": ...
+
+
+@overload
+def load_adapter(
+    pipeline: DiffusionPipeline,
+    folder: Sequence[Path | str],
+    image_encoder: Path | str | Sequence[Path | str | None] | None = None,
+    pretrained: str | Sequence[str | None] | None = None,
+    fit: str = "crop",
+) -> "ImagePrompts": ...
+
+
+def load_adapter(
+    pipeline: DiffusionPipeline,
+    folder: Any,
+    image_encoder: Any = None,
+    pretrained: Any = None,
+    fit: str = "crop",
+) -> "ImagePrompt | ImagePrompts":
+    """Attach a trained adapter to a pipeline, or several together, until `detach`.
 
     Args:
         pipeline: any with a Stable Diffusion UNet, compiled or not; it is not subclassed, only its
             UNet changes.
-        folder: of the adapter, such as `models/ip_adapter`.
+        folder: of the adapter, such as `models/ip_adapter`; a list attaches several.
         image_encoder: the model that the adapter was trained with, loaded with the first image: an
             open_clip name, such as `ViT-B-32`, or a folder. Left out, it is the `image_encoder/`
             beside the pipeline's own parts; one that the adapter itself names is told, never
-            loaded. Embeddings need none.
-        pretrained: open_clip weights tag, such as `openai`; None for a folder.
+            loaded. Embeddings need none. Of several adapters: for all, or a list.
+        pretrained: open_clip weights tag, such as `openai`; None for a folder. Likewise.
+        fit: how an image that is not square is read: `crop` its centre, `pad` it with white, or
+            average square `tiles` that cover it.
 
     Raises:
-        UserError: the pipeline has no such UNet or already an adapter, or the adapter is missing,
+        UserError: the pipeline has no such UNet or already an adapter, or an adapter is missing,
             damaged or of another architecture.
     """
     unet = getattr(pipeline, "unet", None)
@@ -55,76 +88,180 @@ def load_adapter(
         raise UserError(
             f"{type(pipeline).__name__} has no Stable Diffusion UNet: use another pipeline"
         )
+    if unet.device.type == "meta":
+        raise UserError("the UNet is offloaded: load_adapter first, then enable the offload")
+    several = isinstance(folder, list | tuple)
+    folders = folder if several else [folder]
+    encoders = for_each(image_encoder, len(folders), "image_encoder")
+    tags = for_each(pretrained, len(folders), "pretrained")
+    prompts = [
+        image_prompt(pipeline, unet, *parts, fit)
+        for parts in zip(folders, encoders, tags, strict=True)
+    ]
+    adapters = [prompt.adapter for prompt in prompts]
+    if not adapters:
+        raise UserError("no adapter is named: give folders, such as models/ip_adapter")
+    attach_together(adapters, unet)
+    for adapter in adapters:
+        adapter.keep_weights()
+    return ImagePrompts(prompts) if several else prompts[0]
+
+
+def for_each(value: Any, count: int, name: str) -> list[Any]:
+    """An argument of several adapters: a list has one for each, anything else is for all.
+
+    Raises:
+        UserError: the list is of another length.
+    """
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        raise UserError(f"{name}: got a list of {len(value)} for {count} adapter(s): give each one")
+    return list(value)
+
+
+def image_prompt(
+    pipeline: DiffusionPipeline,
+    unet: UNet2DConditionModel,
+    folder: Any,
+    image_encoder: Path | str | None,
+    pretrained: str | None,
+    fit: str,
+) -> "ImagePrompt":
+    """The adapter in `folder`, not attached yet (see `load_adapter`)."""
     if not (isinstance(folder, Path | str) and Path(folder).is_dir()):
         raise UserError(
             f"{str(folder)!r} is no folder of an adapter on this machine: name one, such as "
             "models/ip_adapter; `adapterbench adopt` makes one of an IP-Adapter's file"
         )
     adapter = storage.load_adapter(Path(folder), unet).requires_grad_(False)
-    adapter.attach(unet)
-    adapter.keep_weights()
-    trained_with: OwnEncoder = storage.load_config(Path(folder))
+    trained_with = storage.load_config(Path(folder))
     if image_encoder is None and trained_with.image_encoder is None:
         image_encoder = beside(pipeline)
     elif isinstance(image_encoder, Path):
         image_encoder = f"{LOCAL}{image_encoder}"
-    return ImagePrompt(adapter, unet, image_encoder, pretrained, trained_with)
-
-
-def beside(pipeline: DiffusionPipeline) -> str | None:
-    """open_clip's name of the image encoder in the folder that a pipeline was loaded from."""
-    return own_encoder(Path(pipeline.config.get("_name_or_path") or ""))
+    reader = Reader(image_encoder, pretrained, trained_with, adapter.reads_patches, fit)
+    # a function, so that a copy of the UNet copies no pipeline
+    steps = Steps(lambda: pipeline.scheduler)
+    return ImagePrompt(adapter, unet, Path(folder), reader, steps)
 
 
 class ImagePrompt:
-    """An attached adapter; called with pictures, it gives a pipeline's arguments for them."""
+    """An attached adapter; called with images, it gives a pipeline's arguments for them."""
 
     def __init__(
         self,
         adapter: Adapter,
         unet: UNet2DConditionModel,
-        image_encoder: str | None,
-        pretrained: str | None,
-        trained_with: OwnEncoder,
+        folder: Path,
+        reader: Reader,
+        steps: Steps,
     ) -> None:
-        """See `load_adapter`; `trained_with` is what the adapter says, to tell, never to load."""
+        """See `load_adapter`.
+
+        Args:
+            adapter: of `folder`.
+            unet: that it is attached to.
+            folder: where its presets are.
+            reader: makes embeddings of images.
+            steps: tells the step of a timestep.
+        """
         self.adapter = adapter
         self.unet = unet
-        self.image_encoder, self.pretrained = image_encoder, pretrained
-        self.trained_with = trained_with
+        self.folder = folder
+        self.reader = reader
+        self.steps = steps
 
     def __call__(
         self,
-        images: Image.Image | Sequence[Image.Image] | Tensor,
-        scale: float | Mapping[str, float] = 1.0,
+        images: Images,
+        scale: Scale = 1.0,
         guidance_scale: float = 7.5,
+        *,
+        masks: Masks | None = None,
+        weights: Sequence[float] | None = None,
+        average: bool = False,
+        negative: Images | None = None,
+        start: float = 0.0,
+        end: float = 1.0,
+        curve: Curve | None = None,
+        noise: float = 0.0,
+        noise_seed: int = 0,
     ) -> dict[str, Any]:
-        """What to pass to the pipeline's next call: `pipe("a text", **image_prompt(picture))`.
+        """What to pass to the pipeline's next call: `pipe("a text", **image_prompt(image))`.
 
         Args:
-            images: a picture, several that count together, or their embeddings `(c,)` or
+            images: an image, several that count together, or their embeddings `(c,)` or
                 `(n, c)`, patch features `(S, c)` or `(n, S, c)` of an adapter that reads those;
                 all texts of a batch get the same, as diffusers' pipelines have it.
-            scale: lambda, from this call on, of all layers, or by the layer's path in the UNet
-                (`list(image_prompt.adapter.layers)`; layers left out get 0).
+            scale: lambda, from this call on: of all layers; by diffusers' blocks, such as
+                `{"up": {"block_0": [0.0, 1.0, 0.0]}}`; by the layer's path in the UNet
+                (`list(image_prompt.adapter.layers)`); or the name of a preset that was measured,
+                such as `style`. Blocks and layers left out get 0. With masks a list is one for
+                each image.
             guidance_scale: classifier-free guidance weight, handed on to the pipeline; it decides
-                whether an unconditional half (no picture) goes with the prompt.
+                whether an unconditional half (no image) goes with the prompt.
+            masks: where each image counts: white in a PIL image in the proportions of what is
+                generated, one for each of `images`; each then has an attention of its own.
+            weights: how much each image counts beside the others; 2 to 1 is the first one twice.
+            average: whether the mean of the embeddings, by `weights`, is the image prompt.
+            negative: image that guidance leads away from, in place of no image; as many as
+                `images`, or one.
+            start: share of the steps before the image prompt counts.
+            end: share of the steps after which it no longer counts.
+            curve: what lambda is multiplied by: a function of the share of steps done, or a list
+                spread over the steps.
+            noise: share of the embedding that is noise, from 0 to 1.
+            noise_seed: of that noise.
 
         Raises:
-            UserError: the adapter is detached, there is no picture or no encoder, an embedding of
-                another width or not finite, a layer that does not exist, or a number that is none.
+            UserError: the adapter is detached, there is no image or no encoder, an embedding of
+                another width or not finite, a block, layer or preset that does not exist, an
+                argument that is out of its range, or numbers of images that do not agree.
         """
         if not self.adapter.is_attached(self.unet):
             raise UserError("the adapter is no longer on the pipeline: load_adapter it again")
         guidance_scale = finite(guidance_scale, "guidance_scale")
-        embeds = self.embeds(images)
-        self.adapter.scale = scale
+        embeds = self.embeds(images)[0]
+        if average:
+            embeds, weights = mean(embeds, weights), None
+        embeds = noised(embeds, noise, noise_seed)[None]
         # as `pipeline.do_classifier_free_guidance` decides
         if guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None:
-            embeds = torch.cat([self.unconditional(embeds), embeds])
-        return {"ip_adapter_image_embeds": [embeds], "guidance_scale": guidance_scale}
+            embeds = torch.cat([self.unconditional(embeds, negative), embeds])
+        elif negative is not None:
+            raise UserError(
+                "a negative image prompt acts through guidance, of which there is none: give a "
+                "guidance_scale above 1"
+            )
+        inputs = {"ip_adapter_image_embeds": [embeds], "guidance_scale": guidance_scale}
+        if masks is not None:
+            inputs["cross_attention_kwargs"] = {MASKS: [mask_tensor(masks)]}
+        by_layer = self.layer_scales(scale, masked=masks is not None)
+        schedule = Schedule(start, end, curve)
+        self.adapter.shares = weights
+        self.adapter.scale = by_layer
+        self.adapter.weight_at = (
+            partial(weight_at, schedule, self.steps) if schedule.varies else None
+        )
+        self.adapter.check_images(embeds.shape[1], masked=masks is not None)
+        return inputs
 
-    def embeds(self, images: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
+    def layer_scales(self, scale: Scale, masked: bool) -> Any:
+        """lambda as `Adapter.scale` takes it.
+
+        Raises:
+            UserError: a preset or block that does not exist, or a list without masks.
+        """
+        if isinstance(scale, str):
+            scale = read_preset(self.folder, scale)
+        if isinstance(scale, list | tuple) and not masked:
+            finite(scale, "scale", ", or masks and a number for each image")
+        if isinstance(scale, Mapping) and not scale.keys().isdisjoint(blocks.SIDES):
+            scale = blocks.by_layer(scale, self.adapter.layers)
+        return scale
+
+    def embeds(self, images: Images) -> Tensor:
         """Image embeddings `(1, n, c)`, or `(1, n, S, c)`, in the UNet's dtype and on its device.
 
         Raises:
@@ -142,7 +279,8 @@ class ImagePrompt:
                 f"{several}: use the image encoder it was trained with"
             )
         batch = found[None] if found.ndim > axes else found[None, None]
-        batch = batch.to(self.unet.device, self.unet.dtype)
+        # where the adapter is: the UNet may be offloaded
+        batch = batch.to(next(self.adapter.parameters()).device, self.unet.dtype)
         if not batch.isfinite().all():
             raise UserError(
                 f"the image embeddings are not finite in {self.unet.dtype}: give others, or move "
@@ -150,50 +288,100 @@ class ImagePrompt:
             )
         return batch
 
-    def unconditional(self, embeds: Tensor) -> Tensor:
-        """The unconditional image prompt, as often as there are `embeds (1, n, ..)`.
+    def unconditional(self, embeds: Tensor, negative: Images | None) -> Tensor:
+        """What stands for no image, or for the negative one, as often as there are `embeds`.
+
+        Args:
+            embeds: `(1, n, ..)`.
+            negative: see `__call__`.
 
         Raises:
-            UserError: see `clip`.
+            UserError: there are more negative images than one, and not n; or see `Reader.clip`.
         """
+        if negative is not None:
+            found = self.embeds(negative)
+            if found.shape[1] not in {1, embeds.shape[1]}:
+                raise UserError(
+                    f"{found.shape[1]} negative images for {embeds.shape[1]} image(s): give as "
+                    "many, or one"
+                )
+            return found.expand_as(embeds)
         if not self.adapter.reads_patches:
             return unconditional_embeds(embeds)
-        _, blank = image_prompts(self.clip, [Image.new("RGB", (1, 1))], patches=True)
-        return blank.to(embeds).expand_as(embeds)
+        return self.reader.blank().to(embeds).expand_as(embeds)
 
-    def encode(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
+    def encode(self, images: Image.Image | Sequence[Image.Image], fit: str | None = None) -> Tensor:
         """Embeddings `(n, c)`, or patches `(n, S, c)`, of images, which are read as in training.
+
+        Args:
+            images: one or several.
+            fit: as `load_adapter` has it; None for what that was given.
 
         Raises:
             UserError: there is none, or they are not PIL images, or one is damaged.
         """
-        pictures = list(images) if isinstance(images, Iterable) else [images]
-        if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
-            raise UserError(
-                "an image prompt is a PIL image, a list of them, or an embedding: open a file with "
-                "PIL.Image.open"
-            )
-        try:
-            whole = [to_rgb(picture) for picture in pictures]
-        except BadImageError as error:
-            raise UserError(f"an image prompt cannot be used ({error}): take another") from error
-        return image_prompts(self.clip, whole, self.adapter.reads_patches)[0]
+        return self.reader(images, fit)
 
-    @cached_property
-    def clip(self) -> Clip:
-        """The image encoder.
+    def detach(self) -> None:
+        """Give the pipeline back as it was, to the last bit, and with it adapters beside this one.
 
         Raises:
-            UserError: it is not known or cannot be loaded.
+            UserError: it is detached already.
         """
-        if self.image_encoder is None:
-            own = self.trained_with
-            hint = f" It says {own}: see that you trust that." if own.image_encoder else ""
+        self.adapter.detach(self.unet)
+
+
+class ImagePrompts:
+    """Several adapters on one pipeline; called with images for each, it gives the arguments."""
+
+    def __init__(self, prompts: Sequence[ImagePrompt]) -> None:
+        self.prompts = prompts
+
+    def __call__(
+        self,
+        images: Sequence[Images],
+        scale: Scale | Sequence[Scale] = 1.0,
+        guidance_scale: float = 7.5,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """What to pass to the pipeline's next call; see `ImagePrompt`.
+
+        Args:
+            images: an entry for each adapter.
+            scale: for all adapters, or a list with one for each, as `set_ip_adapter_scale` has it.
+            guidance_scale: of the pipeline.
+            options: what else `ImagePrompt` takes: for all adapters, or a list with one for each.
+
+        Raises:
+            UserError: a list is not of one entry for each adapter, or see `ImagePrompt`.
+        """
+        count = len(self.prompts)
+        if not isinstance(images, list | tuple):
             raise UserError(
-                f"which image encoder was the adapter trained with?{hint} Name it: "
-                "load_adapter(pipe, folder, image_encoder='ViT-B-32', pretrained='openai')"
+                f"images: give a list with an image prompt for each of {count} adapters"
             )
-        return load_clip(self.image_encoder, self.pretrained)
+        lists = {
+            name: for_each(value, count, name)
+            for name, value in {"images": images, "scale": scale, **options}.items()
+        }
+        parts = [
+            prompt(guidance_scale=guidance_scale, **{name: lists[name][i] for name in lists})
+            for i, prompt in enumerate(self.prompts)
+        ]
+        embeds = [entry for part in parts for entry in part["ip_adapter_image_embeds"]]
+        masks = [
+            mask
+            for part in parts
+            for mask in part.get("cross_attention_kwargs", {MASKS: [None]})[MASKS]
+        ]
+        inputs = {**parts[0], "ip_adapter_image_embeds": embeds}
+        if any(mask is not None for mask in masks):
+            inputs["cross_attention_kwargs"] = {MASKS: masks}
+        return inputs
+
+    def __getitem__(self, number: int) -> ImagePrompt:
+        """The image prompt of one adapter, such as to `encode` images for it."""
+        return self.prompts[number]
 
     def detach(self) -> None:
         """Give the pipeline back as it was, to the last bit.
@@ -201,4 +389,4 @@ class ImagePrompt:
         Raises:
             UserError: it is detached already.
         """
-        self.adapter.detach(self.unet)
+        self.prompts[0].detach()

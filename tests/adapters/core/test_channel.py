@@ -297,7 +297,7 @@ def test_a_copy_has_an_adapter_of_its_own(
     other.set_attention_slice(None)
     adapter.scale = 0.1
     assert torch.equal(call(other, prompts()), expected)
-    other.encoder_hid_proj.adapter.detach(other)
+    other.encoder_hid_proj.adapters[0].detach(other)
     assert adapter.is_attached(unet)
     assert not torch.equal(call(unet, prompts()), expected)
 
@@ -307,17 +307,15 @@ def test_what_it_does_not_do_is_told_in_one_line(unet: UNet2DConditionModel) -> 
     adapter = build(VARIANTS["ip_adapter"], unet)
     adapter.attach(unet)
     pipe, other = (pipeline(StableDiffusionPipeline, unet) for _ in range(2))
-    embeds = {"ip_adapter_image_embeds": [prompts()]}
     for scale in (0.5, [0.5], {"up": {"block_0": [0.0, 1.0]}}):
         with pytest.raises(UserError, match=r"image_prompt\(image, scale=...\)"):
             other.set_ip_adapter_scale(scale)
-    masks = {"ip_adapter_masks": [torch.zeros(1, 1, 8, 8)]}
-    with pytest.raises(UserError, match="no ip_adapter_masks"):
-        generate(pipe, **embeds, cross_attention_kwargs=masks)
     with pytest.raises(UserError, match=r"\*\*image_prompt\(image\)"):
         generate(pipe, ip_adapter_image=PICTURE)
     with pytest.raises(UserError, match="got no image prompt"):
         generate(pipe)
+    with pytest.raises(UserError, match=r"has 1 adapter\(s\) and got image prompts for 2"):
+        generate(pipe, ip_adapter_image_embeds=[prompts(), prompts()])
     adapter.detach(unet)
     generate(pipe)
 

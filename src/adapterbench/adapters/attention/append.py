@@ -1,11 +1,13 @@
 """Uni-ControlNet's global control: image tokens stand behind the text tokens (Zhao et al. 2023)."""
 
+import math
+
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapterbench.adapters.core.branch import BaseProcessor, Branch
+from adapterbench.adapters.core.branch import Branch, Prompt, added_scores
 from adapterbench.core.config import Section
 
 
@@ -23,20 +25,47 @@ class Append(Branch):
 
     It trains nothing: the frozen layer attends to text and image tokens alike. By this equation
     lambda = 0 is *not* the base model: zero tokens give zero keys and values, and a zero key
-    still takes its share of the softmax.
+    still takes its share of the softmax. Masks, shares and the weight of a step are weights of
+    that share: where one is 0, the layer attends to the text alone.
     """
 
-    def forward(
-        self,
-        attn: Attention,
-        base: BaseProcessor,
-        hidden_states: Tensor,
-        text: Tensor,
-        tokens: Tensor,
-        attention_mask: Tensor | None,
-    ) -> Tensor:
-        """See `Branch.forward`."""
-        extended = torch.cat([text, self.scale * tokens.to(text.dtype)], dim=1)
-        if attention_mask is not None:  # image tokens are never masked
+    def extend(
+        self, text: Tensor, attention_mask: Tensor | None, prompt: Prompt, positions: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `Branch.extend`."""
+        if self.step_weight == 0:
+            return text, attention_mask
+        tokens = prompt.tokens.to(text.dtype)
+        extended = torch.cat([text, self.scaled(tokens)], dim=1)
+        weights = self.weights(tokens, prompt.regions(positions))
+        if weights is not None:
+            scores = added_scores(weights, tokens.shape[1])
+            attention_mask = joined(attention_mask, text, scores)
+        elif attention_mask is not None:  # image tokens are never masked
             attention_mask = F.pad(attention_mask, (0, tokens.shape[1]))
-        return base(attn, hidden_states, extended, attention_mask)
+        return extended, attention_mask
+
+    def scaled(self, tokens: Tensor) -> Tensor:
+        """The tokens times lambda, or those of each prompt times its own."""
+        if not isinstance(self.scale, list):
+            return self.scale * tokens
+        scale = tokens.new_tensor(self.scale)
+        return scale.repeat_interleave(tokens.shape[1] // len(scale))[:, None] * tokens
+
+    def weights(self, tokens: Tensor, regions: Tensor | None) -> Tensor | None:
+        """The weights of n prompts in the softmax `(n, N or 1)`, or None where all are 1."""
+        factors = [] if regions is None else [regions.clamp(0, 1).to(tokens.dtype)]
+        if self.shares is not None:
+            factors.append(tokens.new_tensor(self.shares)[:, None])
+        if self.step_weight != 1:
+            factors.append(tokens.new_full((1, 1), self.step_weight))
+        return math.prod(factors[1:], start=factors[0]) if factors else None
+
+
+def joined(attention_mask: Tensor | None, text: Tensor, scores: Tensor) -> Tensor:
+    """The mask of text tokens `(B, 1 or N, L)`, and scores `(1 or N, M)`: `(B, 1 or N, L + M)`."""
+    if attention_mask is None:
+        attention_mask = text.new_zeros(1, 1, text.shape[1])
+    rows = max(attention_mask.shape[1], len(scores))
+    parts = [part.expand(len(text), rows, -1) for part in (attention_mask, scores[None])]
+    return torch.cat(parts, dim=-1)

@@ -3,7 +3,7 @@
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from adapterbench.adapters.core.branch import DecoupledBranch, attend, copy_of
+from adapterbench.adapters.core.branch import DecoupledBranch, Layer, Prompt, copy_of
 from adapterbench.core.config import Section
 
 
@@ -27,14 +27,9 @@ class Decoupled(DecoupledBranch):
         self.to_k = copy_of(attn.to_k)
         self.to_v = copy_of(attn.to_v)
 
-    def combine(
-        self,
-        attn: Attention,
-        features: Tensor,  # noqa: ARG002
-        query: Tensor,
-        attended: Tensor,
-        tokens: Tensor,
-    ) -> Tensor:
-        """See `DecoupledBranch.combine`."""
-        image = attend(attn, query, self.to_k(tokens), self.to_v(tokens))
-        return attn.to_out[0](attended + self.scale * image)
+    def add_attention(self, attended: Tensor, layer: Layer, prompt: Prompt) -> Tensor:
+        """See `Branch.add_attention`."""
+        key, value = self.to_k(prompt.tokens), self.to_v(prompt.tokens)
+        return attended + self.factor * self.attend_images(
+            layer.attn, layer.query, key, value, prompt
+        )

@@ -8,7 +8,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapterbench.adapters.core.branch import DecoupledBranch, FrozenLinear, attend
+from adapterbench.adapters.core.branch import DecoupledBranch, FrozenLinear, Layer, Prompt
 from adapterbench.core.config import Section
 
 
@@ -57,17 +57,12 @@ class Lora(DecoupledBranch):
         for adapted in self.children():
             adapted.base_layer.keep()
 
-    def combine(
-        self,
-        attn: Attention,
-        features: Tensor,
-        query: Tensor,  # noqa: ARG002
-        attended: Tensor,
-        tokens: Tensor,
-    ) -> Tensor:
-        """See `DecoupledBranch.combine`."""
-        image = attend(attn, self.to_q(features), self.to_k(tokens), self.to_v(tokens))
-        return attn.to_out[0](attended) + self.scale * self.to_out(image)
+    def add_output(self, out: Tensor, layer: Layer, prompt: Prompt) -> Tensor:
+        """See `Branch.add_output`."""
+        query = self.to_q(layer.features)
+        key, value = self.to_k(prompt.tokens), self.to_v(prompt.tokens)
+        image = self.attend_images(layer.attn, query, key, value, prompt)
+        return out + self.factor * self.to_out(image)
 
 
 def frozen_layers(attn: Attention) -> dict[str, nn.Linear]:

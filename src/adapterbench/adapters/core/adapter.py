@@ -1,9 +1,10 @@
 """The adapter: a projection and a branch for every cross-attention layer of a frozen UNet."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ class Adapter(nn.Module):
     where `reads_patches`); a pipeline wants `ip_adapter_image_embeds=[c_g]`,
     under guidance `(2 B, n, ..)`, the unconditional half first: zeros, or the patches of a zero
     picture. An adapter serves one UNet
-    at a time. Freezing the UNet is the caller's business.
+    at a time; several serve it together (`attach_together`), with an entry of those lists for each.
+    Freezing the UNet is the caller's business.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class Adapter(nn.Module):
         self.branches = nn.ModuleDict({p.replace(".", "/"): b for p, b in branches.items()})
         self.embed_dim = embed_dim
         self.reads_patches = reads_patches
+        self.weight_at: Callable[[Tensor], float] | None = None
+        """What lambda is multiplied by at a timestep of sampling; None: nothing."""
 
     def forward(self, image_embeds: Tensor) -> Tensor:
         """Image tokens `(B, n K, D)` of n image prompts, in the adapter's dtype.
@@ -73,22 +77,72 @@ class Adapter(nn.Module):
         return {name.replace("/", "."): branch for name, branch in branches.items()}
 
     @property
-    def scale(self) -> dict[str, float]:
+    def scale(self) -> dict[str, float | list[float]]:
         """lambda by the path of the layer.
 
-        Set it to a number for all layers, or to a mapping from paths (layers left out get 0).
+        Set it to a number for all layers, or to a mapping from paths (layers left out get 0). With
+        masks a list stands for a number: one for each image prompt.
         """
         return {path: branch.scale for path, branch in self.layers.items()}
 
     @scale.setter
-    def scale(self, value: float | Mapping[str, float]) -> None:
+    def scale(self, value: "Scale | Mapping[str, Scale]") -> None:
         by_path = value if isinstance(value, Mapping) else dict.fromkeys(self.layers, value)
         if unknown := sorted(map(str, by_path.keys() - self.layers.keys())):
             raise UserError(f"no layer {unknown[0]!r} to scale (layers: {', '.join(self.layers)})")
         hint = ", or a mapping from layers to such"
-        scales = {path: finite(by_path.get(path, 0.0), "scale", hint) for path in self.layers}
+        scales = {path: numbers(by_path.get(path, 0.0), "scale", hint) for path in self.layers}
         for path, branch in self.layers.items():
             branch.scale = scales[path]
+
+    @property
+    def shares(self) -> list[float] | None:
+        """How often each image prompt counts in an attention that all share; None: each once.
+
+        Two to one is the same as giving the first one twice.
+        """
+        return next(iter(self.layers.values())).shares
+
+    @shares.setter
+    def shares(self, value: Sequence[float] | None) -> None:
+        found = None if value is None else [finite(share, "weights") for share in value]
+        if found is not None and (min(found, default=0) < 0 or not sum(found) > 0):
+            raise UserError(
+                f"weights = {value!r}: give each image a number, none below 0, one above"
+            )
+        for branch in self.layers.values():
+            branch.shares = found
+
+    def prepare(self, timestep: Tensor, device: torch.device) -> None:
+        """Before each call of the UNet: set what depends on the step, and be where it runs.
+
+        An offloaded UNet brings there no more than its own weights.
+        """
+        if next(self.parameters()).device != device:
+            self.to(device)
+        weight = self.weight_at(timestep) if self.weight_at else 1.0
+        for branch in self.layers.values():
+            branch.step_weight = weight
+
+    def check_images(self, images: int, masked: bool) -> None:
+        """Refuse image prompts, with masks or without, of which lambda or shares are not.
+
+        Raises:
+            UserError: there is not one for each.
+        """
+        if masked and self.shares is not None:
+            raise UserError(
+                "weights are of images that share an attention, and with masks each image has its "
+                "own: leave weights out, and give scale a list"
+            )
+        if self.shares is not None and len(self.shares) != images:
+            raise UserError(f"{len(self.shares)} weights for {images} image(s): give one for each")
+        for scale in self.scale.values():
+            if isinstance(scale, list) and not (masked and len(scale) == images):
+                raise UserError(
+                    f"scale = {scale} for {images} image(s){'' if masked else ' without masks'}: "
+                    "give a number for all, or masks and a number for each image"
+                )
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What an optimiser is given; always the same order."""
@@ -103,26 +157,9 @@ class Adapter(nn.Module):
         """Make `unet` take image prompts, until `detach`.
 
         Raises:
-            UserError: the UNet already has an `encoder_hid_proj` (an adapter, or a text
-                projection), or its cross-attention layers are not those of this adapter.
+            UserError: see `attach_together`.
         """
-        for channel in channels(unet):
-            if not channel.is_open:  # `unload_ip_adapter` broke off half-way
-                channel.remove()
-        if unet.encoder_hid_proj is not None:
-            kind = unet.config.encoder_hid_dim_type
-            raise UserError(f"the UNet already has an adapter or a projection ({kind}): detach it")
-        attentions = cross_attention_layers(unet)
-        if attentions.keys() != self.layers.keys():
-            differ = sorted(attentions.keys() ^ self.layers.keys())
-            raise UserError(
-                f"the adapter has {len(self.layers)} cross-attention layers, the UNet "
-                f"{len(attentions)} ({differ[0]} is in one only): use the backbone's own adapter"
-            )
-        pairs = [(attentions[path], branch) for path, branch in self.layers.items()]
-        for attn, branch in pairs:
-            branch.bind(attn)
-        ImageChannel(self, unet).install(pairs)
+        attach_together([self], unet)
 
     def keep_weights(self) -> None:
         """Copy what the branches use of the UNet's weights, until the adapter is attached again.
@@ -136,10 +173,12 @@ class Adapter(nn.Module):
     def detach(self, unet: UNet2DConditionModel) -> None:
         """Give `unet` back as it was before `attach`, to the last bit.
 
+        With it go the others that were attached together with it.
+
         Raises:
             UserError: this adapter is not attached to `unet`.
         """
-        own = [channel for channel in channels(unet) if channel.adapter is self]
+        own = [channel for channel in channels(unet) if self in channel.adapters]
         if not own:
             raise UserError("the adapter is not attached to this UNet: attach it first")
         own[0].remove()
@@ -147,7 +186,37 @@ class Adapter(nn.Module):
     def is_attached(self, unet: UNet2DConditionModel) -> bool:
         """Whether `unet` takes image prompts through this adapter."""
         channel = unet.encoder_hid_proj
-        return isinstance(channel, ImageChannel) and channel.adapter is self
+        return isinstance(channel, ImageChannel) and self in channel.adapters
+
+
+def attach_together(adapters: Sequence[Adapter], unet: UNet2DConditionModel) -> None:
+    """Make `unet` take image prompts for each of the adapters, until one of them is detached.
+
+    Raises:
+        UserError: the UNet already has an `encoder_hid_proj` (an adapter, or a text
+            projection), or its cross-attention layers are not those of the adapters.
+    """
+    for channel in channels(unet):
+        if not channel.is_open:  # `unload_ip_adapter` broke off half-way
+            channel.remove()
+    if unet.encoder_hid_proj is not None:
+        kind = unet.config.encoder_hid_dim_type
+        raise UserError(f"the UNet already has an adapter or a projection ({kind}): detach it")
+    attentions = cross_attention_layers(unet)
+    for adapter in adapters:
+        if attentions.keys() != adapter.layers.keys():
+            differ = sorted(attentions.keys() ^ adapter.layers.keys())
+            raise UserError(
+                f"the adapter has {len(adapter.layers)} cross-attention layers, the UNet "
+                f"{len(attentions)} ({differ[0]} is in one only): use the backbone's own adapter"
+            )
+    layers = [
+        (attn, [adapter.layers[path] for adapter in adapters]) for path, attn in attentions.items()
+    ]
+    for attn, branches in layers:
+        for branch in branches:
+            branch.bind(attn)
+    ImageChannel(adapters, unet).install(layers)
 
 
 def cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
@@ -157,6 +226,21 @@ def cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
         for path, module in unet.named_modules()
         if isinstance(module, Attention) and module.is_cross_attention
     }
+
+
+Scale = float | Sequence[float]
+"""lambda of all image prompts, or of each."""
+
+
+def numbers(value: object, name: str, hint: str = "") -> float | list[float]:
+    """The value of an argument as a number, or a list of them.
+
+    Raises:
+        UserError: see `finite`.
+    """
+    if isinstance(value, list | tuple) and value:
+        return [finite(number, name, hint) for number in value]
+    return finite(value, name, hint)
 
 
 def finite(value: object, name: str, hint: str = "") -> float:

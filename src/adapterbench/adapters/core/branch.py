@@ -1,12 +1,13 @@
 """What one cross-attention layer does with the image tokens: the contract, and what is shared.
 
-Dimensions: B batch, N image positions, L text tokens, M image tokens (prompts x K),
+Dimensions: B batch, N image positions, L text tokens, n image prompts, M image tokens (n K),
 D width of tokens, C width of features (`attn.query_dim`).
 """
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,17 +16,63 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapterbench.adapters.core.masks import regions
+
 BaseProcessor = Callable[..., Tensor]
 """A diffusers attention processor, called `(attn, hidden_states, text, attention_mask)`."""
 
 
-class Branch(nn.Module, ABC):
-    """The image side of one layer; its parameters are all that this layer trains."""
+@dataclass(frozen=True)
+class Layer:
+    """What a layer has made of its input, for the branches that go on from there."""
+
+    attn: Attention
+    """The frozen layer."""
+    features: Tensor
+    """Normed `Z (B, N, C)`."""
+    query: Tensor
+    """`Q = Z W_Q (B, N, inner_dim)`."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The image prompts of one adapter."""
+
+    tokens: Tensor
+    """Image tokens `(B, M, D)`."""
+    masks: Tensor | None = None
+    """Where in the image each of the n prompts counts, `(1, n, H, W)`; everywhere if None."""
+
+    def regions(self, positions: int) -> Tensor | None:
+        """The masks at the N positions of a layer, `(n, N)`."""
+        return None if self.masks is None else regions(self.masks, positions)
+
+
+class Branch(nn.Module):
+    """The image side of one layer; its parameters are all that this layer trains.
+
+    A layer is `W_O Attn(Z W_Q, y W_K, y W_V)`. A branch changes it at one of three places or more,
+    each a method that leaves things as they are: the text tokens `y`, the attention, the output.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.scale = 1.0
-        """lambda, the weight of the image prompt in this layer."""
+        self.scale: float | list[float] = 1.0
+        """lambda, the weight of the image prompt in this layer; a list has one for each prompt."""
+        self.step_weight = 1.0
+        """What lambda is multiplied by in the current step of sampling."""
+        self.shares: list[float] | None = None
+        """How often each prompt counts in an attention that they share; None: each once."""
+
+    @property
+    def factor(self) -> float:
+        """What all prompts together are multiplied by."""
+        return self.step_weight * (1.0 if isinstance(self.scale, list) else self.scale)
+
+    @property
+    def attends(self) -> bool:
+        """Whether it changes more than the text tokens, which needs the inside of the layer."""
+        return False
 
     def bind(self, attn: Attention) -> None:
         """Use the frozen weights of `attn`; called whenever the adapter is attached."""
@@ -36,29 +83,30 @@ class Branch(nn.Module, ABC):
         Until the next `bind`.
         """
 
-    @abstractmethod
-    def forward(
+    def extend(
         self,
-        attn: Attention,
-        base: BaseProcessor,
-        hidden_states: Tensor,
         text: Tensor,
-        tokens: Tensor,
         attention_mask: Tensor | None,
-    ) -> Tensor:
-        """The layer's output `Z_new`.
+        prompt: Prompt,  # noqa: ARG002
+        positions: int,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor | None]:
+        """The tokens that the layer attends to, and what is added to their scores.
 
         Args:
-            attn: the frozen layer.
-            base: the processor that it had before, which knows nothing of images.
-            hidden_states: `Z`, `(B, N, C)` or `(B, C, H, W)`.
             text: text tokens `(B, L, D)`.
-            tokens: image tokens `(B, M, D)`.
-            attention_mask: added to the scores of the text tokens, `(B, 1, L)`.
-
-        Returns:
-            The shape of `hidden_states`.
+            attention_mask: `(B, 1, L)` or `(B, N, L)`.
+            prompt: the image prompts of this adapter.
+            positions: N.
         """
+        return text, attention_mask
+
+    def add_attention(self, attended: Tensor, layer: Layer, prompt: Prompt) -> Tensor:  # noqa: ARG002
+        """The attention before `W_O`, `(B, N, inner_dim)`."""
+        return attended
+
+    def add_output(self, out: Tensor, layer: Layer, prompt: Prompt) -> Tensor:  # noqa: ARG002
+        """The output after `W_O`, `(B, N, C)`."""
+        return out
 
 
 class DecoupledBranch(Branch):
@@ -67,43 +115,98 @@ class DecoupledBranch(Branch):
     With lambda = 0 the base processor alone runs: the output is the base model's to the last bit.
     """
 
-    def forward(
-        self,
-        attn: Attention,
-        base: BaseProcessor,
-        hidden_states: Tensor,
-        text: Tensor,
-        tokens: Tensor,
-        attention_mask: Tensor | None,
-    ) -> Tensor:
-        """See `Branch.forward`."""
-        if self.scale == 0:
-            return base(attn, hidden_states, text, attention_mask)
-        features = as_sequence(attn, hidden_states)
-        if attn.norm_cross is not None:
-            text = attn.norm_encoder_hidden_states(text)
-        query = attn.to_q(features)
-        mask = head_mask(attn, attention_mask, text)
-        attended = attend(attn, query, attn.to_k(text), attn.to_v(text), mask)
-        out = self.combine(attn, features, query, attended, tokens)
-        return as_input(attn, attn.to_out[1](out), hidden_states)
+    @property
+    def attends(self) -> bool:
+        """See `Branch.attends`."""
+        scales = self.scale if isinstance(self.scale, list) else [self.scale]
+        return self.step_weight != 0 and any(scale != 0 for scale in scales)
 
-    @abstractmethod
-    def combine(
-        self, attn: Attention, features: Tensor, query: Tensor, attended: Tensor, tokens: Tensor
+    def attend_images(
+        self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, prompt: Prompt
     ) -> Tensor:
-        """Add the image attention and apply `W_O`.
+        """`Attn(Q, K', V') (B, N, inner_dim)` over image tokens, to be multiplied by `factor`.
+
+        Without masks all prompts share one attention. With masks each has its own, which counts
+        where its mask is, times its lambda if there are several: diffusers' `ip_adapter_masks`.
 
         Args:
             attn: the frozen layer.
-            features: normed `Z (B, N, C)`.
-            query: `Q = Z W_Q (B, N, inner_dim)`.
-            attended: `Attn(Q, K, V)` over the text `(B, N, inner_dim)`, before `W_O`.
-            tokens: image tokens `(B, M, D)`.
-
-        Returns:
-            `(B, N, C)`.
+            query: `(B, N, inner_dim)`.
+            key: `(B, M, inner_dim)`.
+            value: `(B, M, inner_dim)`.
+            prompt: whose tokens these are.
         """
+        weights = prompt.regions(query.shape[1])
+        if weights is None:
+            return attend(attn, query, key, value, self.shared_scores(key))
+        if isinstance(self.scale, list):
+            weights = weights * weights.new_tensor(self.scale)[:, None]
+        parts = zip(*(x.chunk(len(weights), dim=1) for x in (key, value)), strict=True)
+        images = [attend(attn, query, *part) for part in parts]
+        weighted = zip(weights.to(query.dtype), images, strict=True)
+        return torch.stack([weight[:, None] * image for weight, image in weighted]).sum(dim=0)
+
+    def shared_scores(self, tokens: Tensor) -> Tensor | None:
+        """What is added to the scores of image tokens `(B, M, ..)` for their shares, `(1, M)`."""
+        if self.shares is None:
+            return None
+        return added_scores(tokens.new_tensor(self.shares)[:, None], tokens.shape[1])
+
+
+def run_layer(
+    attn: Attention,
+    base: BaseProcessor,
+    hidden_states: Tensor,
+    text: Tensor,
+    attention_mask: Tensor | None,
+    branches: Sequence[tuple[Branch, Prompt]],
+) -> Tensor:
+    """The layer's output `Z_new`, in the shape of `hidden_states`.
+
+    Args:
+        attn: the frozen layer.
+        base: the processor that it had before, which knows nothing of images.
+        hidden_states: `Z`, `(B, N, C)` or `(B, C, H, W)`.
+        text: text tokens `(B, L, D)`.
+        attention_mask: added to the scores of the text tokens, `(B, 1, L)`.
+        branches: those of all adapters, each with its image prompts.
+    """
+    positions = (
+        math.prod(hidden_states.shape[2:]) if hidden_states.ndim == 4 else hidden_states.shape[1]
+    )
+    for branch, prompt in branches:
+        text, attention_mask = branch.extend(text, attention_mask, prompt, positions)
+    attending = [(branch, prompt) for branch, prompt in branches if branch.attends]
+    if not attending:
+        return base(attn, hidden_states, text, attention_mask)
+    features = as_sequence(attn, hidden_states)
+    if attn.norm_cross is not None:
+        text = attn.norm_encoder_hidden_states(text)
+    layer = Layer(attn, features, attn.to_q(features))
+    mask = head_mask(attn, attention_mask, text)
+    attended = attend(attn, layer.query, attn.to_k(text), attn.to_v(text), mask)
+    for branch, prompt in attending:
+        attended = branch.add_attention(attended, layer, prompt)
+    out = attn.to_out[0](attended)
+    for branch, prompt in attending:
+        out = branch.add_output(out, layer, prompt)
+    return as_input(attn, attn.to_out[1](out), hidden_states)
+
+
+def added_scores(weights: Tensor, length: int) -> Tensor:
+    """What is added to the scores of M image tokens, so that each prompt counts with its weight.
+
+    An attention in which a token stands w times is one in which its score has log w more; one of
+    weight 0 is not there.
+
+    Args:
+        weights: of n prompts at N positions, or at all alike, `(n, N or 1)`.
+        length: M.
+
+    Returns:
+        `(N or 1, M)`.
+    """
+    return weights.log().repeat_interleave(length // len(weights), dim=0).T
 
 
 def attend(

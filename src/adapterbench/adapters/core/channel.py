@@ -1,41 +1,45 @@
 """Hooks that connect an adapter to a diffusers UNet, through its own channel for image prompts.
 
-`unet.encoder_hid_proj` gets the pipelines' `ip_adapter_image_embeds` and answers with image
-tokens; the UNet hands `(text, [tokens])` to the processor of each cross-attention layer. So every
-Stable Diffusion pipeline (text to image, image to image, inpainting, ControlNet) takes an adapter.
+`unet.encoder_hid_proj` gets the pipelines' `ip_adapter_image_embeds`, one entry for each adapter,
+and answers with image tokens; the UNet hands `(text, [tokens, ..])` to the processor of each
+cross-attention layer. So every Stable Diffusion pipeline (text to image, image to image,
+inpainting, ControlNet) takes adapters.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Self
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
 from torch import Tensor, nn
 
-from adapterbench.adapters.core.branch import BaseProcessor, Branch
+from adapterbench.adapters.core.branch import BaseProcessor, Branch, Prompt, run_layer
+from adapterbench.adapters.core.masks import checked_masks
 from adapterbench.core.errors import UserError
 
 CHANNEL = "ip_image_proj"
 """diffusers' name for `encoder_hid_proj` taking image prompts."""
+MASKS = "ip_adapter_masks"
+"""diffusers' name in `cross_attention_kwargs` for where in the image the prompts count."""
 
 
 class ImageChannel(nn.Module):
-    """`encoder_hid_proj` of a UNet with an adapter.
+    """`encoder_hid_proj` of a UNet with one adapter or several.
 
-    The adapter moves with the UNet (`pipe.to("cuda", torch.float16)`) but is no child of it. So
+    An adapter moves with the UNet (`pipe.to("cuda", torch.float16)`) but is no child of it. So
     the UNet's parameters and state stay the base model's own: freezing or saving the UNet leaves
     the adapter alone, and so do the pipelines' LoRA calls, which take any LoRA layer that they
     find under the UNet for theirs (`set_adapters` would switch it off, `fuse_lora` would merge it
     into the frozen weight).
     """
 
-    def __init__(self, adapter: nn.Module, unet: UNet2DConditionModel) -> None:
+    def __init__(self, adapters: Sequence[Any], unet: UNet2DConditionModel) -> None:
         super().__init__()
-        self._ends = (adapter, unet)  # in a tuple, torch does not take them for children
+        self._ends = (tuple(adapters), unet)  # in a tuple, torch does not take them for children
 
     @property
-    def adapter(self) -> nn.Module:
-        """The adapter behind the channel: what makes image tokens of embeddings."""
+    def adapters(self) -> tuple[Any, ...]:
+        """Each `Adapter` behind the channel: what makes image tokens of embeddings."""
         return self._ends[0]
 
     @property
@@ -48,14 +52,14 @@ class ImageChannel(nn.Module):
         """Whether the UNet still has it: `unload_ip_adapter` and `load_ip_adapter` take it away."""
         return self.unet.encoder_hid_proj is self
 
-    def install(self, branches: Iterable[tuple[Attention, Branch]]) -> None:
-        """Put the channel into the UNet, and each branch into its layer."""
+    def install(self, layers: Iterable[tuple[Attention, Sequence[Branch]]]) -> None:
+        """Put the channel into the UNet, and the branches of all adapters into their layer."""
         self.unet.encoder_hid_proj = self
         # an attribute, as diffusers sets it: an entry would be saved, and no UNet loads with it
         self.unet.config.encoder_hid_dim_type = CHANNEL
         self.hook = self.unet.register_forward_pre_hook(self.check, with_kwargs=True)
-        for attn, branch in branches:
-            LayerHook(self, attn, branch).install()
+        for attn, branches in layers:
+            LayerHook(self, attn, branches).install()
 
     def remove(self) -> None:
         """Give the UNet back as it was, but for what others have put there since."""
@@ -68,27 +72,43 @@ class ImageChannel(nn.Module):
             self.unet.config.encoder_hid_dim_type = None
 
     def forward(self, image_embeds: list[Tensor]) -> list[Tensor]:
-        """`[(B, n, c)]`, n image prompts, to `[(B, n K, D)]`, their tokens."""
-        return [self.adapter(embeds) for embeds in image_embeds]
+        """`[(B, n, c), ..]`, n image prompts of each adapter, to `[(B, n K, D), ..]`, tokens."""
+        pairs = zip(self.adapters, image_embeds, strict=True)
+        return [adapter(embeds) for adapter, embeds in pairs]
 
-    def check(self, _unet: nn.Module, _args: Any, inputs: Mapping[str, Any]) -> None:
-        """Refuse a call of the UNet that lacks the image prompt or asks for what is not done here.
+    def check(
+        self, _unet: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Refuse a call of the UNet whose image prompts are not those of its adapters.
+
+        Returns:
+            The inputs with masks as the layers take them.
 
         Raises:
             UserError: what the call lacks, or has too much.
         """
         if not self.is_open:
-            return
-        if "image_embeds" not in (inputs.get("added_cond_kwargs") or {}):
+            return None
+        image_embeds = (inputs.get("added_cond_kwargs") or {}).get("image_embeds")
+        if image_embeds is None:
             raise UserError(
                 "the UNet has an adapter and got no image prompt: call the pipeline with "
                 "**image_prompt(image), or image_prompt.detach() first"
             )
-        if "ip_adapter_masks" in (inputs.get("cross_attention_kwargs") or {}):
+        if len(image_embeds) != len(self.adapters):
             raise UserError(
-                "this adapter takes no ip_adapter_masks: leave them out, or use an inpainting "
-                "pipeline to bound the image prompt"
+                f"the UNet has {len(self.adapters)} adapter(s) and got image prompts for "
+                f"{len(image_embeds)}: give ip_adapter_image_embeds one entry for each"
             )
+        sample, timestep, *_ = [*args, *(inputs[n] for n in ("sample", "timestep") if n in inputs)]
+        kwargs = inputs.get("cross_attention_kwargs") or {}
+        masks = checked_masks(kwargs.get(MASKS), image_embeds, sample)
+        for adapter, embeds, mask in zip(self.adapters, image_embeds, masks, strict=True):
+            adapter.check_images(embeds.shape[1], masked=mask is not None)
+            adapter.prepare(timestep, embeds.device)
+        if MASKS not in kwargs:
+            return None
+        return args, inputs | {"cross_attention_kwargs": kwargs | {MASKS: masks}}
 
     @property
     def image_projection_layers(self) -> NoReturn:
@@ -102,15 +122,16 @@ class ImageChannel(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self.adapter._apply(fn, recurse)
+        for adapter in self.adapters:
+            adapter._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
 
 class LayerProcessor:
     """Attention processor of one cross-attention layer; `base` is the one it stands for."""
 
-    def __init__(self, branch: Branch, base: BaseProcessor) -> None:
-        self.branch = branch
+    def __init__(self, branches: Sequence[Branch], base: BaseProcessor) -> None:
+        self.branches = branches
         self.base = base
 
     def __call__(
@@ -119,12 +140,16 @@ class LayerProcessor:
         hidden_states: Tensor,
         encoder_hidden_states: tuple[Tensor, list[Tensor]] | Tensor,
         attention_mask: Tensor | None = None,
+        ip_adapter_masks: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
-        """Split `(text (B, L, D), [tokens (B, M, D)])` for the branch (see `Branch.forward`)."""
+        """Split `(text (B, L, D), [tokens (B, M, D), ..])` for the branches (see `run_layer`)."""
         if isinstance(encoder_hidden_states, Tensor):  # the UNet has lost the channel
             return self.base(attn, hidden_states, encoder_hidden_states, attention_mask)
-        text, (tokens,) = encoder_hidden_states
-        return self.branch(attn, self.base, hidden_states, text, tokens, attention_mask)
+        text, tokens = encoder_hidden_states
+        masks = ip_adapter_masks or [None] * len(tokens)
+        prompts = [Prompt(*parts) for parts in zip(tokens, masks, strict=True)]
+        branches = list(zip(self.branches, prompts, strict=True))
+        return run_layer(attn, self.base, hidden_states, text, attention_mask, branches)
 
 
 class SeenProcessor(IPAdapterAttnProcessor2_0):
@@ -161,14 +186,14 @@ class SeenProcessor(IPAdapterAttnProcessor2_0):
 
 
 class LayerHook:
-    """Keeps a branch in a cross-attention layer, whatever processor others give the layer.
+    """Keeps branches in a cross-attention layer, whatever processor others give the layer.
 
     Attention slicing, fused projections, xFormers and the like set a layer's processor; what they
     set becomes the base of the `LayerProcessor`.
     """
 
-    def __init__(self, channel: ImageChannel, attn: Attention, branch: Branch) -> None:
-        self.channel, self.attn, self.branch = channel, attn, branch
+    def __init__(self, channel: ImageChannel, attn: Attention, branches: Sequence[Branch]) -> None:
+        self.channel, self.attn, self.branches = channel, attn, branches
 
     def install(self) -> None:
         """Take over the layer's processor, and what reads and sets it."""
@@ -189,7 +214,7 @@ class LayerHook:
             return
         if isinstance(processor, SeenProcessor):
             processor = processor.processor.base
-        Attention.set_processor(self.attn, LayerProcessor(self.branch, processor))
+        Attention.set_processor(self.attn, LayerProcessor(self.branches, processor))
 
     def get(self) -> SeenProcessor:
         """What others get, and may `set` again later to have the base of this moment back."""

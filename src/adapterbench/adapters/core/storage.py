@@ -135,7 +135,10 @@ def load_adapter_weights(adapter: Adapter, folder: Path) -> None:
             f"{path} is corrupt ({one_line(error)}): delete it and train it again"
         ) from error
     if problem := mismatch(adapter.state_dict(), weights):
-        raise UserError(f"{path} does not fit this variant and backbone: {problem}")
+        raise UserError(
+            f"{path} does not fit this variant and backbone ({problem}): was it trained over "
+            "another base? Load it on that one"
+        )
     if problem := not_finite(weights):
         raise UserError(f"{path} cannot be used: {problem}; train it again")
     adapter.load_state_dict(weights)

@@ -1,0 +1,64 @@
+"""Named scales of an adapter's layers, such as `style` and `layout`, as they were measured.
+
+Which layers carry what differs from one base model and adapter to another, so no preset is known
+but from a measurement, which stands in the adapter's folder or beside it.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from adapterbench.adapters.core.storage import WEIGHTS
+from adapterbench.core.documents import Document, Sha256, read_document
+from adapterbench.core.errors import UserError
+from adapterbench.core.files import sha256, write_json
+
+PRESETS = "presets.json"
+"""In the folder of an adapter; beside the folder `NAME` it is `NAME.presets.json`."""
+
+
+class Presets(Document):
+    """What `presets.json` holds."""
+
+    sha256: Sha256
+    """Digest of the weights that were measured."""
+    method: str
+    """How the layers were measured, in a sentence."""
+    presets: Annotated[dict[str, dict[str, float]], Field(min_length=1)]
+    """lambda by the path of the layer, by the preset's name; layers left out get 0."""
+
+
+def save_presets(
+    path: Path, folder: Path, method: str, presets: dict[str, dict[str, float]]
+) -> None:
+    """Write to `path`, one of `places`, what was measured of the adapter in `folder`."""
+    digest = sha256(folder / WEIGHTS)
+    document = Presets(sha256=digest, method=method, presets=presets)
+    write_json(path, document.model_dump())
+
+
+def places(folder: Path) -> tuple[Path, Path]:
+    """Where the presets of the adapter in `folder` may be: with it, or beside it."""
+    return folder / PRESETS, folder.with_name(f"{folder.name}.{PRESETS}")
+
+
+def read_preset(folder: Path, name: str) -> dict[str, float]:
+    """lambda by the path of the layer.
+
+    Raises:
+        UserError: the adapter has no measured presets, not this one, or those of other weights.
+    """
+    path = next(filter(Path.exists, places(folder.absolute())), None)
+    if path is None:
+        raise UserError(
+            f"scale = {name!r}: give a finite number, or a mapping from blocks or layers to such: "
+            f"this adapter has no measured presets ({folder / PRESETS})"
+        )
+    document = read_document(Presets, path, "presets of an adapter", "measure its layers again")
+    if name not in document.presets:
+        known = ", ".join(sorted(document.presets))
+        raise UserError(f"{path} has no preset {name!r} (there are {known})")
+    if document.sha256 != sha256(folder / WEIGHTS):
+        raise UserError(f"{path} was measured on other weights: measure the adapter's layers again")
+    return document.presets[name]
