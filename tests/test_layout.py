@@ -40,6 +40,7 @@ INERT: dict[str, tuple[set[str], str]] = {
         {"Document", "FileName", "Sha256", "distinct", "parse_document", "read_document"},
         "refuses JSON of another structure; what it lets through it leaves as it is",
     ),
+    "adapterbench.core.imports": ({"fast_imports"}, "how fast modules are imported, not which"),
     "adapterbench.core.limits": (
         {"check_memory", "total_memory"},
         "refuses what is too large for the machine",

@@ -1,9 +1,8 @@
 """Other base models for the same adapters: whole ones, or a LoRA over the backbone."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
 from adapterbench.backbone.fetch import fetch
@@ -11,6 +10,9 @@ from adapterbench.core import registry
 from adapterbench.core.config import BackboneParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import remove
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 SOURCES = f"{__package__}.sources"
 
@@ -47,8 +49,11 @@ def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
     model.save_pretrained(out, safe_serialization=True)
 
 
-def fused(backbone: Path, lora: Path) -> StableDiffusionPipeline:
+def fused(backbone: Path, lora: Path) -> "StableDiffusionPipeline":
     """The backbone with `W' = W + (alpha / r) B A` in place of the weights that a LoRA adapts."""
+    import torch
+    from diffusers import StableDiffusionPipeline  # takes seconds; whole models need none
+
     pipeline = StableDiffusionPipeline.from_pretrained(
         backbone,
         safety_checker=None,

@@ -11,7 +11,7 @@ from adapterbench.cli.architecture import find
 from adapterbench.cli.options import Backbone, Json, Params, Profile
 from adapterbench.cli.settings import settings
 from adapterbench.core.errors import UserError
-from adapterbench.runs.memory import fast_imports
+from adapterbench.core.imports import fast_imports
 
 
 def plan(

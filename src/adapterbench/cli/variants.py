@@ -9,7 +9,7 @@ from rich.table import Table
 from adapterbench.cli import settings
 from adapterbench.cli.architecture import find, image_width
 from adapterbench.cli.options import Backbone, Json, Params, Profile
-from adapterbench.runs.memory import fast_imports
+from adapterbench.core.imports import fast_imports
 
 
 def variants(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adapterbench.core.documents import read_document
 from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import sha256
+from adapterbench.core.imports import fast_imports
 from adapterbench.frozen.trial import try_out
 
 PARTS = {
@@ -99,13 +100,15 @@ def part_class(backbone: Path, part: str) -> Any:
     if part not in index:
         raise UserError(f"{backbone} has no {part}: is it a Stable Diffusion in diffusers layout?")
     library, base = PARTS[part]
-    module = import_module(library)
-    match index[part]:
-        case [str(owner), str(name)] if owner == library:
-            kind = getattr(module, name, None)
-        case _:
-            kind = None
-    if not (isinstance(kind, type) and issubclass(kind, getattr(module, base))):
+    with fast_imports():  # the libraries import a class when it is asked for
+        module = import_module(library)
+        known = getattr(module, base)
+        match index[part]:
+            case [str(owner), str(name)] if owner == library:
+                kind = getattr(module, name, None)
+            case _:
+                kind = None
+    if not (isinstance(kind, type) and issubclass(kind, known)):
         named = one_line(json.dumps(index[part]))
         raise UserError(
             f"the {part} of {backbone} is {named}, which is not known here: it must be a "
@@ -178,7 +181,8 @@ def load_clip(name: str, pretrained: str | None) -> Clip:
         UserError: no such model or weights, they are not to be had without network, they are a
             pickle, or the model asks for code of its own.
     """
-    import open_clip
+    with fast_imports():
+        import open_clip
 
     config = clip_config(name)
     try:

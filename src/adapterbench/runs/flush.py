@@ -6,7 +6,6 @@ from pathlib import Path
 
 from adapterbench.core.errors import UserError
 from adapterbench.runs import follow
-from adapterbench.runs.record import Facts
 
 SECONDS, RESTART = 30.0, 5.0
 """Most seconds to wait, and between two starts of a follower, which leaves when it fails."""
@@ -34,6 +33,8 @@ def flush(root: Path, seconds: float = SECONDS) -> None:
 
 def at_work(path: Path) -> bool:
     """Whether a record's stage still runs; one that cannot be read is not."""
+    from adapterbench.runs.record import Facts  # takes longer than to see that nothing is left
+
     try:
         facts = Facts.read(path)
     except UserError:

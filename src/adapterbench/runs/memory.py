@@ -4,8 +4,6 @@ import atexit
 import ctypes
 import gc
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 # of malloc.h; the first is the largest value that glibc takes
 MMAP_THRESHOLD, LARGEST_THRESHOLD = -3, 32 * 2**20
@@ -29,21 +27,8 @@ def spare_imports() -> None:
     """Look for garbage neither in what has been imported nor, as the program ends, anywhere.
 
     Imports stay, and there are many: with torch and diffusers the end takes 0.3 s instead of 1.5.
+    From here on garbage is looked for, where the launcher has put that off until now.
     """
     gc.freeze()
+    gc.enable()
     atexit.register(gc.freeze)
-
-
-@contextmanager
-def fast_imports() -> Iterator[None]:
-    """Look for no garbage while the block imports, nor later in what it imported.
-
-    Searching that again and again takes a fifth of the time. For a program, not for a library:
-    garbage of its caller that is there at the end of the block stays for good.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

@@ -1,10 +1,10 @@
 """Train one adapter on encoded shards; the frozen encoders are never called."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
@@ -38,8 +38,9 @@ class Trained:
     def write(self, metrics: Path, curve: Path) -> None:
         """Write the costs as JSON and the loss curve as CSV."""
         write_json(metrics, self.costs)
-        with publish(curve) as beside:
-            pd.DataFrame(self.losses, columns=["step", "loss"]).to_csv(beside, index=False)
+        with publish(curve) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerows([("step", "loss"), *self.losses])
 
 
 def train_adapter(

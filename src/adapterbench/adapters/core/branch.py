@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -289,6 +288,8 @@ class FrozenLinear(nn.Linear):
 
 def unmerged(layer: nn.Linear) -> nn.Linear:
     """The layer as it is without the LoRA, or another of PEFT's tuners, merged into its weight."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     if not (isinstance(layer, BaseTunerLayer) and layer.merged):
         return layer
     copied: Any = copy.deepcopy(layer)

@@ -1,0 +1,92 @@
+"""What large libraries a stage's script imports: seconds of every run, so no more than it uses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+HEAVY = {
+    *("torch", "torch._dynamo", "torchvision", "diffusers", "transformers", "peft", "accelerate"),
+    *("open_clip", "timm", "torch_fidelity", "pandas", "pyarrow", "scipy", "sklearn"),
+    *("matplotlib", "seaborn", "mlflow", "gradio", "fastapi", "dvc"),
+}
+"""Libraries that take a tenth of a second or more."""
+
+UNET = {"accelerate", "diffusers", "peft", "scipy", "torch", "torch._dynamo", "torchvision"} | {
+    "transformers"
+}
+"""What diffusers imports itself with its UNet, whatever is installed and used."""
+
+TABLES = {"pandas", "pyarrow"}
+MAY = {
+    "fetch": set(),
+    "prepare": {"torch"},  # webdataset's
+    "backbone": set(),
+    "bases": set(),
+    "neutral_evaluator": set(),
+    "encode": {"accelerate", "torch"},
+    "train": UNET,
+    "sample": UNET,
+    "score": {"accelerate", "torch"} | TABLES,
+    "illustrate": UNET | TABLES,
+    "compare": TABLES,
+    "figures": {"matplotlib", "scipy", "seaborn", "torch"} | TABLES,
+}
+"""Stages, and the libraries that their scripts may import before they know what they are asked for.
+
+Parts that a parameter names, such as a source or an evaluator, come later with libraries of theirs.
+"""
+
+IMPORTER = """
+import json, os, runpy, sys
+from importlib import import_module
+
+def forked(work, *arguments):
+    sys.stdout.flush()
+    if os.fork() == 0:
+        work(*arguments)
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+
+def stage(name):
+    runpy.run_path(f"stages/{name}.py")
+    print(json.dumps([name, sorted(sys.modules)]))
+
+def stages(libraries, names):
+    for library in libraries:
+        import_module(library)
+    for name in names:
+        forked(stage, name)
+
+for libraries, names in json.loads(sys.argv[1]):
+    forked(stages, libraries, names)
+"""
+"""Imports each script in a fork; those that may import the same share that."""
+
+
+def test_scripts_import_no_library_that_they_do_not_use() -> None:
+    cmds = [stage.get("do", stage)["cmd"] for stage in pipeline().values()]
+    assert {Path(cmd.split()[2]).stem for cmd in cmds} == MAY.keys()
+    groups: dict[frozenset[str], list[str]] = {}
+    for name, libraries in MAY.items():
+        groups.setdefault(frozenset(libraries), []).append(name)
+    request = [[sorted(libraries), names] for libraries, names in groups.items()]
+    command = [sys.executable, "-c", IMPORTER, json.dumps(request)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert imported.keys() == MAY.keys(), done.stderr
+    needless = {name: HEAVY.intersection(imported[name]) - MAY[name] for name in MAY}
+    assert not any(needless.values()), needless
+
+
+def pipeline() -> dict[str, dict[str, dict[str, str]]]:
+    """The stages of dvc.yaml."""
+    loaded: dict[str, dict[str, dict[str, str]]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())[
+        "stages"
+    ]
+    return loaded
