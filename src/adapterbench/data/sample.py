@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from adapterbench.core.errors import UserError
-from adapterbench.formats.tars import BadFileError, BadTarError, Record, read_records
+from adapterbench.formats.tars import BadFileError, BadTarError, Place, Record, read_records
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
 """Extensions of image files."""
@@ -38,6 +38,10 @@ class RawSample:
     """One of `SPLITS` where the source has a split of its own."""
     problem: str = "no picture in the set"
     """Why `image` is empty, where it is; the manifest counts these causes."""
+    tar: Path | None = None
+    """The tar, not compressed, in which `image` lies; it stays there. None: it is packed."""
+    place: Place | None = None
+    """Where it lies in `tar`."""
 
 
 def plain_key(name: str) -> str:
@@ -78,7 +82,8 @@ def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator
     """
     try:
         for record in read_records(path, (*IMAGES, "txt", "json")):
-            yield from raw_samples(record, prefix + record.name, split)
+            for sample in raw_samples(record, prefix + record.name, split):
+                yield replace(sample, tar=path) if sample.place else sample
     except (BadTarError, FileNotFoundError) as error:
         raise UserError(
             f"{path} is missing, truncated or damaged ({error}): run `dvc repro --force fetch`"
@@ -117,6 +122,7 @@ def raw_sample(record: Record, kind: str, name: str, split: str | None) -> RawSa
         meta={name: facts[name] for name in KEPT if name in facts},
         split=split,
         problem=str(facts.get("problem") or "no picture file"),
+        place=record.places.get(kind),
     )
 
 

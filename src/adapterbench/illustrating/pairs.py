@@ -110,7 +110,7 @@ def draw_pairs(sampler: Sampler, shards: Path, count: int, out: Path) -> int:
         UserError: see `choose`.
     """
     numbers = {row["key"]: number for number, row in enumerate(sampler.data.samples)}
-    held_out = (sample for sample in read_split(shards, "validation") if sample.key in numbers)
+    held_out = read_split(shards, "validation", keys=numbers)
     made = 0
     for protocol, pairs in choose(held_out, count, sampler.params.seed).items():
         write_json(out / f"{protocol}.json", pairs)
@@ -147,20 +147,25 @@ def score_pairs(evaluator: Evaluator, shards: Path, folder: Path, out: Path) -> 
     to the two real images; `r_at_1` is whether an image is nearer to its goal than to all other
     goals. The real images themselves are rows, too.
     """
-    references = {sample.key: sample.image for sample in read_split(shards, "validation")}
+    protocols: dict[Path, list[Pair]] = {
+        path: read_json(path) for path in sorted(folder.glob("*.json"))
+    }
+    keys = {
+        pair[kind] for pairs in protocols.values() for pair in pairs for kind in ("prompt", "goal")
+    }
+    references = {s.key: s.image for s in read_split(shards, "validation", keys=keys)}
     frames = [
         frame
-        for path in sorted(folder.glob("*.json"))
-        for frame in score_protocol(evaluator, path, references)
+        for path, pairs in protocols.items()
+        for frame in score_protocol(evaluator, path, pairs, references)
     ]
     write_table(pd.concat(frames, ignore_index=True), out)
 
 
 def score_protocol(
-    evaluator: Evaluator, path: Path, references: dict[str, Image.Image]
+    evaluator: Evaluator, path: Path, pairs: list[Pair], references: dict[str, Image.Image]
 ) -> Iterator[pd.DataFrame]:
-    """A frame for each row of the protocol whose pairs are in `path`."""
-    pairs = read_json(path)
+    """A frame for each row of the protocol whose `pairs` are in `path`."""
     keys = [pair["prompt"] for pair in pairs]
     goals, copies = (
         evaluator.images([references[pair[kind]] for pair in pairs]) for kind in ("goal", "prompt")

@@ -83,7 +83,7 @@ def load_scorer(params: ScoreParams, shards: Path, samples: Path, neutral: bool 
             an evaluator cannot be loaded, or the one for CLIP-T reads no texts.
     """
     keys = dict.fromkeys(row["key"] for row in read_images(tars(samples)[0]))
-    items = {item.key: item for item in read_split(shards, "validation") if item.key in keys}
+    items = {item.key: item for item in read_split(shards, "validation", keys=keys)}
     check_items(keys, items)
     evaluators, name = params.evaluators, "score.evaluators"
     clip = load_evaluator(evaluators.clip, f"{name}.clip")
