@@ -51,7 +51,7 @@ INERT: dict[str, tuple[set[str], str]] = {
     "adapterbench.core.registry": ({"keys", "load"}, "finds a module that is a dependency itself"),
     "adapterbench.runs.processes": ({"processes", "share"}, "says who does what, not what is done"),
     "adapterbench.runs.workers": (
-        {"cores", "killed", "spread"},
+        {"spread"},
         "says which process of this machine does what, not what is done",
     ),
     "adapterbench.runs.program": ({"run"}, "command line, logging and exit codes"),

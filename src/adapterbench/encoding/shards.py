@@ -48,13 +48,10 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
         done.mkdir(parents=True, exist_ok=True)
         todo = [shard for shard in mine if not index_of(shard, done).exists()]
         batches = read_batches(todo, encoders.batch_size, encoders.clip.preprocess)
-        shown = tqdm(
-            desc="encode", total=len(todo), unit="shard", disable=not state.is_main_process
-        )
-        for number, images in groupby(batches, key=attrgetter("shard")):
+        by_shard = groupby(batches, key=attrgetter("shard"))
+        quiet = not state.is_main_process
+        for number, images in tqdm(by_shard, "encode", len(todo), unit="shard", disable=quiet):
             encode_shard(todo[number], images, encoders, done)
-            shown.update()
-        shown.close()
         state.wait_for_everyone()
         indices = {split: [index_of(s, done) for s in part] for split, part in found.items()}
         captions = collect(indices)
@@ -87,8 +84,9 @@ def encode_shard(shard: Shard, batches: Iterable[Images], encoders: Encoders, ou
         bad += images.skipped
         rows += images.rows
         if images.rows:
-            latents.append(encoders.latents(images.pixels).half())
-            image_embeds.append(encoders.clip.pixel_embeds(images.clip_pixels).half())
+            latents.append(encoders.latents(torch.from_numpy(images.pixels)).half())
+            clip_pixels = torch.from_numpy(images.clip_pixels)
+            image_embeds.append(encoders.clip.pixel_embeds(clip_pixels).half())
     if not rows:
         raise UserError(f"shard {shard.path} has no readable picture: run `dvc repro prepare`")
     encoded = out / f"{shard.path.stem}.safetensors"

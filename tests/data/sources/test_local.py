@@ -23,6 +23,7 @@ from adapterbench.data.prepare import prepare
 from adapterbench.data.sample import IMAGES, RawSample
 from adapterbench.data.sources import local
 from adapterbench.formats.shards import Sample, read_split
+from adapterbench.runs import workers
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:
@@ -108,6 +109,17 @@ def test_two_fetches_write_the_same_bytes(tmp_path: Path) -> None:
     tars = [[path.read_bytes() for path in sorted((tmp_path / n).iterdir())] for n in "ab"]
     assert tars[0] == tars[1]
     assert len(tars[0]) == 1
+
+
+def test_processes_pack_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "PER_TAR", 2)
+    folder = write_pictures(tmp_path / "mine")
+    for name, few in {"one": workers.FEW, "two": 0}.items():
+        monkeypatch.setattr(workers, "FEW", few)
+        brought(folder, tmp_path / name)
+    tars = [{p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "two")]
+    assert tars[0] == tars[1]
+    assert len(tars[0]) == 3
 
 
 def test_many_pictures_are_several_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
