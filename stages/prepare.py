@@ -1,4 +1,4 @@
-"""Stage `prepare`: split, resize, pack into webdataset shards with a manifest."""
+"""Stage `prepare`: check, split and list or pack the images, with a manifest."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ def main(
     raw: Annotated[Path, Option(help="Folder of stage fetch.")],
     out: Annotated[Path, Option(help="Folder for the shards and manifest.json.")],
 ) -> None:
-    """Split, resize, pack into webdataset shards with a manifest."""
+    """Check, split and list or pack the images, with a manifest."""
     params = load_params(DataParams, "data")
     with stage_record("prepare", params={"data": params}, inputs=[raw]) as record:
         manifest = prepare(params, raw, out)

@@ -182,7 +182,10 @@ def write_shards(folder: Path) -> None:
             s for s in toy_samples() if (s.meta["concept"] in HELD_OUT) == (split == "validation")
         ]
         shards = [
-            write_shard(folder / f"{split}-{at // SHARD:05d}.tar", samples[at : at + SHARD])
+            write_shard(
+                folder / f"{split}-{at // SHARD:05d}.tar",
+                (sample.packed() for sample in samples[at : at + SHARD]),
+            )
             for at in range(0, len(samples), SHARD)
         ]
         splits[split] = {"samples": len(samples), "concepts": 0, "shards": shards}

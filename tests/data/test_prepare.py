@@ -1,6 +1,8 @@
 """From raw samples to shards: the same bytes, no leak between the splits, every drop counted."""
 
 import errno
+import os
+import signal
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +21,8 @@ from adapterbench.core.files import MANIFEST, read_json, sha256
 from adapterbench.data.prepare import prepare
 from adapterbench.data.sample import RawSample
 from adapterbench.formats.shards import read_split
+from adapterbench.formats.tars import open_tar
+from adapterbench.runs import workers
 
 CONCEPTS, PER_CONCEPT = 12, 3
 Source = Callable[[Path, Section], Iterator[RawSample]]
@@ -335,13 +339,16 @@ def test_a_split_of_the_source_is_kept_in_its_order(
 def test_a_split_of_the_source_is_streamed(
     tmp_path: Path, source: Callable[[Source], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No sample is read before the one before it is written."""
+    """No more samples are read than a few portions before the one that is written."""
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    monkeypatch.setattr(workers, "FEW", 0)
+    monkeypatch.setattr(workers, "cores", lambda: 1)
     read, written = [], []
     write = module.write_shard
 
     def counted(folder: Path, params: Section) -> Iterator[RawSample]:
         for sample in with_split(folder, params):
-            assert len(read) - len(written) <= 2
+            assert len(read) - len(written) <= 4
             read.append(sample.key)
             yield sample
 
@@ -384,3 +391,64 @@ def test_drops_beyond_the_list_are_counted(
     manifest = prepare(data_params(), tmp_path, tmp_path / "out")
     assert len(manifest["drops"]) == 3
     assert sum(manifest["dropped"].values()) == 8
+
+
+def jpeg(number: int, side: int) -> bytes:
+    image = Image.effect_noise((side, side), 40 + number).convert("RGB")
+    file = BytesIO()
+    image.save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_a_packed_jpeg_keeps_its_bytes_where_it_needs_no_scaling(
+    tmp_path: Path, source: Callable[[Source], None]
+) -> None:
+    files = {"k000": jpeg(0, 16), "k001": jpeg(1, 16), "k002": jpeg(2, 20), "k003": png(3)}
+
+    def mixed(_: Path, __: Section) -> Iterator[RawSample]:
+        for number, image in enumerate(files.values()):
+            yield raw(number, f"c{number}", image=image)
+
+    source(mixed)
+    prepare(data_params(validation_concepts=1), tmp_path, tmp_path / "out")
+    members = {}
+    for path in (tmp_path / "out").glob("*.tar"):
+        with open_tar(path) as tar:
+            members |= {name: tar.read(name) for name in tar.members}
+    assert members["k000.jpg"] == files["k000"]
+    assert members["k001.jpg"] == files["k001"]
+    assert {"k002.png", "k003.png"} <= members.keys()
+    decoded = {
+        s.key: s.image for n in ("train", "validation") for s in read_split(tmp_path / "out", n)
+    }
+    assert decoded["k000"].tobytes() == Image.open(BytesIO(files["k000"])).tobytes()
+
+
+def test_processes_write_the_bytes_of_one(
+    tmp_path: Path, source: Callable[[Source], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drops keep their order, too, whoever finds them."""
+    source(spoilt)
+    prepare(data_params(), tmp_path, tmp_path / "one")
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    monkeypatch.setattr(workers, "FEW", 0)
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    prepare(data_params(), tmp_path, tmp_path / "two")
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+@pytest.mark.usefixtures("source")
+def test_a_killed_worker_is_one_line_and_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deadly(_: bytes) -> Image.Image:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    monkeypatch.setattr(workers, "FEW", 0)
+    monkeypatch.setattr(module, "decode", deadly)
+    with pytest.raises(UserError, match="a worker process was killed") as caught:
+        prepare(data_params(), tmp_path, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

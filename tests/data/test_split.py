@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from adapterbench.core.config import DataParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import write_json
 from adapterbench.data.sample import RawSample
 from adapterbench.data.split import capped, split
-from adapterbench.formats.shards import Sample
+from adapterbench.formats.shards import Packed
 
 FAMILIES = ("google", "twitter", "fluent")
 
@@ -32,10 +31,11 @@ def params(**changes: Any) -> DataParams:
     return parse(DataParams, values | changes, "data")
 
 
-def sample(concept: str, family: str, tone: str = "") -> Sample:
-    return Sample(
+def sample(concept: str, family: str, tone: str = "") -> Packed:
+    return Packed(
         key=f"{family}-{concept}{tone}",
-        image=Image.new("RGB", (4, 4)),
+        kind="png",
+        image=b"",
         captions=("a",),
         meta={"concept": concept, "family": family},
     )
@@ -49,11 +49,11 @@ SAMPLES = [
 ]
 
 
-def splits(samples: list[Sample], chosen: DataParams) -> tuple[dict[str, set[str]], dict[str, str]]:
+def splits(samples: list[Packed], chosen: DataParams) -> tuple[dict[str, set[str]], dict[str, str]]:
     """Keys by split, and the causes of what was dropped."""
     dropped: dict[str, str] = {}
 
-    def clean(_: Iterable[RawSample]) -> Iterator[Sample]:
+    def clean(_: Iterable[RawSample]) -> Iterator[Packed]:
         return iter(samples)
 
     rows = split([], clean, chosen, lambda key, cause: dropped.update({key: cause}))
@@ -111,7 +111,7 @@ def test_the_cap_keeps_the_order() -> None:
 
 
 def test_a_source_without_makers_has_no_images_to_hold_out(held_out: Callable[..., str]) -> None:
-    stranger = Sample(key="x", image=SAMPLES[0].image, captions=("a",), meta={"concept": "x"})
+    stranger = Packed(key="x", kind="png", image=b"", captions=("a",), meta={"concept": "x"})
     with pytest.raises(UserError, match=r"x has no family of makers: set data\.split: concepts"):
         splits([stranger], params(held_out=held_out({}, validation={"cat": ["google"]})))
 

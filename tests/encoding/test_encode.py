@@ -3,28 +3,39 @@
 import errno
 import io
 import logging
+import os
 import shutil
+import signal
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from toy_backbone import Toy
+from toy_backbone import Toy, toy_samples
 
+import adapterbench.data.prepare as preparing
 import adapterbench.encoding.shards as module
+from adapterbench.core.config import DataParams, Section
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, read_json, sha256, write_json
-from adapterbench.encoding import captions
+from adapterbench.data.sample import RawSample, read_tar
+from adapterbench.encoding import captions, reading
 from adapterbench.encoding.encoders import Encoders, load_encoders
 from adapterbench.encoding.shards import encode
 from adapterbench.formats import encoded as storage
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.image import to_array
 from adapterbench.formats.shards import Sample, Shard, read_split
+from adapterbench.runs import workers
 
 HALF = {"atol": 2e-3, "rtol": 2e-3}
 """Rounding of fp16."""
@@ -298,3 +309,123 @@ def test_a_full_disk_publishes_nothing_and_keeps_what_is_done(
     monkeypatch.setattr(module, "encode_shard", lambda *_: pytest.fail("encoded again"))
     run(own)
     assert len(EncodedSplit(own.encoded, "train")) == 18
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a stage has that reads more."""
+    monkeypatch.setattr(workers, "FEW", 0)
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+
+
+MAIN = os.getpid()
+
+
+@pytest.mark.usefixtures("workplace", "two_workers")
+def test_workers_encode_the_same_bytes(own: Toy, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def array(image: Image.Image) -> np.ndarray:
+        assert os.getpid() != MAIN
+        return to_array(image)
+
+    monkeypatch.setattr(reading, "to_array", array)
+    run(own)
+    assert contents(own.encoded) == contents(toy.encoded)
+
+
+@pytest.mark.usefixtures("workplace", "two_workers")
+def test_a_killed_worker_is_one_line_and_the_rest_is_kept(
+    own: Toy, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed as the system kills what takes too much memory, at the third shard."""
+    read = reading.open_shard
+
+    def deadly(shard: Shard) -> Any:
+        if shard.path.stem == "train-00002":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "open_shard", deadly)
+        with pytest.raises(UserError, match="a worker process was killed") as caught:
+            run(own)
+    assert "\n" not in str(caught.value)
+    assert not own.encoded.exists()
+    assert not list(own.root.glob(".encoded*"))
+    run(own)
+    assert contents(own.encoded) == contents(toy.encoded)
+
+
+@pytest.mark.usefixtures("workplace", "two_workers")
+def test_bad_input_that_a_worker_meets_is_one_line(own: Toy) -> None:
+    shard = own.shards / "train-00001.tar"
+    shard.write_bytes(shard.read_bytes()[:-10240])
+    with pytest.raises(UserError, match=r"train-00001.tar is truncated or damaged") as caught:
+        run(own)
+    assert "\n" not in str(caught.value)
+
+
+def pack_raw(raw: Path) -> None:
+    """Toy images as JPEGs of another shape in two tars, as a hub has them, and a damaged one."""
+    raw.mkdir()
+    for number in range(2):
+        with tarfile.open(raw / f"{number}.tar", "w") as tar:
+            for sample in list(toy_samples())[number::2]:
+                wide = sample.image.resize((50, 40))
+                wide.putpixel((1, 1), (number, 9, 9))
+                file = io.BytesIO()
+                wide.save(file, "JPEG", quality=95)
+                parts = {"jpg": file.getvalue(), "txt": sample.captions[0].encode()}
+                for kind, data in parts.items():
+                    member = tarfile.TarInfo(f"{sample.key}.{kind}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+
+def prepare_raw(folder: Path, placed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage `prepare` over `folder/raw`, by listing or by packing."""
+
+    def read(raw: Path, _: Section) -> Iterator[RawSample]:
+        for tar in sorted(raw.glob("*.tar")):
+            for sample in read_tar(tar):
+                yield sample if placed else replace(sample, tar=None, place=None)
+
+    stand_in = SimpleNamespace(read=read, Params=Section, ATTRIBUTION={})
+    monkeypatch.setattr(preparing, "load", lambda *_: stand_in)
+    values = {"source": "tars", "fetch": {}, "resolution": 32, "split": "concepts", "seed": 0}
+    rest = {"held_out": None, "images_per_concept": None}
+    params = DataParams(**values, **rest, validation_concepts=6, samples_per_shard=7)
+    preparing.prepare(params, folder / "raw", folder / "shards")
+
+
+@pytest.mark.usefixtures("workplace", "two_workers")
+def test_listed_and_packed_images_give_the_same_bytes(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projects = {}
+    for name, placed in (("listed", True), ("packed", False)):
+        projects[name] = Toy(tmp_path / name)
+        projects[name].root.mkdir()
+        projects[name].backbone.symlink_to(toy.backbone)
+        pack_raw(projects[name].root / "raw")
+        prepare_raw(projects[name].root, placed, monkeypatch)
+        encode(toy.encode_params, projects[name].shards, toy.backbone, projects[name].encoded)
+    kinds = {n: {p.suffix for p in each.shards.glob("train*")} for n, each in projects.items()}
+    assert kinds == {"listed": {".json"}, "packed": {".tar"}}
+    assert contents(projects["listed"].encoded) == contents(projects["packed"].encoded)
+    assert len(EncodedSplit(projects["listed"].encoded, "train")) == 18
+
+
+@pytest.mark.usefixtures("workplace", "two_workers")
+def test_a_tar_that_changed_under_its_listing_is_one_line(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_raw(tmp_path / "raw")
+    prepare_raw(tmp_path, True, monkeypatch)
+    tar = tmp_path / "raw/1.tar"
+    data = bytearray(tar.read_bytes())
+    data[600] ^= 1  # in its first image
+    tar.write_bytes(data)
+    with pytest.raises(UserError, match=r"raw/1\.tar has changed since stage prepare") as caught:
+        encode(toy.encode_params, tmp_path / "shards", toy.backbone, tmp_path / "encoded")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "encoded").exists()

@@ -12,6 +12,7 @@ from toy_backbone import Toy, picture, toy_samples
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, sha256
 from adapterbench.formats.shards import (
+    Packed,
     Sample,
     Shard,
     find_shards,
@@ -22,11 +23,15 @@ from adapterbench.formats.shards import (
 )
 
 
+def packed() -> list[Packed]:
+    return [sample.packed() for sample in toy_samples()]
+
+
 @pytest.fixture
 def shard(tmp_path: Path) -> Shard:
     """A shard of three samples."""
     path = tmp_path / "train-00000.tar"
-    write_shard(path, list(toy_samples())[6:9])
+    write_shard(path, packed()[6:9])
     return Shard(path, 3)
 
 
@@ -57,14 +62,14 @@ def png(shape: str = "ring") -> bytes:
 
 def test_a_shard_comes_back_as_it_was_written(tmp_path: Path) -> None:
     samples = list(toy_samples())
-    row = write_shard(tmp_path / "a.tar", samples)
+    row = write_shard(tmp_path / "a.tar", packed())
     assert facts(list(read_shard(Shard(tmp_path / "a.tar", 24)))) == facts(samples)
     assert row == {"name": "a.tar", "samples": 24, "sha256": sha256(tmp_path / "a.tar")}
 
 
 def test_the_same_samples_are_the_same_bytes(tmp_path: Path) -> None:
     for name in "ab":
-        write_shard(tmp_path / name, toy_samples())
+        write_shard(tmp_path / name, packed())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

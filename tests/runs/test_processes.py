@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +16,15 @@ import torch
 import toy_backbone
 from accelerate import debug_launcher
 from accelerate.state import AcceleratorState
+from accelerate.utils import PrepareForLaunch, patch_environment
+from torch.multiprocessing import start_processes
 from toy_backbone import Toy
 
 import adapterbench.encoding.shards as module
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.shards import Shard
 from adapterbench.runs.processes import processes, share
+from adapterbench.runs.program import guarded
 from adapterbench.sampling.sampler import sample
 from adapterbench.scoring.scores import load_scorer, score_samples
 
@@ -117,6 +122,53 @@ def in_a_group(toy: Toy) -> None:
     """Encode in two processes that one signal reaches."""
     os.setsid()
     together(encode_toy, toy, Path("encoded"))
+
+
+def test_the_other_process_ends_when_one_is_killed(
+    toy: Toy, workplace: Path, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, with nothing half-written; then one goes on alone."""
+    one_shard = module.encode_shard
+
+    def deadly(shard: Shard, *others: Any) -> None:
+        if processes().process_index == 1 and shard.path.stem == "validation-00000":
+            os.kill(os.getpid(), signal.SIGKILL)
+        one_shard(shard, *others)
+
+    def noisily() -> None:
+        with Path(f"error-{processes().process_index}").open("w", buffering=1) as file:
+            sys.stderr = file
+            guarded(encode_toy)(toy, Path("encoded"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "encode_shard", deadly)
+        run = get_context("fork").Process(target=as_a_launcher_does, args=(joined, noisily))
+        run.start()
+        run.join(60)
+    assert run.exitcode == 0  # both have ended
+    lines = (workplace / "error-0").read_text().splitlines()
+    said = [line for line in lines if line.startswith("error:") or "Traceback" in line]
+    assert said == [
+        "error: another process of this launch has ended: see what it said, or whether it was "
+        "killed, and run the same command again"
+    ]
+    assert not Path("encoded").exists()
+    encode_toy(toy, Path("encoded"))
+    assert contents(Path("encoded")) == alone
+
+
+def as_a_launcher_does(call: Callable[..., Any], *arguments: Any) -> None:
+    """Run `call` in two processes of a group, and let each of them end as it will."""
+    with NamedTemporaryFile() as meeting:
+        settings = {"world_size": 2, "master_addr": "127.0.0.1", "master_port": "29501"}
+        cpu = {"accelerate_use_cpu": "yes", "accelerate_debug_rdv_file": meeting.name}
+        with patch_environment(**settings, **cpu):
+            target = PrepareForLaunch(call, debug=True)
+            started = start_processes(target, arguments, 2, join=False, start_method="fork")
+            for process in started.processes:
+                process.join()
+    codes = [process.exitcode for process in started.processes]
+    assert codes == [1, -signal.SIGKILL], codes
 
 
 @pytest.mark.usefixtures("workplace")

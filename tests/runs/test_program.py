@@ -155,6 +155,28 @@ def test_too_little_memory_is_one_line(
     assert line.startswith("error: not enough memory")
 
 
+class DistBackendError(RuntimeError):
+    """As torch has it for NCCL."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DistBackendError("NCCL communicator was aborted on rank 0."),
+        RuntimeError("[../gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer"),
+    ],
+)
+def test_a_lost_process_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        guarded(main)()
+    assert caught.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: another process of this launch has ended")
+
+
 @pytest.mark.parametrize("case", ["bug", "other_os_error"])
 def test_a_bug_keeps_its_traceback(script: Path, case: str) -> None:
     done = ended(script, "--case", case)

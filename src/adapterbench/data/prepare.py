@@ -1,11 +1,17 @@
-"""From a source's raw pictures to train and validation shards."""
+"""From a source's raw images to train and validation shards.
+
+Images that lie in tars stay there: they are checked by their headers and listed. Others are
+decoded, scaled and packed, by a process for each core.
+"""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +23,18 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, write_json
 from adapterbench.core.registry import load
 from adapterbench.data.sample import SPLITS, RawSample, plain_key
-from adapterbench.data.split import MORE, TooFewError, split
-from adapterbench.formats.image import BadImageError, decode, is_blank, square
-from adapterbench.formats.shards import Sample, write_shard
+from adapterbench.data.split import MORE, TooFewError, Usable, split
+from adapterbench.formats.image import BadImageError, check, decode, is_blank, is_jpeg, square
+from adapterbench.formats.listings import Listed, write_listing
+from adapterbench.formats.shards import Packed, png, write_shard
+from adapterbench.runs.workers import spread
 
 log = logging.getLogger(__name__)
 
 LISTED = 10_000
 """Drops that the manifest names one by one; all are counted."""
+AT_ONCE = 32
+"""Images that a process packs in one go."""
 
 
 @dataclass
@@ -51,18 +61,19 @@ class Drops:
         """The causes with their numbers, the most frequent first."""
         return ", ".join(f"{count:,} {cause}" for cause, count in self.causes.most_common())
 
-    def is_new(self, kind: str, content: bytes) -> bool:
-        """Whether this content of a `kind` comes for the first time."""
-        digest = sha256(kind.encode() + content).digest()[:16]  # there are millions
-        new = digest not in self.seen
-        self.seen.add(digest)
+    def is_new(self, digest: bytes) -> bool:
+        """Whether a digest comes for the first time."""
+        short = digest[:16]  # there are millions
+        new = short not in self.seen
+        self.seen.add(short)
         return new
 
 
 def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
-    """Write `out/{train,validation}-00000.tar ...` and `out/manifest.json`; return the manifest.
+    """Write the shards of each split and `out/manifest.json`; return the manifest.
 
-    The bytes depend on the raw files and `params` alone.
+    `out/train-00000.json` lists images of the tars in `raw`, `out/train-00000.tar` holds images of
+    other sources. The bytes depend on the raw files, the way to them from `out`, and `params`.
 
     Raises:
         UserError: the raw files are damaged, or too few pictures are usable.
@@ -74,17 +85,18 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
     try:
         with publish(out) as folder:
             folder.mkdir()
-            keep = partial(clean, params=params, drops=drops)
+            keep = partial(clean, params=params, drops=drops, raw=raw)
             splits = split(shown, keep, params, drops.add)
-            packed = {name: pack(folder, name, rows, params) for name, rows in splits}
-            if empty := [name for name in SPLITS if not packed.get(name, {}).get("samples")]:
+            root = os.path.relpath(raw, out)
+            written = {name: write(folder, name, rows, root, params) for name, rows in splits}
+            if empty := [name for name in SPLITS if not written.get(name, {}).get("samples")]:
                 raise TooFewError(f"{raw} has no usable picture for {empty[0]}", MORE)
             manifest = {
                 "attribution": source.ATTRIBUTION,
                 "dropped": drops.by_cause(),
                 "drops": drops.rows,
                 "resolution": params.resolution,
-                "splits": packed,
+                "splits": written,
             }
             write_json(folder / MANIFEST, manifest)
     except TooFewError as error:
@@ -97,50 +109,124 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
     return manifest
 
 
-def clean(raw: Iterable[RawSample], params: DataParams, drops: Drops) -> Iterator[Sample]:
-    """Decode, resize and keep the usable samples; count the others in `drops`."""
-    for sample in raw:
-        key = plain_key(sample.key)
-        if cause := unusable(sample, key, drops):
-            drops.add(key, cause)
-            continue
-        try:
-            image = square(decode(sample.image), params.resolution)
-        except BadImageError as error:
-            drops.add(key, str(error))
-            continue
-        if is_blank(image):
-            drops.add(key, "blank picture")
-            continue
-        meta = {**sample.meta, "concept": sample.concept or key}
-        yield Sample(key=key, image=image, captions=sample.captions, meta=meta)
+def clean(
+    samples: Iterable[RawSample], params: DataParams, drops: Drops, raw: Path
+) -> Iterator[Usable]:
+    """The usable samples, in order; the others are counted in `drops`.
+
+    Args:
+        samples: of the source.
+        params: how they are packed.
+        drops: gets those that cannot be used.
+        raw: folder of their tars.
+    """
+    tasks = (task(sample, drops, raw) for sample in samples)
+    done = spread(partial(finished, side=params.resolution), tasks, AT_ONCE, to_pack)
+    for key, result in done:
+        if isinstance(result, str):
+            drops.add(key, result)
+        else:
+            yield result
 
 
-def unusable(sample: RawSample, key: str, drops: Drops) -> str:
-    """Why a sample cannot be used, as far as can be said before it is decoded; else empty."""
+Task = tuple[str, RawSample | Listed | str]
+"""Key and sample: one that is still to be packed, or a listed one, or the cause of its drop."""
+
+
+def task(sample: RawSample, drops: Drops, raw: Path) -> Task:
+    """What is to be done with a sample."""
+    key, digest = plain_key(sample.key), sha256(sample.image)
+    if cause := unusable(sample, key, digest.digest(), drops):
+        return key, cause
+    if not (sample.tar and sample.place):
+        return key, sample
+    try:
+        check(sample.image)
+    except BadImageError as error:
+        return key, str(error)
+    return key, Listed(
+        key=key,
+        tar=sample.tar.relative_to(raw).as_posix(),
+        offset=sample.place.offset,
+        size=sample.place.size,
+        sha256=digest.hexdigest(),
+        captions=list(sample.captions),
+        meta=facts(sample, key),
+    )
+
+
+def unusable(sample: RawSample, key: str, digest: bytes, drops: Drops) -> str:
+    """Why a sample cannot be used, as far as can be said before it is decoded; else empty.
+
+    Args:
+        sample: of the source.
+        key: under which it is kept.
+        digest: SHA-256 of its image file.
+        drops: knows the samples before it.
+    """
     if not sample.image:
         return sample.problem
     if not any(caption.strip() for caption in sample.captions):
         return "no caption"
-    if not drops.is_new("image", sample.image):
+    if not drops.is_new(digest):
         return "duplicate picture"
-    if not drops.is_new("key", key.encode()):
+    if not drops.is_new(sha256(f"key {key}".encode()).digest()):
         return "duplicate key"
     return ""
 
 
-def pack(folder: Path, name: str, samples: Iterable[Sample], params: DataParams) -> dict[str, Any]:
+def to_pack(task: Task) -> bool:
+    """Whether a sample has an image that is to be packed."""
+    return isinstance(task[1], RawSample)
+
+
+def finished(task: Task, side: int) -> tuple[str, Usable | str]:
+    """A key and its usable sample, or the cause of its drop; packs the image where it must."""
+    key, sample = task
+    return key, packed(sample, key, side) if isinstance(sample, RawSample) else sample
+
+
+def packed(sample: RawSample, key: str, side: int) -> Packed | str:
+    """A sample whose image is cut to a square of `side` pixels, or the cause of its drop.
+
+    A JPEG that is such a square keeps its bytes; everything else becomes a PNG, without loss.
+    """
+    try:
+        whole = decode(sample.image)
+    except BadImageError as error:
+        return str(error)
+    image = square(whole, side)
+    if is_blank(image):
+        return "blank picture"
+    as_it_is = is_jpeg(sample.image) and whole.size == (side, side)
+    kind, data = ("jpg", sample.image) if as_it_is else ("png", png(image))
+    return Packed(key, kind, data, sample.captions, facts(sample, key))
+
+
+def facts(sample: RawSample, key: str) -> dict[str, Any]:
+    """What is kept of a sample beside its captions; its concept is its own where none is said."""
+    return {**sample.meta, "concept": sample.concept or key}
+
+
+def write(
+    folder: Path, name: str, samples: Iterable[Usable], root: str, params: DataParams
+) -> dict[str, Any]:
     """Write the shards of the split `name` as samples come; return its part of the manifest."""
     concepts = set()
 
-    def noted() -> Iterator[Sample]:
+    def noted() -> Iterator[Usable]:
         for sample in samples:
             concepts.add(sample.meta["concept"])
             yield sample
 
-    shards = [
-        write_shard(folder / f"{name}-{number:05d}.tar", chunk)
-        for number, chunk in enumerate(ichunked(noted(), params.samples_per_shard))
-    ]
+    shards: list[dict[str, Any]] = []
+    for kind, run in groupby(noted(), key=type):  # one run: a source packs all or none
+        for chunk in ichunked(run, params.samples_per_shard):
+            path = folder / f"{name}-{len(shards):05d}"
+            if kind is Listed:
+                row = write_listing(path.with_suffix(".json"), root, params.resolution, chunk)
+            else:
+                row = write_shard(path.with_suffix(".tar"), chunk)
+            shards.append(row)
     count = sum(shard["samples"] for shard in shards)
     return {"samples": count, "concepts": len(concepts), "shards": shards}

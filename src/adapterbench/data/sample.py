@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from adapterbench.core.errors import InputError
 from adapterbench.formats.image import SUFFIXES
-from adapterbench.formats.tars import BadFileError, BadTarError, Record, read_records
+from adapterbench.formats.tars import BadFileError, BadTarError, Place, Record, read_records
 
 SPLITS = ("train", "validation")
 """In this order a source with a split of its own reads its samples; every data set has both."""
@@ -37,6 +37,10 @@ class RawSample:
     """One of `SPLITS` where the source has a split of its own."""
     problem: str = "no picture in the set"
     """Why `image` is empty, where it is; the manifest counts these causes."""
+    tar: Path | None = None
+    """The tar, not compressed, in which `image` lies; it stays there. None: it is packed."""
+    place: Place | None = None
+    """Where it lies in `tar`."""
 
 
 def plain_key(name: str) -> str:
@@ -77,7 +81,8 @@ def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator
     """
     try:
         for record in read_records(path, (*SUFFIXES, "txt", "json")):
-            yield from raw_samples(record, prefix + record.name, split)
+            for sample in raw_samples(record, prefix + record.name, split):
+                yield replace(sample, tar=path) if sample.place else sample
     except (BadTarError, FileNotFoundError) as error:
         raise InputError(f"{path} is missing, truncated or damaged ({error})", path) from error
 
@@ -114,6 +119,7 @@ def raw_sample(record: Record, kind: str, name: str, split: str | None) -> RawSa
         meta={name: facts[name] for name in KEPT if isinstance(facts.get(name), str)},
         split=split,
         problem=str(facts.get("problem") or "no picture file"),
+        place=record.places.get(kind),
     )
 
 

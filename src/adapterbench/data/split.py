@@ -11,10 +11,13 @@ from adapterbench.core.documents import Document, read_document
 from adapterbench.core.errors import UserError
 from adapterbench.core.seeds import rank
 from adapterbench.data.sample import RawSample
-from adapterbench.formats.shards import Sample
+from adapterbench.formats.listings import Listed
+from adapterbench.formats.shards import Packed
 
-Clean = Callable[[Iterable[RawSample]], Iterator[Sample]]
-Splits = Iterator[tuple[str, Iterable[Sample]]]
+Usable = Packed | Listed
+"""A sample as a shard holds it: packed, or where it lies."""
+Clean = Callable[[Iterable[RawSample]], Iterator[Usable]]
+Splits = Iterator[tuple[str, Iterable[Usable]]]
 Drop = Callable[[str, str], None]
 """(key, cause) of a sample that is left out."""
 
@@ -38,7 +41,7 @@ class HeldOut(Document):
     twins: dict[str, str]
     """Held-out images that look like a training image, by key: they are not scored."""
 
-    def split_of(self, sample: Sample) -> str:
+    def split_of(self, sample: Usable) -> str:
         """The split that a sample belongs to."""
         concept, family = sample.meta["concept"], sample.meta["family"]
         for name, concepts in self.splits.items():
@@ -79,7 +82,7 @@ def own_split(raw: Iterable[RawSample], clean: Clean) -> Splits:
         yield name, clean(samples)
 
 
-def by_concept(samples: list[Sample], held_out: int, seed: int) -> dict[str, list[Sample]]:
+def by_concept(samples: list[Usable], held_out: int, seed: int) -> dict[str, list[Usable]]:
     """Splits of which `held_out` whole concepts, drawn by hash, are the validation.
 
     Raises:
@@ -95,19 +98,19 @@ def by_concept(samples: list[Sample], held_out: int, seed: int) -> dict[str, lis
             "lower it so that some are left to train on",
         )
     kept_out = set(sorted(concepts, key=lambda c: rank(c, seed))[:held_out])
-    splits: dict[str, list[Sample]] = {TRAIN: [], "validation": []}
+    splits: dict[str, list[Usable]] = {TRAIN: [], "validation": []}
     for sample in samples:
         splits["validation" if sample.meta["concept"] in kept_out else TRAIN].append(sample)
     return splits
 
 
-def by_image(samples: list[Sample], held_out: HeldOut, drop: Drop) -> dict[str, list[Sample]]:
+def by_image(samples: list[Usable], held_out: HeldOut, drop: Drop) -> dict[str, list[Usable]]:
     """Splits of which a list says what is held out; held-out images with a twin are dropped.
 
     Raises:
         UserError: the source does not say which family of makers an image is of.
     """
-    splits: dict[str, list[Sample]] = {name: [] for name in (TRAIN, *held_out.splits)}
+    splits: dict[str, list[Usable]] = {name: [] for name in (TRAIN, *held_out.splits)}
     for sample in samples:
         if "family" not in sample.meta:
             raise UserError(
@@ -121,9 +124,9 @@ def by_image(samples: list[Sample], held_out: HeldOut, drop: Drop) -> dict[str, 
     return {name: rows for name, rows in splits.items() if rows or name == TRAIN}
 
 
-def capped(samples: list[Sample], most: int, drop: Drop) -> list[Sample]:
+def capped(samples: list[Usable], most: int, drop: Drop) -> list[Usable]:
     """The first `most` samples of each concept."""
-    kept: dict[str, list[Sample]] = defaultdict(list)
+    kept: dict[str, list[Usable]] = defaultdict(list)
     for sample in samples:
         rows = kept[sample.meta["concept"]]
         if len(rows) < most:

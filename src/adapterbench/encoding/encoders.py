@@ -9,8 +9,6 @@ from more_itertools import chunked
 from torch import Tensor
 
 from adapterbench.core.config import EncodeParams
-from adapterbench.formats.image import to_array
-from adapterbench.formats.shards import Sample
 from adapterbench.frozen.load import Clip, clip_name, load_clip, load_part
 
 
@@ -25,16 +23,11 @@ class Encoders:
     batch_size: int
 
     @torch.no_grad()
-    def latents(self, samples: list[Sample]) -> Tensor:
-        """Scaled posterior modes of a batch `(B, C, h, w)`."""
-        pixels = torch.stack([torch.from_numpy(to_array(sample.image)) for sample in samples])
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Scaled posterior modes `(B, C, h, w)` of uint8 images `(B, 3, H, W)`."""
         scaled = pixels.to(self.vae.device).float() / 127.5 - 1
         latents: Tensor = self.vae.encode(scaled).latent_dist.mode()
         return latents.cpu() * self.vae.config.scaling_factor
-
-    def image_embeds(self, samples: list[Sample]) -> Tensor:
-        """CLIP embeddings of a batch `(B, c)`, not normalised."""
-        return self.clip.image_embeds([sample.image for sample in samples])
 
     @torch.no_grad()
     def texts(self, captions: list[str]) -> Tensor:

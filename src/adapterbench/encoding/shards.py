@@ -2,12 +2,13 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
-from more_itertools import chunked
 from tqdm import tqdm
 
 from adapterbench.core.config import EncodeParams
@@ -15,8 +16,9 @@ from adapterbench.core.errors import InputError
 from adapterbench.core.files import MANIFEST, link_or_copy, publish, read_json, sha256, write_json
 from adapterbench.encoding.captions import CAPTIONS_PER_FILE, collect, embed
 from adapterbench.encoding.encoders import Encoders, load_encoders
+from adapterbench.encoding.reading import Images, read_batches
 from adapterbench.formats.encoded import COMMON, read_index, save_half
-from adapterbench.formats.shards import Shard, find_shards, read_manifest, read_shard
+from adapterbench.formats.shards import Shard, find_shards, read_manifest
 from adapterbench.frozen.load import fingerprint
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.resume import alone, resume_path
@@ -27,10 +29,10 @@ log = logging.getLogger(__name__)
 def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dict[str, Any]:
     """Encode all shards of all splits into `out`; return its manifest.
 
-    First the pictures, shard by shard, then each distinct caption once. Processes that
-    `accelerate launch` starts share the shards and the captions. A killed run goes on at the
-    files it was in, with any number of processes. A picture that cannot be decoded is skipped and
-    counted under `skipped`.
+    First the images, shard by shard, then each distinct caption once. Processes that
+    `accelerate launch` starts share the shards and the captions; each has workers that decode. A
+    killed run goes on at the files it was in, with any number of processes. An image that cannot be
+    used is skipped and counted under `skipped`.
 
     Raises:
         UserError: a shard is missing or truncated, or a model cannot be loaded.
@@ -44,9 +46,12 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
     mine = share([shard for part in found.values() for shard in part], state)
     with alone(done, leads=state.is_main_process):
         done.mkdir(parents=True, exist_ok=True)
-        for shard in tqdm(mine, desc="encode", unit="shard", disable=not state.is_main_process):
-            if not index_of(shard, done).exists():
-                encode_shard(shard, encoders, done)
+        todo = [shard for shard in mine if not index_of(shard, done).exists()]
+        batches = read_batches(todo, encoders.batch_size, encoders.clip.preprocess)
+        by_shard = groupby(batches, key=attrgetter("shard"))
+        quiet = not state.is_main_process
+        for number, images in tqdm(by_shard, "encode", len(todo), unit="shard", disable=quiet):
+            encode_shard(todo[number], images, encoders, done)
         state.wait_for_everyone()
         indices = {split: [index_of(s, done) for s in part] for split, part in found.items()}
         captions = collect(indices)
@@ -66,23 +71,22 @@ def index_of(shard: Shard, folder: Path) -> Path:
     return folder / f"{shard.path.stem}.json"
 
 
-def encode_shard(shard: Shard, encoders: Encoders, out: Path) -> None:
+def encode_shard(shard: Shard, batches: Iterable[Images], encoders: Encoders, out: Path) -> None:
     """Write `out/<shard>.safetensors`, then `out/<shard>.json`, which marks it as done.
 
     Raises:
-        UserError: the shard is truncated, or none of its pictures can be decoded.
+        UserError: the shard is damaged, or none of its images can be used.
     """
     bad: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
     latents, image_embeds = [], []
-    # as read, so that no more than a batch of pictures is in memory
-    for samples in chunked(read_shard(shard, bad), encoders.batch_size):
-        latents.append(encoders.latents(samples))
-        image_embeds.append(encoders.image_embeds(samples))
-        rows += [
-            {"key": s.key, "concept": s.meta.get("concept", s.key), "captions": s.captions}
-            for s in samples
-        ]
+    for images in batches:
+        bad += images.skipped
+        rows += images.rows
+        if images.rows:
+            latents.append(encoders.latents(torch.from_numpy(images.pixels)).half())
+            clip_pixels = torch.from_numpy(images.clip_pixels)
+            image_embeds.append(encoders.clip.pixel_embeds(clip_pixels).half())
     if not rows:
         raise InputError(f"shard {shard.path} has no readable image", shard.path)
     encoded = out / f"{shard.path.stem}.safetensors"

@@ -58,19 +58,39 @@ def readable() -> Iterator[None]:
 
 
 @readable()
-def decode(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """Decode an image file as `to_rgb` has it; of an animation, its first frame.
-
-    Its bytes say which of `formats` it is, whatever its name says.
+def check(data: bytes) -> None:
+    """Refuse by its header alone a file that is no image, or a too large one.
 
     Raises:
-        BadImageError: not an image, truncated, more than `MAX_PIXELS`, or see `to_rgb`.
+        BadImageError: it is one of these.
+    """
+    with opened(data, FORMATS):
+        pass
+
+
+@contextmanager
+def opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """Open an image file; its bytes say which of `formats` it is, whatever its name says.
+
+    Raises:
+        BadImageError: it has more than `MAX_PIXELS`.
     """
     with Image.open(BytesIO(data), formats=formats) as image:
         image.verify()  # the checksums of a PNG, which reading its pixels leaves out
     with Image.open(BytesIO(data), formats=formats) as image:
         if image.width * image.height > MAX_PIXELS:
             raise BadImageError("too many pixels")
+        yield image
+
+
+@readable()
+def decode(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Decode an image file as `to_rgb` has it; of an animation, its first frame.
+
+    Raises:
+        BadImageError: not an image, truncated, more than `MAX_PIXELS`, or see `to_rgb`.
+    """
+    with opened(data, formats) as image:
         return to_rgb(image)
 
 
@@ -124,6 +144,11 @@ def eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
 def square(image: Image.Image, side: int) -> Image.Image:
     """Cut out the centre square and scale it to `side` pixels."""
     return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether a file begins as a JPEG does."""
+    return data.startswith(b"\xff\xd8\xff")
 
 
 def is_blank(image: Image.Image) -> bool:

@@ -1,22 +1,37 @@
-"""webdataset shards: `key.png`, `key.txt` (the caption), `key.json` (everything else)."""
+"""Shards: the captioned images of a split, in parts, and the manifest that names them.
+
+A shard is a webdataset tar of `key.png` (or `.jpg`), `key.txt` (the caption) and `key.json`
+(everything else), or a listing of images that stay in the tars that they came in (`listings`).
+"""
 
 import json
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import webdataset as wds
 from PIL import Image
 from pydantic import Field
 
-from adapterbench.core.documents import Document, FileName, Sha256, read_document
+from adapterbench.core.documents import Document, Sha256, read_document
 from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import MANIFEST, check_digest, sha256
 from adapterbench.formats.image import SUFFIXES, BadImageError, decode
-from adapterbench.formats.tars import BadTarError, Record, read_records
+from adapterbench.formats.listings import open_listing
+from adapterbench.formats.tars import (
+    BadTarError,
+    Parts,
+    Record,
+    Tar,
+    open_tar,
+    read_record,
+    records,
+)
+
+TEXTS = ("txt", "json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +44,29 @@ class Sample:
     captions: tuple[str, ...]
     """Phrasings; the first is the one that is scored."""
     meta: dict[str, Any]
+
+    def packed(self) -> "Packed":
+        """It with its image as a file, without loss."""
+        return Packed(self.key, "png", png(self.image), self.captions, self.meta)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A sample as a tar holds it."""
+
+    key: str
+    kind: str
+    """One of `IMAGES`, the extension of its image file."""
+    image: bytes
+    captions: tuple[str, ...]
+    meta: dict[str, Any]
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as a PNG file."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +83,8 @@ class Shard:
 class ShardRow(Document):
     """A shard in a manifest."""
 
-    name: FileName
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*\.(tar|json)$")]
+    """Of its file, beside the manifest: a tar or a listing."""
     samples: Annotated[int, Field(ge=0)]
     sha256: Sha256 | None = None
 
@@ -64,18 +103,16 @@ class Manifest(Document):
     """Makers and licences of the images, by set."""
 
 
-def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, Any]:
+def write_shard(path: Path, samples: Iterable[Packed]) -> dict[str, Any]:
     """Write samples as one tar, the same bytes for the same samples; return its manifest row."""
     count = 0
     with wds.TarWriter(str(path), mtime=0) as tar:
         for sample in samples:
-            png = BytesIO()
-            sample.image.save(png, "PNG")
             facts = {**sample.meta, "captions": list(sample.captions)}
             tar.write(
                 {
                     "__key__": sample.key,
-                    "png": png.getvalue(),
+                    sample.kind: sample.image,
                     "txt": sample.captions[0].encode(),
                     "json": json.dumps(facts, sort_keys=True).encode(),
                 }
@@ -110,44 +147,153 @@ def find_shards(folder: Path, split: str) -> list[Shard]:
     return shards
 
 
-def read_shard(shard: Shard, on_bad: list[dict[str, str]] | None = None) -> Iterator[Sample]:
-    """Yield a shard's samples in order.
+class Unread(Protocol):
+    """A sample of an open shard that is not read yet."""
 
-    An image that cannot be decoded is appended to `on_bad` as `{key, cause}` and skipped; where
-    `on_bad` is None it is an error.
+    @property
+    def key(self) -> str:
+        """Its key."""
+
+    def texts(self) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Its phrasings and other facts."""
+
+    def image(self) -> Image.Image:
+        """Its image, decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A sample of a tar that is not read yet."""
+
+    tar: Tar
+    key: str
+    parts: Parts
+
+    def read(self, kinds: Collection[str]) -> Record:
+        """Its files of some extensions."""
+        return read_record(self.tar, self.key, [part for part in self.parts if part[0] in kinds])
+
+    def texts(self) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """See `texts`."""
+        return texts(self.read(TEXTS))
+
+    def image(self) -> Image.Image:
+        """Its image.
+
+        Raises:
+            BadImageError: it is missing or cannot be decoded.
+            ValueError: it is there twice.
+        """
+        record = self.read(SUFFIXES)
+        kinds = [kind for kind in SUFFIXES if kind in record]
+        return decode(record.read(kinds[0]) or b"" if kinds else b"")
+
+
+@contextmanager
+def open_packed(path: Path) -> Iterator[list[Member]]:
+    """The samples of a tar.
 
     Raises:
-        UserError: the tar is damaged or has another number of samples, or a bad image when
-            `on_bad` is None.
+        ValueError: it is not whole.
     """
-    with intact(shard):
-        for record in read_whole(shard, (*SUFFIXES, "txt", "json")):
-            try:
-                yield to_sample(record)
-            except BadImageError as error:
-                if on_bad is None:
-                    cause = f"image {record.name} in {shard.path} is corrupt ({error})"
-                    raise InputError(cause, shard.path) from error
-                on_bad.append({"key": record.name, "cause": str(error)})
+    with open_tar(path) as tar:
+        found = records(tar, (*SUFFIXES, *TEXTS))
+        yield [Member(tar, name, parts) for name, parts in found.items()]
+
+
+OPENERS: dict[str, Callable[[Path], AbstractContextManager[Sequence[Unread]]]] = {
+    ".tar": open_packed,
+    ".json": open_listing,
+}
+"""Openers by the extension of a shard."""
+
+
+class OpenShard:
+    """A shard whose samples are read in any order."""
+
+    def __init__(self, shard: Shard, samples: Sequence[Unread]) -> None:
+        self.shard, self.samples = shard, samples
+
+    def read(
+        self, numbers: Iterable[int], on_bad: list[dict[str, str]] | None = None
+    ) -> Iterator[Sample]:
+        """Yield the samples of these numbers; see `read_shard`."""
+        with intact(self.shard):
+            for sample in (self.samples[number] for number in numbers):
+                try:
+                    image, (captions, meta) = sample.image(), sample.texts()
+                except BadImageError as error:
+                    if on_bad is None:
+                        cause = f"image {sample.key} in {self.shard.path} is corrupt ({error})"
+                        raise InputError(cause, self.shard.path) from error
+                    on_bad.append({"key": sample.key, "cause": str(error)})
+                else:
+                    yield Sample(key=sample.key, image=image, captions=captions, meta=meta)
+
+
+@contextmanager
+def open_shard(shard: Shard) -> Iterator[OpenShard]:
+    """Open a shard.
+
+    Raises:
+        UserError: it is missing or damaged, or has another number of samples.
+    """
+    with ExitStack() as stack:
+        with intact(shard):
+            if shard.sha256:
+                check_digest(shard.path, shard.sha256)
+            samples = stack.enter_context(OPENERS[shard.path.suffix](shard.path))
+            if len(samples) != shard.samples:
+                raise BadTarError(
+                    f"it has {len(samples)} samples, not {shard.samples} as its manifest says"
+                )
+        yield OpenShard(shard, samples)
+
+
+def read_shard(
+    shard: Shard,
+    on_bad: list[dict[str, str]] | None = None,
+    keys: Collection[str] | None = None,
+) -> Iterator[Sample]:
+    """Yield a shard's samples in order.
+
+    An image that cannot be used is appended to `on_bad` as `{key, cause}` and skipped; where
+    `on_bad` is None it is an error.
+
+    Args:
+        shard: as its manifest has it.
+        on_bad: see above.
+        keys: of the samples that are wanted; no other image is decoded. None: all.
+
+    Raises:
+        UserError: the shard, or a tar that it lists, is damaged; it has another number of samples;
+            or a bad image when `on_bad` is None.
+    """
+    with open_shard(shard) as opened:
+        wanted = [n for n, s in enumerate(opened.samples) if keys is None or s.key in keys]
+        yield from opened.read(wanted, on_bad)
 
 
 def read_captions(shard: Shard) -> Iterator[tuple[str, ...]]:
     """Yield the phrasings of each sample of a shard; no image is read.
 
     Raises:
-        UserError: the tar is damaged or has another number of samples.
+        UserError: the shard is damaged or has another number of samples.
     """
-    with intact(shard):
-        for record in read_whole(shard, ("txt", "json")):
-            yield texts(record)[0]
+    with open_shard(shard) as opened, intact(shard):
+        for sample in opened.samples:
+            yield sample.texts()[0]
 
 
 def read_split(
-    folder: Path, split: str, on_bad: list[dict[str, str]] | None = None
+    folder: Path,
+    split: str,
+    on_bad: list[dict[str, str]] | None = None,
+    keys: Collection[str] | None = None,
 ) -> Iterator[Sample]:
-    """Yield the samples of all shards of a split, in order."""
+    """Yield the samples of all shards of a split, in order; see `read_shard`."""
     for shard in find_shards(folder, split):
-        yield from read_shard(shard, on_bad)
+        yield from read_shard(shard, on_bad, keys)
 
 
 @contextmanager
@@ -158,35 +304,6 @@ def intact(shard: Shard) -> Iterator[None]:
     except (OSError, ValueError) as error:
         cause = f"shard {shard.path} is truncated or damaged ({one_line(error)})"
         raise InputError(cause, shard.path) from error
-
-
-def read_whole(shard: Shard, kinds: Collection[str]) -> Iterator[Record]:
-    """Yield the records of a shard.
-
-    Raises:
-        ValueError: its digest is another, or there are not as many as the manifest says.
-    """
-    if shard.sha256:
-        check_digest(shard.path, shard.sha256)
-    count = 0
-    for record in read_records(shard.path, kinds):
-        count += 1
-        yield record
-    if count != shard.samples:
-        raise BadTarError(f"it has {count} samples, not {shard.samples} as its manifest says")
-
-
-def to_sample(record: Record) -> Sample:
-    """A record as a sample.
-
-    Raises:
-        BadImageError: its image is missing or cannot be decoded.
-        ValueError: its text is damaged.
-    """
-    images = [kind for kind in SUFFIXES if kind in record]
-    image = decode(record.read(images[0]) or b"" if images else b"")
-    phrasings, facts = texts(record)
-    return Sample(key=record.name, image=image, captions=phrasings, meta=facts)
 
 
 def texts(record: Record) -> tuple[tuple[str, ...], dict[str, Any]]:

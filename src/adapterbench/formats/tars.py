@@ -34,11 +34,21 @@ class BadFileError(ValueError):
     """A file of a tar that cannot be used; the message is the cause that reports count."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file lies in a tar that is not compressed."""
+
+    offset: int
+    """Its first byte."""
+    size: int
+    """Bytes."""
+
+
 class Tar:
     """A tar whose headers have all been read."""
 
-    def __init__(self, tar: tarfile.TarFile) -> None:
-        self.tar = tar
+    def __init__(self, tar: tarfile.TarFile, gzipped: bool) -> None:
+        self.tar, self.gzipped = tar, gzipped
         self.members: dict[str, list[tarfile.TarInfo]] = {}
         """By path, without the `./` that `tar .` puts before each."""
         for member in tar.getmembers():
@@ -51,6 +61,24 @@ class Tar:
             KeyError: there is no such file.
             BadFileError: it is there twice, too large, or not a file.
         """
+        file = self.tar.extractfile(self.file(name))
+        assert file is not None
+        return file.read()
+
+    def place(self, name: str) -> Place | None:
+        """Where the bytes lie that `read` gives; None where they do not lie there as they are.
+
+        Raises:
+            KeyError: there is no such file.
+            BadFileError: see `read`.
+        """
+        member = self.file(name)
+        if self.gzipped or member.issparse():
+            return None
+        return Place(member.offset_data, member.size)
+
+    def file(self, name: str) -> tarfile.TarInfo:
+        """The member that holds a file; see `read`."""
         members = self.members[name]
         if len(members) > 1:
             raise BadFileError("twice in its tar")
@@ -59,9 +87,7 @@ class Tar:
             raise BadFileError("not a file")
         if member.size > MAX_BYTES:
             raise BadFileError("too many bytes")
-        file = self.tar.extractfile(member)
-        assert file is not None
-        return file.read()
+        return member
 
     def followed(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
         """A member, or what it leads to.
@@ -89,14 +115,15 @@ def open_tar(path: Path) -> Iterator[Tar]:
     """
     with ExitStack() as stack:
         try:
-            tar = stack.enter_context(tarfile.open(path, "r:gz" if is_gzip(path) else "r:"))
+            gzipped = is_gzip(path)
+            tar = stack.enter_context(tarfile.open(path, "r:gz" if gzipped else "r:"))
             check_whole(tar)
         except (BadTarError, FileNotFoundError):
             raise
         except Exception as error:  # tarfile raises many kinds on damaged bytes
             cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise BadTarError(" ".join(cause.split())) from error
-        yield Tar(tar)
+        yield Tar(tar, gzipped)
 
 
 def is_gzip(path: Path) -> bool:
@@ -141,6 +168,8 @@ class Record:
     """By extension, in lower case, without dot."""
     problems: dict[str, str] = field(default_factory=dict)
     """By extension, why a file cannot be used."""
+    places: dict[str, Place] = field(default_factory=dict)
+    """By extension, where a file lies, if it lies in the tar as it is."""
 
     def __contains__(self, kind: str) -> bool:
         return kind in self.files or kind in self.problems
@@ -206,23 +235,34 @@ def read_records(path: Path, kinds: Collection[str]) -> Iterator[Record]:
         BadTarError: it is not whole.
     """
     with open_tar(path) as tar:
-        names: dict[str, list[tuple[str, str]]] = {}
-        for name in tar.members:
-            stem, kind = split_name(name)
-            if kind in kinds:
-                names.setdefault(stem, []).append((kind, name))
-        for stem, parts in names.items():
+        for stem, parts in records(tar, kinds).items():
             yield read_record(tar, stem, parts)
 
 
-def read_record(tar: Tar, stem: str, parts: list[tuple[str, str]]) -> Record:
-    """The files of `parts`, which are extensions and paths."""
+Parts = list[tuple[str, str]]
+"""Extensions and paths of the files of a record."""
+
+
+def records(tar: Tar, kinds: Collection[str]) -> dict[str, Parts]:
+    """What `read_records` reads, by the name of the record."""
+    names: dict[str, Parts] = {}
+    for name in tar.members:
+        stem, kind = split_name(name)
+        if kind in kinds:
+            names.setdefault(stem, []).append((kind, name))
+    return names
+
+
+def read_record(tar: Tar, stem: str, parts: Parts) -> Record:
+    """The files of a record."""
     record = Record(stem)
     for kind, name in parts:
         try:
             if kind in record.files:  # a.jpg and a.JPG
                 raise BadFileError("twice in its tar")
             record.files[kind] = tar.read(name)
+            if place := tar.place(name):
+                record.places[kind] = place
         except BadFileError as error:
             record.problems[kind] = str(error)
     return record

@@ -138,10 +138,13 @@ class Clip:
         """Where the networks are."""
         return next(iter(self.model.parameters())).device
 
-    @torch.no_grad()
     def image_embeds(self, images: list[Any]) -> Tensor:
         """PIL images -> embeddings `(N, D)`, not normalised."""
-        pixels = torch.stack([self.preprocess(image) for image in images])
+        return self.pixel_embeds(torch.stack([self.preprocess(image) for image in images]))
+
+    @torch.no_grad()
+    def pixel_embeds(self, pixels: Tensor) -> Tensor:
+        """Preprocessed images `(N, 3, H, W)` -> embeddings `(N, D)`, not normalised."""
         return self.model.encode_image(pixels.to(self.device)).cpu()
 
     def try_out(self) -> None:

@@ -117,7 +117,7 @@ def draw_pairs(sampler: Sampler, shards: Path, count: int, out: Path) -> int:
         UserError: see `choose`.
     """
     numbers = {row["key"]: number for number, row in enumerate(sampler.data.samples)}
-    held_out = (sample for sample in read_split(shards, "validation") if sample.key in numbers)
+    held_out = read_split(shards, "validation", keys=numbers)
     made = 0
     for protocol, pairs in choose(held_out, count, sampler.params.seed).items():
         write_pairs(list_path(out, protocol), pairs)
@@ -155,21 +155,29 @@ def score_pairs(evaluator: Evaluator, shards: Path, folder: Path, out: Path) -> 
     to the two real images; `r_at_1` is whether an image is nearer to its goal than to all other
     goals. The real images themselves are rows, too.
     """
-    references = {sample.key: sample.image for sample in read_split(shards, "validation")}
-    frames = [
-        frame
+    protocols = {
+        protocol: read_pairs(list_path(folder, protocol))
         for protocol in sorted(PROTOCOLS)
         if list_path(folder, protocol).exists()
-        for frame in score_protocol(evaluator, folder, protocol, references)
+    }
+    keys = {key for pairs in protocols.values() for p in pairs for key in (p.prompt, p.goal)}
+    references = {s.key: s.image for s in read_split(shards, "validation", keys=keys)}
+    frames = [
+        frame
+        for protocol, pairs in protocols.items()
+        for frame in score_protocol(evaluator, folder, protocol, pairs, references)
     ]
     write_table(pd.concat(frames, ignore_index=True), out)
 
 
 def score_protocol(
-    evaluator: Evaluator, folder: Path, protocol: str, references: dict[str, Image.Image]
+    evaluator: Evaluator,
+    folder: Path,
+    protocol: str,
+    pairs: list[Pair],
+    references: dict[str, Image.Image],
 ) -> Iterator[pd.DataFrame]:
     """A frame for each row of a protocol."""
-    pairs = read_pairs(list_path(folder, protocol))
     keys = [pair.prompt for pair in pairs]
     goals, copies = (
         evaluator.images([references[key] for key in kind])

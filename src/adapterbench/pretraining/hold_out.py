@@ -18,7 +18,8 @@ from adapterbench.core.registry import load
 from adapterbench.core.seeds import rank
 from adapterbench.data.prepare import Drops, clean
 from adapterbench.data.split import HeldOut
-from adapterbench.formats.image import to_array
+from adapterbench.formats.image import decode, to_array
+from adapterbench.formats.shards import Packed
 from adapterbench.scoring.evaluators.timm import Params, evaluator
 
 NOVEL = "novel"
@@ -77,7 +78,9 @@ def describe(
     """
     source = load("adapterbench.data.sources", params.source)
     samples = source.read(raw, parse(source.Params, params.fetch, "data.fetch"))
-    kept = list(clean(tqdm(samples, desc="read", mininterval=1), params, Drops()))
+    usable = clean(tqdm(samples, desc="read", mininterval=1), params, Drops(), raw)
+    kept = [sample for sample in usable if isinstance(sample, Packed)]  # as all of a set of artwork
+    decoded = [decode(sample.image) for sample in kept]
     images = [
         Described(
             key=sample.key,
@@ -86,13 +89,10 @@ def describe(
         )
         for sample in kept
     ]
-    pixels = torch.from_numpy(np.stack([to_array(sample.image) for sample in kept]))
+    pixels = torch.from_numpy(np.stack([to_array(image) for image in decoded]))
     by = evaluator(Params(resolution=128, batch_size=16), network)
-    parts = [kept[at : at + 256] for at in range(0, len(kept), 256)]
-    features = [
-        by.image_embeds([sample.image for sample in part])
-        for part in tqdm(parts, desc="embed", mininterval=1)
-    ]
+    parts = [decoded[at : at + 256] for at in range(0, len(decoded), 256)]
+    features = [by.image_embeds(part) for part in tqdm(parts, desc="embed", mininterval=1)]
     return images, pixels, torch.nn.functional.normalize(torch.cat(features), dim=-1)
 
 

@@ -34,8 +34,7 @@ def read_references(shards: Path, keys: Sequence[str]) -> list[Reference]:
     """
     found = {
         sample.key: Reference(sample.image, sample.captions[0])
-        for sample in read_split(shards, "validation")
-        if sample.key in set(keys)
+        for sample in read_split(shards, "validation", keys=set(keys))
     }
     if missing := [key for key in keys if key not in found]:
         raise UserError(

@@ -21,6 +21,8 @@ EXTRAS = "pipeline,tracking,demo"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_MEMORY = {"MemoryError", "OutOfMemoryError"}
 """Exceptions of Python and of torch, which need not be imported to tell them."""
+LOST = {"DistBackendError", "DistNetworkError"}
+"""Exceptions of `torch.distributed`, likewise."""
 
 
 Remedy = Callable[[Path], str]
@@ -91,6 +93,12 @@ def guarded(main: Callable[..., None], remedy: Remedy | None = None) -> Callable
                 fail("no space left on the disk: free some and run the same command again", 1)
             if out_of_memory(error):
                 fail(f"not enough memory ({one_line(error)}): lower a batch_size, or a size", 1)
+            if lost_process(error):
+                fail(
+                    "another process of this launch has ended: see what it said, or whether it was "
+                    "killed, and run the same command again",
+                    1,
+                )
             raise
 
     return call
@@ -107,6 +115,12 @@ def out_of_memory(error: Exception) -> bool:
     """Whether memory is used up, of the machine or of a GPU; torch's CPU has no class for it."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return not names.isdisjoint(NO_MEMORY) or "can't allocate memory" in str(error)
+
+
+def lost_process(error: Exception) -> bool:
+    """Whether a process that this one waits for is gone; gloo has no class for it."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint(LOST) or "/gloo/transport/" in str(error)
 
 
 def fail(message: str, code: int) -> None:

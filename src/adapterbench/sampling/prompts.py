@@ -102,8 +102,8 @@ class OwnPrompts:
         return torch.stack([self.found[key] for key in keys]), self.unconditional
 
     def read(self, keys: set[str]) -> None:
-        """Encode the pictures of some keys; a bad picture was not encoded, so it is no item."""
-        wanted = (s for s in read_split(self.shards, "validation", on_bad=[]) if s.key in keys)
+        """Encode the pictures of some keys; stage `encode` has read them all."""
+        wanted = read_split(self.shards, "validation", keys=keys)
         for part in chunked(wanted, self.batch_size):
             images = [sample.image for sample in part]
             found, self.unconditional = image_prompts(self.clip, images, self.patches)

@@ -86,7 +86,7 @@ def load_scorer(
             an evaluator cannot be loaded, or the one for CLIP-T reads no texts.
     """
     keys = dict.fromkeys(key for key, _ in read_names(find_tars(samples)[0]))
-    items = {item.key: item for item in read_split(shards, "validation") if item.key in keys}
+    items = {item.key: item for item in read_split(shards, "validation", keys=keys)}
     check_items(keys, items)
     evaluators, name = params.evaluators, "score.evaluators"
     clip = load_evaluator(evaluators.clip, folders, f"{name}.clip")

@@ -24,6 +24,7 @@ from adapterbench.data.sample import RawSample
 from adapterbench.data.sources import local
 from adapterbench.formats.image import SUFFIXES
 from adapterbench.formats.shards import Sample, read_split
+from adapterbench.runs import workers
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:
@@ -109,6 +110,17 @@ def test_two_fetches_write_the_same_bytes(tmp_path: Path) -> None:
     tars = [[path.read_bytes() for path in sorted((tmp_path / n).iterdir())] for n in "ab"]
     assert tars[0] == tars[1]
     assert len(tars[0]) == 1
+
+
+def test_processes_pack_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "PER_TAR", 2)
+    folder = write_pictures(tmp_path / "mine")
+    for name, few in {"one": workers.FEW, "two": 0}.items():
+        monkeypatch.setattr(workers, "FEW", few)
+        brought(folder, tmp_path / name)
+    tars = [{p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "two")]
+    assert tars[0] == tars[1]
+    assert len(tars[0]) == 3
 
 
 def test_many_pictures_are_several_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,10 +209,19 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
         "duplicate picture": 1,
         "no caption": 1,
         "no such file or directory": 1,
-        "not a readable image": 2,
+        "not a readable image": 1,
         unsupported: 1,
     }
-    assert len(shards(tmp_path)) == 6
+    # a file that is damaged behind its header is counted where it is decoded
+    bad: list[dict[str, str]] = []
+    kept = [
+        sample
+        for split in ("train", "validation")
+        for sample in read_split(tmp_path / "shards", split, bad)
+    ]
+    assert len(kept) == 6
+    assert [row["cause"] for row in bad] == ["not a readable image"]
+    assert bad[0]["key"].startswith("cut-")
 
 
 def write_tars(folder: Path, *names: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import webdataset as wds
 from braceexpand import braceexpand
-from more_itertools import ichunked
+from more_itertools import chunked
 from tqdm import tqdm
 
 from adapterbench.core.config import Section
@@ -33,6 +33,7 @@ from adapterbench.formats.tars import (
     is_gzip,
     open_tar,
 )
+from adapterbench.runs.workers import spread
 
 ATTRIBUTION = {"local": "the user's own pictures"}
 
@@ -251,12 +252,19 @@ def encoded(value: str) -> bytes:
 
 
 def pack(entries: Iterable[Entry], out: Path) -> None:
-    """Write `out/00000.tar ...`."""
-    rows = tqdm(entries, desc="fetch", unit="img")
-    for number, chunk in enumerate(ichunked(rows, PER_TAR)):
-        with wds.TarWriter(str(out / f"{number:05d}.tar"), mtime=0) as tar:
-            for entry in chunk:
-                tar.write(record(entry))
+    """Write `out/00000.tar ...`, by a process for each core."""
+    parts = enumerate(chunked(entries, PER_TAR))
+    tars = [(out / f"{number:05d}.tar", chunk) for number, chunk in parts]
+    for _ in tqdm(spread(write_tar, tars), "fetch", len(tars), unit="tar"):
+        pass
+
+
+def write_tar(task: tuple[Path, list[Entry]]) -> None:
+    """Write a tar of entries."""
+    path, entries = task
+    with wds.TarWriter(str(path), mtime=0) as tar:
+        for entry in entries:
+            tar.write(record(entry))
 
 
 def record(entry: Entry) -> dict[str, str | bytes]:

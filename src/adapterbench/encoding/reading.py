@@ -1,0 +1,99 @@
+"""The images of shards, decoded, cut and scaled by worker processes ahead of the encoders."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapterbench.formats.image import to_array
+from adapterbench.formats.shards import OpenShard, Shard, open_shard
+from adapterbench.runs.workers import spread
+
+
+@dataclass(frozen=True)
+class Images:
+    """A batch of a shard, ready for the encoders."""
+
+    shard: int
+    """Number of the shard among those that are read."""
+    pixels: np.ndarray
+    """uint8 `(B, 3, H, W)`."""
+    clip_pixels: np.ndarray
+    """As the CLIP's own preprocessing gives them, float `(B, 3, h, w)`."""
+    rows: list[dict[str, Any]]
+    """`key`, `concept` and `captions` of each."""
+    skipped: list[dict[str, str]]
+    """`key` and `cause` of those that cannot be used."""
+
+
+Part = tuple[int, range]
+"""Number of a shard, and numbers of the samples of a batch in it."""
+
+
+class Reader:
+    """Reads batches of some shards; the shard that was read last stays open."""
+
+    def __init__(self, shards: Sequence[Shard], preprocess: Callable[[Any], Any]) -> None:
+        """Note what to read; nothing is opened yet.
+
+        Args:
+            shards: by number.
+            preprocess: PIL image -> the tensor that the CLIP takes, `(3, h, w)`.
+        """
+        self.shards, self.preprocess = shards, preprocess
+        self.stack = ExitStack()
+        self.number: int | None = None
+        self.open: OpenShard
+
+    def __call__(self, part: Part) -> Images:
+        """Read a batch; images that cannot be used are left out.
+
+        Raises:
+            UserError: the shard is damaged or not as its manifest says.
+        """
+        shard, numbers = part
+        skipped: list[dict[str, str]] = []
+        samples = list(self.opened(shard).read(numbers, skipped))
+        return Images(
+            shard=shard,
+            pixels=stacked([to_array(sample.image) for sample in samples]),
+            clip_pixels=stacked([self.preprocess(sample.image).numpy() for sample in samples]),
+            rows=[
+                {"key": s.key, "concept": s.meta.get("concept", s.key), "captions": s.captions}
+                for s in samples
+            ],
+            skipped=skipped,
+        )
+
+    def opened(self, number: int) -> OpenShard:
+        """The shard of this number."""
+        if self.number != number:
+            self.stack.close()
+            self.open = self.stack.enter_context(open_shard(self.shards[number]))
+            self.number = number
+        return self.open
+
+
+def stacked(arrays: list[np.ndarray]) -> np.ndarray:
+    """Arrays of one shape as one; there may be none."""
+    return np.stack(arrays) if arrays else np.empty(0)
+
+
+def read_batches(
+    shards: Sequence[Shard], batch_size: int, preprocess: Callable[[Any], Any]
+) -> Iterator[Images]:
+    """Yield the batches of all shards in order, at least one a shard.
+
+    Raises:
+        UserError: see `Reader` and `runs.workers.spread`.
+    """
+    parts = (
+        (number, range(first, min(first + batch_size, shard.samples)))
+        for number, shard in enumerate(shards)
+        for first in range(0, max(1, shard.samples), batch_size)
+    )
+    # numpy arrays go through a pipe; tensors would take up shared memory, of which containers
+    # have little
+    return spread(Reader(shards, preprocess), parts)
