@@ -39,8 +39,8 @@ def composed(*overrides: str, name: str = "config") -> dict[str, Any]:
 
     with initialize_config_dir(str(conf_folder().resolve()), version_base=None):
         config = compose(name, list(overrides))
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
-    return values
+    values: Any = OmegaConf.to_container(config, resolve=True)  # of a mapping: a dict
+    return dict(values)
 
 
 def warn_of_typed() -> None:
