@@ -280,6 +280,7 @@ def test_shares_of_the_steps_are_in_order(image_prompt: ImagePrompt) -> None:
     refused("start = 'soon'", image_prompt, RING, start="soon")
     for curve in ([], "linear", 0.5, {}):
         refused("curve = .*: give a function", image_prompt, RING, curve=curve)
+    refused("curve = -0.5: give weights from 0 on", image_prompt, RING, curve=[1.0, -0.5])
     refused("curve = nan", image_prompt, RING, curve=[1.0, float("nan")])
     refused("no block 'up.block_7'", image_prompt, RING, scale={"up": {"block_7": 1.0}})
 

@@ -40,26 +40,38 @@ class Schedule:
                 "weights"
             )
         for weight in self.curve:
-            finite(weight, "curve")
+            not_negative(weight, "curve")
 
     @property
     def varies(self) -> bool:
-        """Whether it is more than 1 in every step."""
+        """Whether it is other than 1 in every step."""
         return self != Schedule()
 
     def __call__(self, step: int, steps: int) -> float:
         """The weight of a step, from 0, of so many.
 
         Raises:
-            UserError: the curve gives no finite number.
+            UserError: the curve gives no finite number from 0 on.
         """
         if step / steps < self.start or (step + 1) / steps > self.end:
             return 0.0
         if self.curve is None:
             return 1.0
         if callable(self.curve):
-            return finite(self.curve(step / steps), f"curve({step / steps:g})")
+            return not_negative(self.curve(step / steps), f"curve({step / steps:g})")
         return float(self.curve[step * len(self.curve) // steps])
+
+
+def not_negative(value: object, name: str) -> float:
+    """A weight of a curve.
+
+    Raises:
+        UserError: it is no finite number from 0 on.
+    """
+    weight = finite(value, name)
+    if weight < 0:
+        raise UserError(f"{name} = {value!r}: give weights from 0 on")
+    return weight
 
 
 class Steps:

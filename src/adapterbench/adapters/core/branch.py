@@ -44,7 +44,9 @@ class Prompt:
 
     def regions(self, positions: int) -> Tensor | None:
         """The masks at the N positions of a layer, `(n, N)`."""
-        return None if self.masks is None else regions(self.masks, positions)
+        if self.masks is None:
+            return None
+        return regions(self.masks, positions).to(self.tokens.device)  # masks are made on the CPU
 
 
 class Branch(nn.Module):
