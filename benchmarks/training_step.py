@@ -26,13 +26,8 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import build_adapter
-from adapterbench.core.config import (
-    EncodeParams,
-    TrainParams,
-    load_params,
-    load_train,
-    load_variant,
-)
+from adapterbench.adapters.core.variant import load_variant
+from adapterbench.core.config import EncodeParams, TrainParams, load_params, load_train
 from adapterbench.core.environment import peak_memory_mb
 from adapterbench.encoding.encoders import Encoders, load_encoders
 from adapterbench.formats.encoded import EncodedSplit

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.core.config import BackboneParams, load_params
 from adapterbench.core.files import publish
 from adapterbench.core.registry import load
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.backbone.bases import bring
 from adapterbench.core.config import load_bases
 from adapterbench.core.files import publish
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 
 

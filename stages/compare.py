@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
-from adapterbench.core.config import CompareParams, load_params, load_variants
+from adapterbench.core.config import CompareParams, load_params, load_rows
 from adapterbench.core.files import write_json
+from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report import markdown, pairs, table
 from adapterbench.report.measured import measured_on
-from adapterbench.report.methods import PROTOCOLS
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 
 
@@ -23,7 +23,7 @@ def main(
 ) -> None:
     """Compare all variants and baselines under each protocol."""
     params = load_params(CompareParams, "compare")
-    variants = list(load_variants())
+    variants = list(load_rows())
     facts, inputs = {"compare": params}, [scores, train_metrics, illustrations]
     with stage_record("compare", params=facts, inputs=inputs) as record:
         tables = [table.compare(scores, train_metrics, variants, p, params) for p in PROTOCOLS]

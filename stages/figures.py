@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.core.config import IllustrateParams, load_params
 from adapterbench.formats.shards import read_manifest
 from adapterbench.report import measured, page, pairs, plates, provenance, table
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 
 

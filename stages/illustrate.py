@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
+from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core import config
-from adapterbench.core.config import load_encoder, load_params
+from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.illustrating.pictures import Inputs, draw
 from adapterbench.illustrating.scores import score
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
+from adapterbench.scoring.evaluator import Folders
 
 
 def main(
@@ -19,18 +21,19 @@ def main(
     shards: Annotated[Path, Option(help="Folder of stage prepare.")],
     backbone: Annotated[Path, Option(help="Folder of stage backbone.")],
     bases: Annotated[Path, Option(help="Folder of stage bases.")],
+    evaluator: Annotated[Path, Option(help="Folder of stage neutral_evaluator.")],
     out: Annotated[Path, Option(help="Folder of the pictures, named after the method.")],
     adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
 ) -> None:
     """Draw with other texts, on other bases, at other scales, and pairs; score the last two."""
     params = load_params(config.IllustrateParams, "illustrate")
     sample = load_params(config.SampleParams, "sample")
-    encoder = load_encoder(out.name) if adapter else None
-    inputs = Inputs(encoded, shards, backbone, bases, adapter, encoder)
+    variant = load_variant(out.name) if adapter else None
+    inputs = Inputs(encoded, shards, backbone, bases, adapter, variant)
     facts = {"illustrate": params, "sample": sample}
     with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
         record.set(images=draw(params, sample, inputs, to))
-        score(load_params(config.ScoreParams, "score"), shards, to)
+        score(load_params(config.ScoreParams, "score"), Folders(backbone, evaluator), shards, to)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,14 @@ VARIABLE = "ADAPTERBENCH_LAUNCH"
 SHARING = {"encode", "train", "sample", "score"}
 """Stages whose processes share the work; processes of another would all do the same."""
 
+FOLLOWER = "ADAPTERBENCH_FOLLOWER"
+"""Environment variable that only the project's follower has, which outlives every launch."""
+
 GRACE = 30
 """Seconds between asking processes to end and killing them."""
 
+INTERRUPTED = 130
+"""Exit code of a stage that was interrupted, here and in `adapterbench.runs.program`."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux's <sys/prctl.h>
 
@@ -47,7 +52,11 @@ def main(script: str, *arguments: str) -> None:
     if launcher:
         sys.exit(supervise([*launcher, script, *arguments]))
     sys.argv = [script, *arguments]
-    runpy.run_path(script, run_name="__main__")
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except KeyboardInterrupt:  # as it imports; later the stage tells by itself
+        print("error: interrupted as it started: run the same command again", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def read_launcher() -> list[str]:
@@ -100,10 +109,13 @@ def kill_group(group: int, number: int) -> None:
 
 
 def end_orphans() -> None:
-    """End all children that are left (Linux): by SIGTERM, after `GRACE` seconds by SIGKILL."""
+    """End the children that are left (Linux): by SIGTERM, after `GRACE` seconds by SIGKILL.
+
+    The follower, which a stage may have started, is not of this launch.
+    """
     deadline = time.monotonic() + GRACE
     asked: set[int] = set()
-    while orphans := children():
+    while orphans := {pid for pid in children() if not is_follower(pid)}:
         late = time.monotonic() > deadline
         for pid in orphans if late else orphans - asked:
             os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
@@ -117,6 +129,13 @@ def children() -> set[int]:
     """Processes whose parent is this one, as Linux lists them."""
     lists = Path("/proc/self/task").glob("*/children")
     return {int(pid) for path in lists for pid in path.read_text().split()}
+
+
+def is_follower(pid: int) -> bool:
+    """Whether a process is the project's follower; one that has ended is not."""
+    with suppress(OSError):
+        return f"{FOLLOWER}=1".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
 
 
 def fail(message: str) -> NoReturn:

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.core.config import DataParams, load_params
 from adapterbench.data.prepare import prepare
-from adapterbench.runs.program import run
 from adapterbench.runs.record import stage_record
 
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Option
 
 from adapterbench.adapters.core.storage import WEIGHTS
-from adapterbench.core.config import SampleParams, load_encoder, load_params
-from adapterbench.runs.program import run
+from adapterbench.adapters.core.variant import load_variant
+from adapterbench.core.config import SampleParams, load_params
+from adapterbench.formats.generated import samples_tar
 from adapterbench.runs.record import stage_record
 from adapterbench.sampling.sampler import sample
 
@@ -23,14 +25,14 @@ def main(
     """Make the pictures that are scored, with an adapter or without; a killed run resumes."""
     params = load_params(SampleParams, "sample")
     inputs = [encoded, backbone]
-    encoder = load_encoder(out.name) if adapter else None
-    facts = {"sample": params, "encoder": encoder}
+    variant = load_variant(out.name) if adapter else None
+    facts = {"sample": params, "variant": variant}
     with stage_record("sample", variant=out.name, params=facts, inputs=inputs) as record:
-        made = sample(params, encoded, backbone, adapter, protocol, out, shards, encoder)
+        made = sample(params, encoded, backbone, adapter, protocol, out, shards, variant)
         record.set(images=made)
         if adapter:
             record.adapter(adapter / WEIGHTS, made=False)
-        record.images("generated", [out / f"{name}.tar" for name in protocol])
+        record.images("generated", [samples_tar(out, name) for name in protocol])
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
+from remedies import run
 from typer import Argument, Option
 
 from adapterbench.adapters.core.storage import WEIGHTS
-from adapterbench.core.config import load_train, load_variant
-from adapterbench.runs.program import run
+from adapterbench.adapters.core.variant import load_variant
+from adapterbench.core.config import load_train
 from adapterbench.runs.record import leads, stage_record
 from adapterbench.training.adapter import train_adapter
 
@@ -22,7 +23,7 @@ def main(
 ) -> None:
     """Train one adapter over the frozen backbone; a killed run resumes."""
     row, params = load_variant(variant), load_train(variant)
-    facts = {"variant": row, "train": params}
+    facts = {"variant": row.given(), "train": params}
     inputs = [encoded, backbone]
     with stage_record("train", variant=variant, params=facts, inputs=inputs) as record:
         trained = train_adapter(

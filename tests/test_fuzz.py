@@ -8,16 +8,17 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from damages import DAMAGES, damaged, edit
 from toy_backbone import Toy
 
 from adapterbench.adapters.core.storage import load_adapter
+from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core import config
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
@@ -27,84 +28,6 @@ from adapterbench.frozen.load import load_part
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SEED = 20261125
-
-
-def flip(data: bytes, draw: random.Random) -> bytes:
-    at = draw.randrange(len(data))
-    return data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
-
-
-def cut(data: bytes, draw: random.Random) -> bytes:
-    return data[: draw.randrange(len(data))]
-
-
-def zero(data: bytes, draw: random.Random) -> bytes:
-    start = draw.randrange(len(data))
-    length = min(draw.choice([1, 16, 512, 4096]), len(data) - start)
-    return data[:start] + bytes(length) + data[start + length :]
-
-
-def insert(data: bytes, draw: random.Random) -> bytes:
-    at = draw.randrange(len(data) + 1)
-    return data[:at] + draw.randbytes(draw.choice([1, 8, 512])) + data[at:]
-
-
-def drop(data: bytes, draw: random.Random) -> bytes:
-    at = draw.randrange(len(data))
-    return data[:at] + data[at + draw.choice([1, 8, 512]) :]
-
-
-def double(data: bytes, _draw: random.Random) -> bytes:
-    return data + data
-
-
-def replace(_data: bytes, draw: random.Random) -> bytes:
-    return draw.choice([b"", b"null", b"[]", b"{}", b"\xff\xfe", b"\x89PNG\r\n\x1a\n", bytes(2048)])
-
-
-DAMAGES = (flip, cut, zero, insert, drop, double, replace)
-ODD: tuple[Any, ...] = (
-    *(None, True, -1, 0, 10**30, 0.5, 1e308, "", "x", "../..", "\x00", [], [1], {}, {"a": None}),
-    *("9" * 300, "null", ["a", 1], -0.0, 2**63, "é", {"1": {}}),
-)
-"""Values that stand where others are expected."""
-
-
-def edit(tree: Any, draw: random.Random) -> None:
-    """Change, remove or add one value somewhere in nested mappings and lists, in place."""
-    places = []
-
-    def walk(node: Any) -> None:
-        inner = node.items() if isinstance(node, dict) else enumerate(node)
-        for key, value in inner:
-            places.append((node, key))
-            if isinstance(value, dict | list):
-                walk(value)
-
-    walk(tree)
-    node, key = draw.choice(places)
-    action = draw.choice(["set", "set", "remove", "add"])
-    if action == "set":
-        node[key] = deepcopy(draw.choice(ODD))
-    elif action == "remove":
-        del node[key]
-    elif isinstance(node, dict):
-        node[draw.choice(["x", "", "seed", "steps"])] = deepcopy(draw.choice(ODD))
-    else:
-        node.append(deepcopy(draw.choice(ODD)))
-
-
-def damaged(path: Path, draw: random.Random) -> str:
-    """Damage a file in place; what was done."""
-    data = path.read_bytes()
-    if path.suffix == ".json" and draw.random() < 0.5:
-        tree = json.loads(data)
-        edit(tree, draw)
-        path.write_text(json.dumps(tree))
-        return "edit"
-    damage = draw.choice(DAMAGES)
-    path.write_bytes(damage(data, draw))
-    return damage.__name__
 
 
 def check_one_line(error: UserError, what: str) -> None:
@@ -208,9 +131,9 @@ def test_damaged_parameters_are_refused_or_read(workplace: Path) -> None:
             for name, section in sections.items():
                 config.load_params(section, name)
             config.load_bases()
-            for variant in config.load_variants():
+            for variant in config.load_rows():
                 config.load_train(variant)
-                config.load_encoder(variant)
+                load_variant(variant)
             outcomes["read"] += 1
         except UserError as error:
             check_one_line(error, f"{number}, seed {SEED}: {what}")

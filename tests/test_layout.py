@@ -16,7 +16,7 @@ from dvc.repo import Repo
 from dvc.utils.hydra import compose_and_dump
 from pathspec import PathSpec
 
-from adapterbench.adapters.core.build import parse_variant
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core import config, registry
 
 ROOT = Path(__file__).parents[1]
@@ -32,9 +32,12 @@ FLOORS = (
 """The folders of the package; one imports from floors below its own alone."""
 
 INERT: dict[str, tuple[set[str], str]] = {
-    "adapterbench.core.errors": ({"UserError", "one_line"}, "messages for people"),
+    "adapterbench.core.errors": (
+        {"InputError", "UserError", "one_line", "shown"},
+        "messages for people",
+    ),
     "adapterbench.core.documents": (
-        {"Document", "FileName", "Sha256", "read_document"},
+        {"Document", "FileName", "Sha256", "distinct", "parse_document", "read_document"},
         "refuses JSON of another structure; what it lets through it leaves as it is",
     ),
     "adapterbench.core.limits": (
@@ -79,7 +82,7 @@ LOADS = {
     ],
     "adapterbench.data.prepare": ["adapterbench.data.sources.{data.source}"],
     "adapterbench.pretraining.hold_out": ["adapterbench.data.sources.{data.source}"],
-    "adapterbench.adapters.core.build": [
+    "adapterbench.adapters.core.variant": [
         "adapterbench.adapters.projections.{item.projection}",
         "adapterbench.adapters.attention.{item.attention}",
     ],
@@ -296,7 +299,7 @@ READERS = {
     r'\bload_params\([\w.]+, (?:"(\w+)"|\w)': None,
     r'\bread_params\([\w.]*\)\.get\("(\w+)"': None,
     r"\bload_bases\(": {"bases"},
-    r"\bload_variants?\(": {"variants"},
+    r"\bload_rows\(": {"variants"},
     r"\bload_train\(": {"variants", "train"},
 }
 """How code reads sections of params.yaml; None: those that the call names, or the stage's item."""
@@ -305,7 +308,7 @@ READERS = {
 @pytest.mark.parametrize("stage", sorted(stages()))
 def test_sections_that_a_stage_reads_are_its_params(stage: str) -> None:
     text = "\n".join(path.read_text() for path in used(stage) if path.suffix == ".py")
-    own = {r"\bload_encoder\(": {"variants"}} if variant(stage) else {}  # a floor has no encoder
+    own = {r"\bload_variant\(": {"variants"}} if variant(stage) else {}  # a floor has no row
     read = {
         name
         for pattern, names in (READERS | own).items()
@@ -430,5 +433,5 @@ def test_every_option_of_a_group_is_a_valid_configuration(option: str, tmp_path:
     source = registry.load("adapterbench.data.sources", data.source)
     config.parse(source.Params, data.fetch, "data.fetch")
     for name, row in rows.items():
-        parse_variant(row)
+        parse_variant(row, f"variants.{name}")
         config.load_train(name, path)

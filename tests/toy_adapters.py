@@ -8,6 +8,7 @@ from torch import Tensor
 
 from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.variant import parse_variant
 
 EMBED_DIM = 24
 WIDTH = 32
@@ -60,7 +61,7 @@ def toy_unet(**changes: Any) -> UNet2DConditionModel:
 def build(variant: dict[str, Any], unet: UNet2DConditionModel, seed: int = 1) -> Adapter:
     """A fresh adapter, always the same."""
     torch.manual_seed(seed)
-    return build_adapter(variant, unet, EMBED_DIM)
+    return build_adapter(parse_variant(variant), unet, EMBED_DIM)
 
 
 def trained(adapter: Adapter) -> Adapter:

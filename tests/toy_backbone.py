@@ -15,12 +15,14 @@ from transformers import CLIPTokenizer
 
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import save_adapter
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.config import EncodeParams, SampleParams, ScoreParams
 from adapterbench.core.files import MANIFEST, write_json
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.shards import Sample, write_shard
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import clip, tokenizer, unet, vae
+from adapterbench.scoring.evaluator import Folders
 
 SIDE = 32
 COLOURS = {"red": "#d02020", "green": "#20a040", "blue": "#2040c0"}
@@ -119,11 +121,11 @@ class Toy:
 
     @property
     def encode_params(self) -> EncodeParams:
-        return EncodeParams(
-            image_encoder=f"local-dir:{self.backbone / 'image_encoder'}",
-            pretrained=None,
-            batch_size=4,
-        )
+        return EncodeParams(image_encoder="backbone:image_encoder", pretrained=None, batch_size=4)
+
+    @property
+    def image_encoder(self) -> str:
+        return f"local-dir:{self.backbone / 'image_encoder'}"
 
     @property
     def evaluator(self) -> str:
@@ -133,11 +135,15 @@ class Toy:
     def neutral(self) -> Path:
         return self.root / "neutral_evaluator"
 
+    @property
+    def folders(self) -> Folders:
+        return Folders(self.backbone, self.neutral)
+
     def score_params(self, batch_size: int = 4) -> ScoreParams:
         """Both evaluators."""
         size = {"batch_size": batch_size}
-        clip = {"kind": "open_clip", "model": self.evaluator, "pretrained": None, **size}
-        neutral = {"kind": "timm", "path": str(self.neutral), "resolution": SIDE, **size}
+        clip = {"kind": "open_clip", "model": "backbone:evaluator", "pretrained": None, **size}
+        neutral = {"kind": "timm", "resolution": SIDE, **size}
         return ScoreParams.model_validate(
             {"evaluators": {"clip": clip, "neutral": neutral}, "kid_subset_size": None}
         )
@@ -226,11 +232,13 @@ def write_neutral_evaluator(folder: Path) -> None:
 def write_adapter(toy: Toy) -> None:
     """What stage `train` leaves: an adapter that has moved away from where it started."""
     torch.manual_seed(4)
-    adapter = build_adapter(VARIANT, load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim)
+    adapter = build_adapter(
+        parse_variant(VARIANT), load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim
+    )
     with torch.no_grad():
         for weight in adapter.trainable_parameters():
             weight += 0.2 * torch.randn_like(weight)
-    save_adapter(adapter, toy.adapter, VARIANT, {})
+    save_adapter(adapter, toy.adapter, parse_variant(VARIANT), {})
 
 
 def make(root: Path) -> Toy:

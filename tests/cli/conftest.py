@@ -39,7 +39,7 @@ def toy_params(workplace: Path, toy: "Toy") -> Path:
     """params.yaml of a project over the toy backbone, with one row, in the folder of the test."""
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["data"]["resolution"] = 32
-    params["encode"] = toy.encode_params.model_dump()
+    params["encode"] |= {"image_encoder": toy.image_encoder}
     params["variants"] = {"mine": {**ROW, "train": {"steps": 5, "batch_size": 3}}}
     path = workplace / "params.yaml"
     path.write_text(yaml.safe_dump(params))

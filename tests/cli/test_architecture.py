@@ -1,4 +1,7 @@
+import json
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -9,6 +12,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from adapterbench.cli.architecture import Shapes, find, shapes
 from adapterbench.cli.settings import settings
 from adapterbench.core.errors import UserError
+
+from .conftest import Cli
+
+if TYPE_CHECKING:
+    from toy_backbone import Toy
 
 
 def size(model: nn.Module) -> int:
@@ -35,7 +43,7 @@ def test_shapes_of_stable_diffusion_15() -> None:
 def test_a_backbone_that_is_not_there_is_one_line(workplace: Path) -> None:
     with pytest.raises(UserError, match="no folder 'sd15'"):
         find(None, Path("sd15"))
-    with pytest.raises(UserError, match=r"data/backbone/unet/config.json .*dvc repro backbone"):
+    with pytest.raises(UserError, match=r"data/backbone/unet/config.json .*stage backbone"):
         find(None, None).config("unet")
     with pytest.raises(UserError, match=r"vae/config\.json is missing"):
         find("sd15", workplace).config("vae")
@@ -53,8 +61,34 @@ def test_a_profile_where_there_is_no_conf_is_one_line() -> None:
         find("emoji", None)
 
 
-def test_a_configuration_that_is_no_object_is_refused(workplace: Path) -> None:
-    (workplace / "unet").mkdir()
-    (workplace / "unet/config.json").write_text("[]")
-    with pytest.raises(UserError, match="not the configuration of a unet"):
-        find(None, workplace).config("unet")
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("unet", [], r"unet/config.json is not the configuration of a unet \(content = \[\]: .*"),
+        ("vae", {"latent_channels": None}, r"latent_channels = None: "),
+        ("vae", {"latent_channels": 10**12}, "latent_channels = 1000000000000: "),
+        ("vae", {"block_out_channels": []}, r"block_out_channels = \[\]: "),
+        ("vae", {"block_out_channels": 64}, "block_out_channels = 64: "),
+        ("text_encoder", {"hidden_size": "768"}, "hidden_size = '768': "),
+        ("text_encoder", {"max_position_embeddings": 0}, "max_position_embeddings = 0: "),
+        ("unet", {"block_out_channels": "none"}, "no model can be built as .*: take its conf"),
+        ("unet", {"cross_attention_dim": 5}, "no model can be built as .*: take its conf"),
+        ("unet", {"in_channels": 3}, "no model can be built as .*: take its conf"),
+        ("vae", {"norm_num_groups": 7}, "no model can be built as .*: take its conf"),
+    ],
+)
+def test_a_configuration_of_another_structure_is_one_line(
+    part: str, change: Any, message: str, cli: Cli, toy: "Toy", toy_params: Path
+) -> None:
+    folder = toy_params.parent / "backbone"
+    for name in ("unet", "vae", "text_encoder"):
+        (folder / name).mkdir(parents=True)
+        config = json.loads((toy.backbone / name / "config.json").read_text())
+        if name == part:
+            config = {**config, **change} if isinstance(change, dict) else change
+        (folder / name / "config.json").write_text(json.dumps(config))
+    result = cli("plan", "--params", toy_params, "--backbone", folder)
+    assert result.exit_code == 1, result.output
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert re.search(message, line), line
+    assert "Traceback" not in result.output

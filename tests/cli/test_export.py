@@ -21,7 +21,7 @@ from adapterbench import load_adapter
 from adapterbench.adapters.core import storage
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import load_config, save_adapter
-from adapterbench.core.config import OwnEncoder
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json
 from adapterbench.exchange.ip_adapter import save_ip_adapter, to_ip_adapter
@@ -118,10 +118,10 @@ def difference(one: Image.Image, other: Image.Image) -> int:
 def trained_plus(toy: "Toy", folder: Path) -> Path:
     """An adapter that reads patches."""
     torch.manual_seed(6)
-    adapter = build_adapter(PLUS, load_part(toy.backbone, "unet"), 0)
+    adapter = build_adapter(parse_variant(PLUS), load_part(toy.backbone, "unet"), 0)
     for branch in adapter.layers.values():
         torch.nn.init.normal_(branch.to_v.weight, std=0.3)
-    save_adapter(adapter, folder, PLUS, {})
+    save_adapter(adapter, folder, parse_variant(PLUS), {})
     return folder
 
 
@@ -152,7 +152,7 @@ def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) ->
     unet = load_part(toy.backbone, "unet")
     adapter = storage.load_adapter(trained_plus(toy, Path("plus")), unet)
     save_ip_adapter(to_ip_adapter(adapter, unet, "resampler"), Path("plus.bin"))
-    encoder = toy.encode_params.image_encoder
+    encoder = toy.image_encoder
     over = ("--backbone", toy.backbone)
     result = cli("adopt", "plus.bin", "theirs", *over, "--image-encoder", encoder)
     assert result.exit_code == 0, result.output
@@ -160,7 +160,7 @@ def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) ->
 
     params = SAMPLE.model_copy(update={"batch_size": 4})
     inputs = (params, toy.encoded, toy.backbone, Path("models/theirs"), ["image"])
-    own = OwnEncoder(image_encoder=encoder)
+    own = parse_variant({**PLUS, "image_encoder": encoder})
     assert sample(*inputs, Path("samples/theirs"), toy.shards, own) == 2
 
     named = ("--image-encoder", encoder)
@@ -187,7 +187,7 @@ def stranger(toy: "Toy", workplace: Path) -> Path:
     """An adapter that names an image encoder, as one of a download may name anything."""
     folder = workplace / "models" / "stranger"
     adapter = storage.load_adapter(toy.adapter, load_part(toy.backbone, "unet"))
-    variant = storage.load_config(toy.adapter).variant
+    variant = storage.load_variant(toy.adapter)
     save_adapter(adapter, folder, variant, {}, image_encoder=toy.evaluator, pretrained="tag")
     return folder
 
@@ -217,26 +217,27 @@ def test_an_adapter_does_not_decide_what_is_loaded(
     assert not Path("it").exists()
 
     inputs = (SAMPLE, toy.encoded, toy.backbone, stranger, ["image"], Path("samples/it"))
-    others = (None, OwnEncoder(image_encoder="other"), OwnEncoder(image_encoder=toy.evaluator))
-    for row in others:
+    for row in ({}, {"image_encoder": "other"}, {"image_encoder": toy.evaluator}):
         with pytest.raises(UserError, match=re.escape(hint)):
-            sample(*inputs, toy.shards, row)
+            sample(*inputs, toy.shards, parse_variant({**VARIANT, **row}))
     assert loaded == []
 
     load_adapter(pipe, stranger, image_encoder=toy.evaluator, pretrained="p")(REFERENCE)
     named = ("--image-encoder", toy.evaluator, "--pretrained", "q")
     assert cli("export", stranger, "it", "--backbone", toy.backbone, *named).exit_code == 0
-    row = OwnEncoder(image_encoder=toy.evaluator, pretrained="tag")
-    sample(*inputs, toy.shards, row)
+    row = {**VARIANT, "image_encoder": toy.evaluator, "pretrained": "tag"}
+    sample(*inputs, toy.shards, parse_variant(row))
     assert loaded == [(toy.evaluator, tag) for tag in ("p", "q", "tag")]
 
 
 @pytest.fixture
 def lora(toy: "Toy", workplace: Path) -> Path:
     """A trained LoRA adapter."""
-    adapter = build_adapter(LORA, load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim)
+    adapter = build_adapter(
+        parse_variant(LORA), load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim
+    )
     folder = workplace / "models" / "lora"
-    save_adapter(adapter, folder, LORA, {})
+    save_adapter(adapter, folder, parse_variant(LORA), {})
     return folder
 
 
@@ -265,7 +266,8 @@ def test_the_rest_is_refused_in_one_line(
 ) -> None:
     row = {**row, "tokens": 4}
     unet = load_part(toy.backbone, "unet")
-    save_adapter(build_adapter(row, unet, 24), workplace / "it", row, {})
+    variant = parse_variant(row)
+    save_adapter(build_adapter(variant, unet, 24), workplace / "it", variant, {})
     for format in ("diffusers", "ip-adapter", "peft"):
         result = cli("export", "it", "out", "--format", format, "--backbone", toy.backbone)
         assert result.exit_code == 1
@@ -332,7 +334,7 @@ def test_what_cannot_be_used_is_not_adopted(
         assert re.search(message, result.stderr), result.stderr
         assert len(result.stderr.splitlines()) == 1
 
-    wide = build_adapter(VARIANT, pipe.unet, 1024)
+    wide = build_adapter(parse_variant(VARIANT), pipe.unet, 1024)
     weights = to_ip_adapter(wide, pipe.unet, "linear")
     save_ip_adapter(weights, Path("wide.bin"))
     refused("width 1024, those of .* are 24 wide: name the CLIP", "wide.bin", "wide")

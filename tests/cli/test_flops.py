@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from toy_adapters import EMBED_DIM, VARIANTS, WIDTH, toy_unet
 
 from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.cli.architecture import Shapes
 from adapterbench.cli.flops import Passes, build_unet, decoder_flops, unet_passes
 
@@ -38,7 +39,7 @@ def test_the_counter_on_layers_done_by_hand() -> None:
 
 def passes(variant: dict[str, Any] | None) -> Passes:
     unet = build_unet(toy_unet().config)
-    adapter = build_adapter(variant, unet, EMBED_DIM) if variant else None
+    adapter = build_adapter(parse_variant(variant), unet, EMBED_DIM) if variant else None
     if adapter:
         adapter.attach(unet)
     return unet_passes(unet, adapter, SHAPES)
@@ -58,7 +59,7 @@ def test_what_an_adapter_adds_done_by_hand() -> None:
 def test_operations_grow_with_the_batch(name: str) -> None:
     """The count on the meta device is that of real tensors, of a batch of three."""
     unet = toy_unet()
-    adapter = build_adapter(VARIANTS[name], unet, EMBED_DIM)
+    adapter = build_adapter(parse_variant(VARIANTS[name]), unet, EMBED_DIM)
     adapter.attach(unet)
     # the counter does not know the CPU's fused attention
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from adapterbench.cli.settings import rows, settings
+from adapterbench.cli.settings import settings, variants
 from adapterbench.core.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("in_project")
@@ -52,9 +52,9 @@ def test_over_a_given_file_it_sets_its_own_fields_alone(tmp_path: Path) -> None:
     assert found.keys() == mine.keys()
 
 
-@pytest.mark.parametrize("variants", [None, [], {}, {"mine": 3}])
-def test_rows_that_are_none_are_refused(variants: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [None, [], {}, {"mine": 3}])
+def test_rows_that_are_none_are_refused(rows: Any, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump({"variants": variants}))
+    path.write_text(yaml.safe_dump({"variants": rows}))
     with pytest.raises(UserError, match=r"mapping.*variants|no variant|variants.mine must"):
-        rows(path)
+        variants(path)

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from .conftest import Cli
 
@@ -38,6 +39,19 @@ def test_any_params_file_over_any_folder(cli: Cli, toy: "Toy", toy_params: Path)
     assert found["variants"]["mine"]["trainable_params"] == projection + attention
 
 
+def test_the_image_encoder_of_the_backbone_is_that_of_the_folder(
+    cli: Cli, toy: "Toy", toy_params: Path
+) -> None:
+    params = yaml.safe_load(toy_params.read_text())
+    params["encode"]["image_encoder"] = "backbone:image_encoder"
+    toy_params.write_text(yaml.safe_dump(params))
+    result = cli("variants", "--params", toy_params, "--backbone", toy.backbone, "--json")
+    assert json.loads(result.stdout)["embed_dim"] == 24
+    result = cli("variants", "--params", toy_params)  # nobody has brought data/backbone
+    assert result.exit_code == 1
+    assert "(stage backbone), or choose one of" in result.stderr
+
+
 def test_a_table_for_people(cli: Cli, toy: "Toy", toy_params: Path) -> None:
     result = cli("variants", "--params", toy_params, "--backbone", toy.backbone)
     assert result.exit_code == 0
@@ -50,7 +64,7 @@ def test_a_table_for_people(cli: Cli, toy: "Toy", toy_params: Path) -> None:
     [
         (["--backbone", "nowhere"], "no folder 'nowhere'"),
         (["--profile", "nowhere"], "no profile 'nowhere'"),
-        ([], "with `dvc repro backbone`, or choose one of"),
+        ([], "(stage backbone), or choose one of"),
         (["--params", "none.yaml"], "none.yaml is missing"),
     ],
 )

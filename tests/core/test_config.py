@@ -1,5 +1,6 @@
 """Parameters that are wrong are refused in one line that says what to mend."""
 
+import json
 import math
 from collections.abc import Callable
 from functools import partial
@@ -8,17 +9,17 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import load_yaml
 
 from adapterbench.core.config import (
     CompareParams,
-    OwnEncoder,
     Section,
     TrainParams,
-    load_encoder,
     load_params,
+    load_row,
+    load_rows,
     load_train,
-    load_variant,
-    load_variants,
+    read_params,
 )
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import BASELINES
@@ -113,7 +114,7 @@ LAUGHS = "\n".join(
         ("train: {}".encode("utf-16"), "is not UTF-8"),
         (b"train: {seed: 0, 1: 2, yes: no}", "key 1 of train"),
         (b"train: {}\n5: {}\n", "key 5 of the file"),
-        (b"train: {}\n? [1, 2]\n: 3", "not valid YAML"),
+        (b"train: {}\n? [1, 2]\n: 3", "key (1, 2) of the file"),
         (b"train: {}\nnull: 3", "key None of the file"),
         (b"train: {seed: 2026-01-31}", "seed = datetime.date(2026, 1, 31) is a date"),
         (b"train: {seed: 2026-13-41}", "not valid YAML"),
@@ -135,6 +136,29 @@ def test_a_file_of_other_things_than_parameters(tmp_path: Path, text: bytes, par
     message = refusal(load_params, TrainParams, "train", file)
     assert part in message
     assert len(message) < 500 + len(str(file))
+
+
+@pytest.mark.parametrize(
+    "value", ["010", "0o10", "1_000", "1:30", "on", "1e1", "0x10", "-0", "' 7 '"]
+)
+def test_a_value_is_read_as_dvc_reads_it(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(f"train: {{seed: {value}}}\n")
+    assert read_params(file) == load_yaml(str(file))
+
+
+@pytest.mark.parametrize("text", ["seed: 1\nseed: 2\n", "train: {}\ntrain: {seed: 1}\n"])
+def test_of_two_equal_keys_none_counts(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    assert "line 2: found duplicate key" in refusal(read_params, file)
+
+
+def test_an_integer_that_cannot_be_shown(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(f"compare: {{bootstrap_samples: 9, confidence: 0.9, seed: 0x{'f' * 5000}}}")
+    message = refusal(load_params, CompareParams, "compare", file)
+    assert "compare.seed = a value too large to show: Input should be less than" in message
 
 
 def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
@@ -170,49 +194,45 @@ def test_a_bad_value_is_shown_in_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a b", "a.b", "a/b", "../../evil", "a@b", "a$b", "a[b]", "", "a\n", "16", "-a", "é", "x" * 65],
+    [
+        *("a b", "a.b", "a/b", "../../evil", "a@b", "a$b", "a[b]", "", "a\n", "16", "-a", "é"),
+        *("x" * 65, "1e3", "1_0E9", "0x1f", "0o17", "0b11"),
+    ],
 )
-@pytest.mark.parametrize("reader", [load_variants, partial(load_variant, "fine")])
+@pytest.mark.parametrize("reader", [load_rows, partial(load_row, "fine")])
 def test_a_name_that_dvc_cannot_run(name: str, reader: Callable[..., Any], tmp_path: Path) -> None:
-    file = written(tmp_path, variants={"fine": {}, name: {}})
+    file = tmp_path / "params.yaml"
+    file.write_text(json.dumps({"variants": {"fine": {}, name: {}}}))  # YAML with names in quotes
     assert "cannot be the name of a variant" in refusal(lambda: reader(path=file))
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_name_of_another_row(name: str, tmp_path: Path) -> None:
     file = written(tmp_path, variants={name: {}})
-    assert f"'{name}' is a row of the table" in refusal(load_variants, file)
+    assert f"'{name}' is a row of the table" in refusal(load_rows, file)
 
 
-@pytest.mark.parametrize("name", ["ip-adapter-16", "_mine", "16_tokens", "X"])
+@pytest.mark.parametrize("name", ["ip-adapter-16", "_mine", "16_tokens", "X", "1e", "on"])
 def test_a_name_that_dvc_runs(name: str, tmp_path: Path) -> None:
     rows = {name: {"projection": "mlp"}}
-    assert load_variants(written(tmp_path, variants=rows)) == rows
+    assert load_rows(written(tmp_path, variants=rows)) == rows
 
 
-def test_a_row_names_its_encoder(tmp_path: Path) -> None:
-    rows = {"a": {"image_encoder": "ViT-H-14", "pretrained": "p"}, "b": {}, "c": {"pretrained": 1}}
-    file = written(tmp_path, variants=rows)
-    assert load_encoder("a", file) == OwnEncoder(image_encoder="ViT-H-14", pretrained="p")
-    assert load_encoder("b", file) == OwnEncoder()
-    assert "variants.c.pretrained = 1" in refusal(load_encoder, "c", file)
-
-
-def test_a_variant_is_plain_data(tmp_path: Path) -> None:
+def test_a_row_is_plain_data(tmp_path: Path) -> None:
     file = written(tmp_path, variants={"a": {"projection": "mlp"}})
-    assert load_variant("a", file) == {"projection": "mlp"}
+    assert load_row("a", file) == {"projection": "mlp"}
 
 
 def test_an_unknown_variant_lists_those_that_exist(tmp_path: Path) -> None:
     file = written(tmp_path, variants={"a": {}, "b": {}})
-    message = refusal(load_variant, "c", file)
+    message = refusal(load_row, "c", file)
     assert "'c'" in message
     assert "a, b" in message
 
 
 @pytest.mark.parametrize("variants", [None, ["a"], {"a": None}, {"a": "mlp"}])
 def test_variants_of_the_wrong_shape(tmp_path: Path, variants: Any) -> None:
-    assert "variants" in refusal(load_variant, "a", written(tmp_path, variants=variants))
+    assert "variants" in refusal(load_row, "a", written(tmp_path, variants=variants))
 
 
 def test_a_variant_overrides_single_fields_of_train(tmp_path: Path) -> None:

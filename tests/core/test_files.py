@@ -273,7 +273,7 @@ def test_an_object_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
 def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(UserError, match="dvc repro") as caught:
+    with pytest.raises(UserError, match="make it again") as caught:
         read_json(tmp_path / "a.json")
     assert "\n" not in str(caught.value)
 

@@ -47,11 +47,14 @@ def test_a_record_is_a_sample(tmp_path: Path) -> None:
         ({"json": b""}, "its .json is damaged"),
         ({"json": b"\xff{}"}, "its .json is damaged"),
         ({"json": b"[" * 100_000}, "its .json is damaged"),
+        ({"json": b'{"concept": "cat", "concept": "dog"}'}, "its .json is damaged"),
         ({"txt": "a caf\u00e9".encode("latin-1")}, "caption is not UTF-8"),
         ({"txt": "\u043a\u043e\u0442".encode("cp1251")}, "caption is not UTF-8"),
         ({"txt": "a cat".encode("utf-16")}, "caption is not UTF-8"),
         ({"txt": "a cat".encode("utf-16-le")}, "caption is not UTF-8"),
         ({"txt": "a cat".encode("utf-32-be")}, "caption is not UTF-8"),
+        ({"txt": "\u043a\u043e\u0442".encode("utf-16-le")}, "caption is not UTF-8"),
+        ({"txt": "\u732b\u306e\u7d75".encode("iso2022_jp")}, "caption is not UTF-8"),
         ({"jpg": b""}, "empty file"),
     ],
 )
@@ -81,6 +84,14 @@ def test_what_json_can_hold_and_no_file_can(tmp_path: Path) -> None:
     one, two = read_tar(tar)
     assert one.concept == "?"
     assert (two.concept, two.problem) == ("{'a': 1}", "5")
+
+
+def test_what_is_missing_as_pandas_writes_it(tmp_path: Path) -> None:
+    """No concept is called `nan`, and no number is taken for an address."""
+    facts = b'{"concept": NaN, "url": Infinity, "path": 5}'
+    tar = write_tar(tmp_path / "a.tar", {"__key__": "1", "jpg": b"-", "json": facts})
+    [sample] = read_tar(tar)
+    assert (sample.concept, sample.meta, sample.image) == (None, {}, b"-")
 
 
 def test_a_second_image_of_one_name_is_a_problem(tmp_path: Path) -> None:

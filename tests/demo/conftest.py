@@ -17,8 +17,8 @@ from toy_backbone import SAMPLE
 from adapterbench.demo import upload
 from adapterbench.demo.hosts import known_hosts
 from adapterbench.demo.server import listening, temporary_workspace, url
+from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report import table
-from adapterbench.report.methods import PROTOCOLS
 
 from .visitor import Visitor
 

@@ -50,6 +50,17 @@ def test_one_client_does_not_fill_the_queue(http: "TestClient") -> None:
     assert join(http, "mine", "10.0.0.3").status_code == 200
 
 
+def test_many_clients_leave_a_place_for_another() -> None:
+    from .small import small_app
+
+    with small_app() as http:
+        for turn in range(8):
+            for n in range(12):
+                join(http, f"{n}-{turn}", f"10.1.0.{n}")
+        assert join(http, "0-8", "10.1.0.0").status_code == 429
+        assert join(http, "newcomer", "10.2.0.1").status_code == 200
+
+
 def test_places_in_the_queue_are_free_again(http: "TestClient") -> None:
     events = [join(http, "again", "10.0.0.4").json()["event_id"] for _ in range(4)]
     assert join(http, "again", "10.0.0.4").status_code == 429

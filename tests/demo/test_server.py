@@ -1,6 +1,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -44,6 +46,26 @@ def test_temporary_files_go_with_the_demo(monkeypatch: pytest.MonkeyPatch) -> No
         assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
     assert not folder.exists()
     assert Path(tempfile.gettempdir()) != folder
+
+
+def test_the_folder_of_a_killed_demo_goes_when_the_next_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, signal, tempfile\n"
+        f"tempfile.tempdir = {str(tmp_path)!r}\n"
+        "from adapterbench.demo.server import temporary_workspace\n"
+        "with temporary_workspace() as folder:\n"
+        "    (folder / 'upload.png').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    (tmp_path / ".vim.partial-1").mkdir()  # another program's
+    assert (left / "upload.png").exists()
+    with temporary_workspace() as folder:
+        assert {path.name for path in tmp_path.iterdir()} == {folder.name, ".vim.partial-1"}
 
 
 def test_a_taken_port() -> None:

@@ -100,7 +100,7 @@ def test_image_embeddings_are_those_of_open_clip(
     split: tuple[EncodedSplit, list[Sample]], toy: Toy
 ) -> None:
     encoded, samples = split
-    name = toy.encode_params.image_encoder
+    name = toy.image_encoder
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     model.eval()
     expected = model.encode_image(torch.stack([preprocess(s.image) for s in samples]))
@@ -267,7 +267,7 @@ def test_a_corrupt_picture_is_skipped_and_counted(
     [
         ("missing", "train-00001.tar is missing"),
         ("cut", "train-00001.tar is truncated or damaged"),
-        ("all corrupt", "train-00001.tar has no readable picture"),
+        ("all corrupt", "train-00001.tar has no readable image"),
         ("no manifest", "manifest.json is missing"),
         ("no backbone", "model_index.json is missing"),
     ],
@@ -425,7 +425,7 @@ def test_a_tar_that_changed_under_its_listing_is_one_line(
     data = bytearray(tar.read_bytes())
     data[600] ^= 1  # in its first image
     tar.write_bytes(data)
-    with pytest.raises(UserError, match=r"raw/1\.tar has changed since stage prepare") as caught:
+    with pytest.raises(UserError, match=r"raw/1\.tar has changed since its images") as caught:
         encode(toy.encode_params, tmp_path / "shards", toy.backbone, tmp_path / "encoded")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "encoded").exists()

@@ -27,6 +27,7 @@ from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, picture
 from adapterbench import load_adapter
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.errors import UserError
 from adapterbench.exchange.pipeline import ImagePrompt
 from adapterbench.formats.edges import edge_map
@@ -199,11 +200,11 @@ def test_a_fused_lora_changes_no_image(
 ) -> None:
     row = {**VARIANT, "attention": attention, **({"rank": 4} if attention == "lora" else {})}
     torch.manual_seed(2)
-    adapter = build_adapter(row, pipe.unet, CLIP_PARAMS.embed_dim)
+    adapter = build_adapter(parse_variant(row), pipe.unet, CLIP_PARAMS.embed_dim)
     with torch.no_grad():
         for weight in adapter.trainable_parameters():
             weight += 0.2 * torch.randn_like(weight)
-    save_adapter(adapter, tmp_path / "it", row, {})
+    save_adapter(adapter, tmp_path / "it", parse_variant(row), {})
     embedding = torch.randn(CLIP_PARAMS.embed_dim)
 
     def add_style() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def clip(toy: "Toy") -> Clip:
-    return load_clip(toy.encode_params.image_encoder, None)
+    return load_clip(toy.image_encoder, None)
 
 
 @torch.no_grad()

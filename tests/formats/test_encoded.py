@@ -159,7 +159,7 @@ def test_an_index_of_other_samples_is_found(folder: Path) -> None:
 )
 def test_a_manifest_of_another_structure_is_one_line(folder: Path, change: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, read_json(folder / MANIFEST) | change)
-    with pytest.raises(UserError, match="dvc repro encode") as caught:
+    with pytest.raises(UserError, match="make it again") as caught:
         EncodedSplit(folder, "train")
     assert "\n" not in str(caught.value)
 

@@ -39,6 +39,15 @@ def test_a_lossless_picture_comes_back_as_it_was() -> None:
     assert decode(encoded(gradient())).tobytes() == gradient().tobytes()
 
 
+def test_no_flipped_bit_changes_a_png() -> None:
+    whole, draw = encoded(gradient()), random.Random(20261126)
+    for at in range(len(whole)):
+        flipped = bytes([whole[at] ^ 1 << draw.randrange(8)])
+        with suppress(BadImageError):
+            image = decode(whole[:at] + flipped + whole[at + 1 :])
+            assert image.tobytes() == gradient().tobytes(), at
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_photo_is_upright_as_its_camera_says(kind: str) -> None:
     photo = Image.new("RGB", (48, 16), "red")

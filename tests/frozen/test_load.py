@@ -15,7 +15,8 @@ from toy_backbone import HELD_OUT, Toy, toy_samples
 from transformers import CLIPTextModel
 
 from adapterbench.core.errors import UserError
-from adapterbench.frozen.load import fingerprint, load_clip, load_part
+from adapterbench.frozen.load import clip_name, fingerprint, load_clip, load_part, own_encoder
+from adapterbench.frozen.trial import TRIALS, try_out
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -64,7 +65,7 @@ def test_a_damaged_part_is_one_line(backbone: Path, part: str, damage: str) -> N
             config.write_text("{")
         case "no folder":
             shutil.rmtree(backbone / part)
-    with pytest.raises(UserError, match="dvc repro backbone") as caught:
+    with pytest.raises(UserError, match="make it again") as caught:
         load_part(backbone, part)
     assert str(backbone / part) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -76,6 +77,68 @@ def test_weights_of_another_size_are_one_line(backbone: Path, part: str) -> None
     edit_json(backbone / part / "config.json", lambda config: config.update(changes[part]))
     with pytest.raises(UserError, match=f"cannot load .*{part}"):
         load_part(backbone, part)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("scheduler", {"prediction_type": "wish"}, "wish"),
+        ("scheduler", {"num_train_timesteps": 0}, ""),
+        ("scheduler", {"beta_schedule": "steep"}, "steep"),
+        ("scheduler", {"beta_end": "high"}, ""),
+        ("vae", {"scaling_factor": 0}, "division by zero"),
+        ("vae", {"scaling_factor": "small"}, ""),
+        ("vae", {"act_fn": "none"}, ""),
+        ("unet", {"norm_eps": "small"}, ""),
+        ("text_encoder", {"hidden_act": "none"}, ""),
+        ("tokenizer", {"model_max_length": 10**30}, "model_max_length is 1000"),
+        ("tokenizer", {"model_max_length": -5}, "model_max_length is -5"),
+    ],
+)
+def test_a_part_that_loads_and_does_not_work_is_one_line(
+    backbone: Path, part: str, change: dict[str, Any], message: str
+) -> None:
+    name = {"scheduler": "scheduler_config", "tokenizer": "tokenizer_config"}.get(part, "config")
+    edit_json(backbone / part / f"{name}.json", lambda config: config.update(change))
+    with pytest.raises(
+        UserError, match=f"cannot load .*{part} .*{message}.*make it again"
+    ) as caught:
+        load_part(backbone, part)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_a_network_that_gives_no_numbers_is_one_line(backbone: Path, part: str) -> None:
+    path = backbone / part / WEIGHTS[part]
+    save_file({name: w * torch.nan for name, w in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(UserError, match="it gives values that are not finite"):
+        load_part(backbone, part)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"preprocess_cfg": {"mean": [0.5] * 4, "std": [0.5] * 4}},
+        {"preprocess_cfg": {"mean": [0.5, 0.5, [1]], "std": [0.5] * 3}},
+        {"preprocess_cfg": {"mean": [0.5] * 3, "std": [0.0] * 3}},
+    ],
+)
+def test_a_clip_that_loads_and_does_not_work_is_one_line(
+    backbone: Path, change: dict[str, Any]
+) -> None:
+    folder = backbone / "image_encoder"
+    edit_json(folder / "open_clip_config.json", lambda config: config.update(change))
+    with pytest.raises(UserError, match="cannot load the CLIP") as caught:
+        load_clip(f"local-dir:{folder}", None)
+    assert "\n" not in str(caught.value)
+
+
+def test_trying_a_part_draws_nothing(toy: Toy) -> None:
+    parts = {part: load_part(toy.backbone, part) for part in TRIALS}
+    before = torch.get_rng_state()
+    for part, loaded in parts.items():
+        try_out(part, loaded)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_weights_are_never_read_from_a_pickle(backbone: Path) -> None:
@@ -301,3 +364,21 @@ def test_a_damaged_clip_is_one_line(backbone: Path, damage: str) -> None:
             (backbone / "evaluator" / "open_clip_config.json").unlink()
     with pytest.raises(UserError, match="cannot load the CLIP"):
         load_clip(f"local-dir:{backbone / 'evaluator'}", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("backbone:image_encoder", "local-dir:models/sd/image_encoder"),
+        ("backbone:clips/a", "local-dir:models/sd/clips/a"),
+        ("local-dir:image_encoder", "local-dir:image_encoder"),
+        ("ViT-B-32", "ViT-B-32"),
+    ],
+)
+def test_a_clip_of_the_backbone_is_named_relative_to_it(name: str, expected: str) -> None:
+    assert clip_name(name, Path("models/sd")) == expected
+
+
+def test_the_image_encoder_that_a_backbone_brings(backbone: Path, tmp_path: Path) -> None:
+    assert own_encoder(backbone) == f"local-dir:{backbone / 'image_encoder'}"
+    assert own_encoder(tmp_path) is None

@@ -19,7 +19,7 @@ IMAGES = [picture("ring", "red"), picture("bar", "blue")]
 
 @pytest.fixture
 def clip(toy: "Toy") -> Clip:
-    return load_clip(toy.encode_params.image_encoder, None)
+    return load_clip(toy.image_encoder, None)
 
 
 @torch.no_grad()

@@ -59,12 +59,12 @@ def test_restyle_is_one_thing_by_two_families_and_the_goals_style_without_a_name
     keys = {thing.key: thing.meta for thing in things}
     for seed in range(5):
         pairs = choose(things, COUNT, seed)["restyle"]
-        assert {keys[pair["prompt"]]["concept"] for pair in pairs} == {"frog", "cat"}
+        assert {keys[pair.prompt]["concept"] for pair in pairs} == {"frog", "cat"}
         for pair in pairs:
-            a, b = keys[pair["prompt"]], keys[pair["goal"]]
+            a, b = keys[pair.prompt], keys[pair.goal]
             assert (a["name"], a["tones"]) == (b["name"], b["tones"])
             assert a["family"] != b["family"]
-            assert pair["text"] == f"{SETS[b['style']].style} style"
+            assert pair.text == f"{SETS[b['style']].style} style"
 
 
 def test_concept_is_another_thing_by_the_same_maker_by_name_without_a_style() -> None:
@@ -73,18 +73,18 @@ def test_concept_is_another_thing_by_the_same_maker_by_name_without_a_style() ->
     keys = {thing.key: thing.meta for thing in things}
     several = [pair for seed in range(9) for pair in choose(things, 4, seed)["concept"]]
     for pair in several:
-        a, b = keys[pair["prompt"]], keys[pair["goal"]]
+        a, b = keys[pair.prompt], keys[pair.goal]
         assert a["style"] == b["style"]
         assert a["concept"] != b["concept"]
-        assert b["name"] in pair["text"]
-        assert not any(image_set.style in pair["text"] for image_set in SETS.values())
-    assert "waving hand with dark skin tone" in {pair["text"] for pair in several}
+        assert b["name"] in pair.text
+        assert not any(image_set.style in pair.text for image_set in SETS.values())
+    assert "waving hand with dark skin tone" in {pair.text for pair in several}
 
 
 def test_no_goal_comes_twice() -> None:
     things = [sample(style, f"c{n}") for style in ("google", "twitter") for n in range(6)]
     for pairs in choose(things, 6, 0).values():
-        assert len({pair["goal"] for pair in pairs}) == len({p["prompt"] for p in pairs}) == 6
+        assert len({pair.goal for pair in pairs}) == len({p.prompt for p in pairs}) == 6
 
 
 def test_the_order_of_the_samples_changes_nothing() -> None:
@@ -147,7 +147,8 @@ def test_each_row_is_given_what_its_name_says(
 
 @pytest.fixture(scope="module")
 def evaluator(toy: Toy) -> Evaluator:
-    return load_evaluator(toy.score_params().evaluators.neutral, "score.evaluators.neutral")
+    neutral = toy.score_params().evaluators.neutral
+    return load_evaluator(neutral, toy.folders, "score.evaluators.neutral")
 
 
 def test_scores_are_against_goal_and_copy(

@@ -46,8 +46,7 @@ def test_a_missing_shard_is_one_line(project: Project) -> None:
     (project.root / "data/shards/train-00000.tar").unlink()
     done = project.dvc("repro", "--single-item", "encode", fails=True)
     assert errors(done) == [
-        "error: shard data/shards/train-00000.tar is missing: "
-        "run `dvc checkout` or `dvc repro prepare` to bring it"
+        "error: shard data/shards/train-00000.tar is missing: run `dvc repro prepare`"
     ]
     assert (project.root / "dvc.lock").read_text() == project.run(
         "git", "show", "HEAD:dvc.lock"

@@ -16,8 +16,8 @@ import yaml
 from PIL import Image
 
 from adapterbench.core.config import CompareParams
+from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report.measured import MeasuredOn
-from adapterbench.report.methods import PROTOCOLS
 
 N, K = 40, 3
 KEYS = [f"set-{n:04x}" for n in range(N)]

@@ -11,10 +11,10 @@ from PIL import Image
 
 from adapterbench.core.config import CompareParams, IllustrateParams, load_params
 from adapterbench.core.errors import UserError
+from adapterbench.formats.generated import decode_images, read_names
 from adapterbench.report import figures
 from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
 from adapterbench.report.methods import BASELINES, CEILINGS, label
-from adapterbench.report.pictures import read_samples, sampled
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison, compare
 
@@ -86,7 +86,9 @@ def test_losses(finished: Path, variants: list[str], tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "step\n1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "step\n1\n", "step,loss\n0,0.5\n1,0.x\n", "step,loss\n1,low\n"]
+)
 def test_a_bad_loss_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(UserError, match=r"x\.csv"):
@@ -125,7 +127,7 @@ def test_each_image_prompt_has_a_row_a_base(finished: Path, variants: list[str])
     assert [bool(cell) for cell in columns["Image prompt"]] == [True, False] * 3
     for method, protocol in ((variants[0], "image"), ("text_only", "image_text")):
         own, other = (
-            read_samples(tar, list(figures_keys(folder, variants)))
+            decode_images(tar, list(figures_keys(folder, variants)))
             for tar in (
                 finished / "samples" / method / f"{protocol}.tar",
                 folder / method / "bases/line_art.tar",
@@ -137,7 +139,7 @@ def test_each_image_prompt_has_a_row_a_base(finished: Path, variants: list[str])
 
 def figures_keys(folder: Path, variants: list[str]) -> list[str]:
     """Keys of the image prompts."""
-    return [key for key, _ in sampled(folder / variants[0] / "prompts.tar")]
+    return [key for key, _ in read_names(folder / variants[0] / "prompts.tar")]
 
 
 def test_the_sweep_shows_pictures_and_means(

@@ -96,6 +96,6 @@ def test_a_mistake_is_one_line(project: Path) -> None:
     done = run(COMPARE, project)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "error: results/scores/ip_adapter.parquet is missing: run `dvc repro score@ip_adapter`"
+        "error: results/scores/ip_adapter.parquet is missing: make it again"
     )
     assert not (project / "results/comparison.csv").exists()

@@ -49,11 +49,11 @@ def test_an_items_images_are_averaged_and_the_shuffled_row_is_the_mean_over_vari
         ("ip_adapter", lambda f: f.drop(columns="clip_t_shuffled"), "lacks .* clip_t_shuffled"),
         ("ip_adapter", lambda f: f.iloc[1:], r"incomplete: 1 item\(s\), such as set-0000"),
         ("ip_adapter", lambda f: f[f["key"] != "set-0000"], "different items .* set-0000"),
-        ("no_prompt", lambda f: f[f["k"] < 2], "no_prompt has 2 pictures an item"),
+        ("no_prompt", lambda f: f[f["k"] < 2], "no_prompt has 2 images an item"),
         ("ip_adapter", lambda f: f[f["protocol"] != "image"], "no rows of protocol 'image'"),
         ("text_only", lambda f: f.assign(clip_t=np.nan), "120 value.* not finite"),
         ("text_only", lambda f: f.assign(clip_t="high"), "not finite numbers"),
-        ("text_only", lambda f: pd.concat([f, f.iloc[:2]]), r"2 picture\(s\) twice"),
+        ("text_only", lambda f: pd.concat([f, f.iloc[:2]]), r"2 image\(s\) twice"),
     ],
 )
 def test_bad_scores_are_refused(
@@ -64,7 +64,7 @@ def test_bad_scores_are_refused(
         read_scores(folder, variants, "image")
     assert method in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "dvc repro" in str(caught.value)
+    assert "again" in str(caught.value) or "generate" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 not really a table PAR1"])

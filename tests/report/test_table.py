@@ -148,6 +148,41 @@ def test_a_damaged_table_is_refused(
         table.read(project / "out")
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("comparison.csv", lambda f: f[:-1], r"comparison\.csv has not one row for each method"),
+        ("comparison.csv", lambda f: f[f["method"] == "vae"], "has not one row for each method"),
+        ("comparison_image_text.csv", lambda f: pd.concat([f, f[:1]]), "has not one row"),
+        ("comparison.csv", lambda f: f.assign(clip_t_lo=np.nan), r"comparison\.csv lacks a score"),
+        ("comparison.csv", lambda f: f.assign(n=np.inf), r"comparison\.csv lacks a score"),
+        ("paired.csv", lambda f: f[:-1], r"paired\.csv lacks a difference"),
+        ("paired.csv", lambda f: f.assign(lo=np.nan), r"paired\.csv lacks a difference"),
+    ],
+)
+def test_a_table_that_was_cut_short_is_refused(
+    project: Path,
+    variants: list[str],
+    params: CompareParams,
+    name: str,
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+    message: str,
+) -> None:
+    table.write(build(project, variants, params).values(), project / "out")
+    path = project / "out" / name
+    change(pd.read_csv(path)).to_csv(path, index=False)
+    with pytest.raises(UserError, match=message) as caught:
+        table.read(project / "out")
+    assert str(caught.value).endswith(": make it again")
+
+
+@pytest.mark.parametrize("value", ["Infinity", "NaN", "true", '"5"', "[5]"])
+def test_costs_are_finite_numbers(value: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(f'{{"loss": {value}}}')
+    with pytest.raises(UserError, match=r"a\.json is not the costs of a training"):
+        table.read_training(tmp_path, "a")
+
+
 def test_no_variants_is_a_clear_error(
     tmp_path: Path, params: CompareParams, write_scores: Callable[..., None]
 ) -> None:

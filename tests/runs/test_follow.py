@@ -1,10 +1,12 @@
 """The follower's process: it is one, nobody waits for it, and it outlives nobody for long."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -13,10 +15,12 @@ import yaml
 from adapterbench.core.errors import UserError
 from adapterbench.runs import follow
 from adapterbench.runs.flush import flush
+from adapterbench.runs.follow import LEGIBLE, masked
 from adapterbench.runs.record import Facts, stage_record
 
 from .conftest import stage, until
 
+LAUNCH = Path(__file__).parents[2] / "stages/launch.py"
 WAIT = "while not Path('go').exists(): time.sleep(0.1)"
 """What a stage does that ends when it is let go."""
 
@@ -60,6 +64,27 @@ def test_stages_at_once_have_one_follower_that_a_kill_does_not_end(followed: Pat
     assert [running.returncode for running in stages] == [-signal.SIGKILL, 0, 0, 0], outputs
     until(lambda: not processes(followed))
     assert statuses(followed) == ["finished", "finished", "finished", "killed"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are found in Linux's /proc")
+def test_the_end_of_a_launch_does_not_end_the_follower(
+    followed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else the launched process has left behind is ended."""
+    monkeypatch.setenv("PYTHONPATH", str(LAUNCH.parents[1] / "src"))
+    monkeypatch.setenv("ADAPTERBENCH_LAUNCH", sys.executable)
+    monkeypatch.setenv("ADAPTERBENCH_FOLLOW", "600")
+    worker = "subprocess.Popen([sys.executable, '-c', WORKER], start_new_session=True)"
+    code = stage(f"import subprocess, sys; WORKER = 'import time; time.sleep(600)'; {worker}")[-1]
+    Path("train.py").write_text(code)
+    launch = [sys.executable, str(LAUNCH), "train.py"]
+    subprocess.run(launch, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert {process.cmdline()[2] for process in processes(followed)} == {"adapterbench.runs"}
+    until(lambda: len(processes(followed)) == 1)  # of two that start at once, one leaves
+    [follower] = processes(followed)
+    until(lambda: statuses(followed) == ["finished"])
+    follower.terminate()
+    until(lambda: not processes(followed))
 
 
 def test_flush_waits_for_no_server_and_says_what_sends_the_rest(
@@ -119,9 +144,46 @@ def test_a_killed_dvc_leaves_no_process_and_the_next_has_a_run_of_its_own(follow
         ("odd:ann:pw@host", "odd:***@host"),
         ("unsupported 'odd+x://ann:p'w@host'", "unsupported 'odd+x://***@host'"),
         ("https://host/db?password=pw and more", "https://host/db?*** and more"),
+        ("https://host/db?pw and more", "https://host/db?*** and more"),
+        ("https://host/#access_token=pw", "https://host/?***"),
+        ("ann:pw@host", "***@host"),
+        ("http://a:pw@one,http://b:pw@two", "http://***@two"),
+        ("host=db password='p w' user=ann", "host=db password=*** user=ann"),
+        ("DRIVER={SQL Server};UID=ann;PWD=pw;", "DRIVER={SQL Server};UID=ann;PWD=***"),
+        ("{'Authorization': 'Bearer pw'}", "{'Authorization': ***}"),
+        ("Authorization: Bearer pw", "Authorization: ***"),
         ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
         ("stage train@ip_adapter: 12:30", "stage train@ip_adapter: 12:30"),
+        ("variants.a.tokens = 5: why? 1 == 2?", "variants.a.tokens = 5: why? 1 == 2?"),
     ],
 )
 def test_addresses_are_shown_without_their_secrets(text: str, shown: str) -> None:
-    assert follow.masked(text) == shown
+    assert masked(text) == shown
+
+
+def test_no_password_gets_through_whatever_it_is_and_wherever_it_stands() -> None:
+    draw = random.Random(20261126)
+    signs = "".join(map(chr, range(33, 127))) + "äß€😀"
+    for _ in range(2000):
+        password = "".join(draw.choices(signs, k=draw.randint(LEGIBLE, 20)))
+        scheme = draw.choice(
+            ["http://", "postgresql+psycopg2://", "odd_1.x://", "é://", "odd:", ""]
+        )
+        address = (
+            f"{scheme}{draw.choice(['ann', '', 'ann@corp.example', 'ann%20b'])}:{password}@host/db"
+        )
+        text = draw.choice(["{}", "'{}': refused", "no ({}) and\n{}.", "uri={};x", "a@b {} c@d:1"])
+        shown = masked(text.replace("{}", address))
+        assert password not in shown, (address, shown)
+        assert "@host" in shown
+
+
+@pytest.mark.parametrize(
+    "password", ["pass/word", "pass@word", "pass:word?x", "pass word", "pas%73/word"]
+)
+def test_nor_does_the_piece_of_a_password_that_a_parser_complains_of(password: str) -> None:
+    address = f"http://ann:{password}@host"
+    text = f"{address}: ValueError: port 'pass' in word@host of {unquote(address)}"
+    shown = masked(text, address)
+    assert not any(piece in shown for piece in ("pass", "word", "pas%73"))
+    assert shown.startswith("http://***@host: ValueError: port '")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adapterbench.core.errors import InputError
 from adapterbench.runs.program import guarded
 
 SCRIPT = """
@@ -23,7 +24,7 @@ from adapterbench.runs.program import run
 
 
 def user_error():
-    raise UserError("data/shards is missing:\\n run `dvc repro`")
+    raise UserError("data/shards is missing:\\n prepare it")
 
 
 def bug():
@@ -104,7 +105,21 @@ def test_help_is_the_docstring(script: Path) -> None:
 def test_a_user_error_is_one_line(script: Path) -> None:
     done = ended(script, "--case", "user_error")
     assert done.returncode == 1
-    assert done.stderr == "error: data/shards is missing: run `dvc repro`\n"
+    assert done.stderr == "error: data/shards is missing: prepare it\n"
+
+
+def test_a_program_names_what_makes_an_input_again(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise InputError("data/shards is missing", Path("data/shards"))
+
+    for remedy, told in (
+        (None, "make it again"),
+        (lambda path: f"make {path}", "make data/shards"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            guarded(main, remedy)()
+        assert left.value.code == 1
+        assert capsys.readouterr().err == f"error: data/shards is missing: {told}\n"
 
 
 @pytest.mark.parametrize("case", ["disk_full", "quota", "safetensors_full"])

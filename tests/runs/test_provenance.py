@@ -68,5 +68,5 @@ class TestDigest:
         assert digest(Path("data/shards/a")) == "md5:0123.dir"
 
     def test_a_missing_input_is_the_users_to_mend(self) -> None:
-        with pytest.raises(UserError, match=r"data is missing: run `dvc repro`"):
+        with pytest.raises(UserError, match=r"data is missing: make it again"):
             digest(Path("data"))

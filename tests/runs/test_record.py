@@ -138,7 +138,7 @@ def test_of_several_processes_one_writes(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"stage": 1}', '{"stage": "train"}'])
 def test_what_is_no_record_is_one_line(text: str) -> None:
     Path("a.json").write_text(text)
-    with pytest.raises(UserError, match=r"a.json is no record \(.*\): delete it") as caught:
+    with pytest.raises(UserError, match=r"a.json is not a record \(.*\): delete it") as caught:
         Facts.read(Path("a.json"))
     assert "\n" not in str(caught.value)
 

@@ -54,7 +54,7 @@ def test_the_content_of_an_input_counts_not_its_name(file: Path, tmp_path: Path)
 
 
 def test_a_missing_input_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"absent\.json is missing: run `dvc repro`"):
+    with pytest.raises(UserError, match=r"absent\.json is missing: make it again"):
         resume_path("encode", {}, tmp_path / "absent.json")
 
 

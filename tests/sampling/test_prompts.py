@@ -1,11 +1,13 @@
 """Image prompts of items: those that stage `encode` made, and those of another encoder."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from toy_adapters import PLUS
+from toy_backbone import VARIANT
 
-from adapterbench.core.config import OwnEncoder
+from adapterbench.adapters.core.variant import Variant, parse_variant
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.shards import read_split
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from toy_backbone import Toy
 
 
-def named(encoder: str) -> OwnEncoder:
-    return OwnEncoder(image_encoder=encoder)
+def named(row: dict[str, Any], encoder: str) -> Variant:
+    return parse_variant({**row, "image_encoder": encoder})
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def data(toy: "Toy") -> EncodedSplit:
 
 
 def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit) -> None:
-    own = OwnPrompts(data, named(toy.encode_params.image_encoder), False, toy.shards, 2)
+    own = OwnPrompts(data, named(VARIANT, toy.image_encoder), toy.shards, 2)
     expected, nothing = encoded_prompts(data)([4, 0, 0])
     found, none = own([4, 0, 0])
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)  # the rounding of fp16
@@ -35,7 +37,7 @@ def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit
 
 
 def test_another_encoder_reads_the_pictures(toy: "Toy", data: EncodedSplit) -> None:
-    own = OwnPrompts(data, named(toy.evaluator), True, toy.shards, 2)
+    own = OwnPrompts(data, named(PLUS, toy.evaluator), toy.shards, 2)
     images = {s.key: s.image for s in read_split(toy.shards, "validation")}
     keys = [data.samples[number]["key"] for number in (1, 5, 3)]
     clip = load_clip(toy.evaluator, None)
@@ -48,4 +50,4 @@ def test_another_encoder_reads_the_pictures(toy: "Toy", data: EncodedSplit) -> N
 
 def test_it_needs_the_pictures(toy: "Toy", data: EncodedSplit) -> None:
     with pytest.raises(UserError, match="--shards"):
-        OwnPrompts(data, named(toy.evaluator), True, None, 2)
+        OwnPrompts(data, named(PLUS, toy.evaluator), None, 2)

@@ -17,13 +17,14 @@ from PIL import Image
 from toy_backbone import Toy
 
 import adapterbench.sampling.sampler as module
-from adapterbench.adapters.core.storage import load_adapter, load_config, save_adapter
+from adapterbench.adapters.core.storage import load_adapter, load_variant, save_adapter
 from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.sampling.items import choose_items, noise
-from adapterbench.sampling.sampler import PROTOCOLS, Sampler, sample
+from adapterbench.sampling.sampler import Sampler, sample
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -257,7 +258,7 @@ def test_another_adapter_starts_afresh(
     adapter = load_adapter(toy.adapter, load_part(toy.backbone, "unet"))
     with torch.no_grad():
         adapter.trainable_parameters()[-1].zero_()
-    save_adapter(adapter, other, load_config(toy.adapter).variant, {})
+    save_adapter(adapter, other, load_variant(toy.adapter), {})
     assert not same(run(toy, "out", ["image"], other), read(whole["adapter"] / "image.tar"))
 
 
@@ -289,7 +290,7 @@ def test_more_steps_than_the_schedule_has_are_one_line(toy: Toy) -> None:
 
 def test_another_backbone_than_that_of_the_training_is_one_line(toy: Toy) -> None:
     adapter = load_adapter(toy.adapter, load_part(toy.backbone, "unet"))
-    variant = load_config(toy.adapter).variant
+    variant = load_variant(toy.adapter)
     save_adapter(adapter, Path("other"), variant, {"digest": "of another"})
     with pytest.raises(UserError, match="other was trained over another backbone") as caught:
         run(toy, "out", ["image"], Path("other"))

@@ -1,6 +1,7 @@
 """Scores against the networks called by hand; tars that are damaged or not ours."""
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from PIL import Image
 from toy_backbone import SIDE, Toy, picture, toy_samples
 
 from adapterbench.core.errors import UserError
-from adapterbench.frozen.load import load_part
+from adapterbench.frozen.load import load_clip, load_part
+from adapterbench.scoring.evaluator import Folders, load_evaluator
 from adapterbench.scoring.real import real_images
 from adapterbench.scoring.scores import Scorer, load_scorer, score_real, score_samples
 
@@ -37,7 +39,7 @@ CAPTIONS = {s.key: s.captions[0] for s in toy_samples()}
 @pytest.fixture(scope="module")
 def scorer(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     samples = write_samples(tmp_path_factory.mktemp("samples"))
-    return load_scorer(toy.score_params(), toy.shards, samples)
+    return load_scorer(toy.score_params(), toy.folders, toy.shards, samples)
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def test_a_perfect_copy_scores_1(scorer: Scorer, samples: Path, tmp_path: Path) 
 def test_without_the_neutral_evaluator_its_scores_are_left_out(
     toy: Toy, samples: Path, tmp_path: Path
 ) -> None:
-    scorer = load_scorer(toy.score_params(), toy.shards, samples, neutral=False)
+    scorer = load_scorer(toy.score_params(), toy.folders, toy.shards, samples, neutral=False)
     frame = score_samples(scorer, samples, tmp_path / "out.parquet")
     assert [name for name in frame if "clip" not in name] == ["protocol", "key", "k"]
 
@@ -196,7 +198,7 @@ def test_the_vae_row_is_what_the_vae_decodes(scorer: Scorer, toy: Toy) -> None:
 def test_the_batch_size_changes_no_score(scorer: Scorer, samples: Path, toy: Toy) -> None:
     frames = []
     for size in (1, 100):
-        batched = load_scorer(toy.score_params(size), toy.shards, samples)
+        batched = load_scorer(toy.score_params(size), toy.folders, toy.shards, samples)
         frames.append(score_samples(batched, samples, samples / "out"))
     pd.testing.assert_frame_equal(*frames, rtol=0, atol=1e-6)
     assert [item.key for item in scorer.items] == KEYS  # and no other item
@@ -247,7 +249,7 @@ def test_a_damaged_tar_is_one_line(scorer: Scorer, samples: Path, damage: str) -
                 info.type = tarfile.DIRTYPE
                 tar.addfile(info)
     out = samples.parent / "out.parquet"
-    with pytest.raises(UserError, match=r"image\.tar is damaged .*dvc repro sample@method"):
+    with pytest.raises(UserError, match=r"image\.tar is damaged .*: make it again"):
         score_samples(scorer, samples, out)
     assert not out.exists()
 
@@ -260,9 +262,25 @@ def test_a_picture_of_no_item_is_one_line(scorer: Scorer, samples: Path) -> None
         score_samples(scorer, samples, samples.parent / "out.parquet")
 
 
+def test_the_folders_say_which_networks_score(toy: Toy, tmp_path: Path) -> None:
+    clip = toy.score_params().evaluators.clip
+    folders = Folders(tmp_path, toy.neutral)
+    with pytest.raises(UserError, match=f"{tmp_path / 'evaluator'}"):
+        load_evaluator(clip, folders, "score.evaluators.clip")
+    shutil.copytree(toy.backbone / "image_encoder", tmp_path / "evaluator")
+    shown = [picture("ring", "red")]
+    by_other, by_own = (
+        load_evaluator(clip, at, "score.evaluators.clip").images(shown)
+        for at in (folders, toy.folders)
+    )
+    expected = load_clip(toy.image_encoder, None).image_embeds(shown)
+    torch.testing.assert_close(by_other, torch.nn.functional.normalize(expected))
+    assert not torch.allclose(by_other, by_own, atol=0.01)
+
+
 def test_no_samples_are_one_line(scorer: Scorer, toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no samples"):
+    with pytest.raises(UserError, match="holds no generated images"):
         score_samples(scorer, tmp_path, tmp_path / "out.parquet")
-    with pytest.raises(UserError, match="holds no samples"):
-        load_scorer(toy.score_params(), toy.shards, tmp_path)
+    with pytest.raises(UserError, match="holds no generated images"):
+        load_scorer(toy.score_params(), toy.folders, toy.shards, tmp_path)
     assert list(tmp_path.iterdir()) == []

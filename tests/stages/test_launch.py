@@ -93,6 +93,14 @@ def test_stages_that_share_work_run_through_the_launcher(
     assert run("prepare", "x", "0").stdout == "copy beside stages/prepare.py x 0\n"
 
 
+def test_an_interruption_as_a_stage_starts_is_one_line(project: Path) -> None:
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (project / "stages/train.py").write_text(code)
+    done = run("train")
+    assert done.returncode == 130
+    assert done.stderr == "error: interrupted as it started: run the same command again\n"
+
+
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     ("value", "message"),

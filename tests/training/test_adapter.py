@@ -14,12 +14,14 @@ from accelerate.state import AcceleratorState
 from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import nn
+from toy_adapters import PLUS
 from toy_backbone import CLIP_PARAMS, FIT, VARIANT, Toy
 
 import adapterbench.training.adapter as module
 from adapterbench.adapters.core.adapter import cross_attention_layers
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import load_adapter
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.config import TrainParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import sha256
@@ -80,7 +82,7 @@ def train(
 ) -> Trained:
     return train_adapter(
         "toy",
-        variant,
+        parse_variant(variant),
         train_params(**changes),
         toy.encoded,
         toy.backbone,
@@ -120,7 +122,9 @@ def test_only_the_adapter_learns(
     assert all(weight.grad is None for weight in loaded[0].parameters())
 
     torch.manual_seed(FIT["seed"])
-    fresh = build_adapter(variant, load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim)
+    fresh = build_adapter(
+        parse_variant(variant), load_part(toy.backbone, "unet"), CLIP_PARAMS.embed_dim
+    )
     trained = load_adapter(Path("out"), load_part(toy.backbone, "unet"))
     moved = [
         name
@@ -253,23 +257,6 @@ def test_a_missing_input_is_one_line(toy: Toy, tmp_path: Path, missing: str) -> 
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"projection": "transformer"}, "unknown projections 'transformer'"),
-        ({"attention": None}, "unknown attention None"),
-        ({"rank": 4}, "variant.rank is not a parameter"),
-        ({"tokens": "four"}, "variant.tokens = 'four'"),
-        ({"tokens": 0}, "variant.tokens = 0"),
-    ],
-)
-def test_a_bad_variant_is_one_line(toy: Toy, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        train(toy, "out", {**VARIANT, **change})
-    assert message in str(caught.value)
-    assert not Path("out").exists()
-
-
 COUNT = 20_000
 EMBEDS, TEXTS, EMPTY = torch.ones(COUNT, 3), torch.ones(COUNT, 2, 5), torch.full((2, 5), 7.0)
 
@@ -345,10 +332,23 @@ def test_a_batch_that_no_machine_holds_is_one_line(toy: Toy) -> None:
     assert not Path("out").exists()
 
 
-def test_a_row_of_an_adapter_from_elsewhere_is_not_trained(toy: Toy) -> None:
-    """Which would take the place of what `adapterbench adopt` brought."""
-    with pytest.raises(UserError, match=r"variants\.toy\.image_encoder is of adapters from else"):
-        train(toy, "out", {**VARIANT, "image_encoder": "ViT-H-14"})
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {**VARIANT, "image_encoder": "ViT-H-14"},
+            r"variants\.toy\.image_encoder .* leave it out",
+        ),
+        (PLUS, r"variants\.toy\.projection = 'resampler' reads patches.*such as linear"),
+    ],
+)
+def test_what_stage_encode_does_not_make_is_not_trained_on(
+    row: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """It is refused before a model is looked for: here is none."""
+    with pytest.raises(UserError, match=message) as caught:
+        train(Toy(tmp_path), "out", row)
+    assert "\n" not in str(caught.value)
     assert not Path("out").exists()
 
 

@@ -32,6 +32,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 import adapterbench.training.adapter as training
 from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.config import SampleParams, TrainParams
 from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.files import MANIFEST, read_json, sha256, write_json
@@ -209,7 +210,7 @@ def digest(unet: nn.Module) -> str:
 
 def one_step(root: Path, name: str) -> dict[str, float]:
     """Train a variant for a step; the base must keep its bits and get no gradient."""
-    full, (variant, _) = FullSize(root), VARIANTS[name]
+    full, variant = FullSize(root), parse_variant(VARIANTS[name][0])
     unets: list[nn.Module] = []
     digests: list[str] = []
     weights: list[nn.Parameter] = []

@@ -7,9 +7,9 @@ import typer
 import yaml
 from typer import Argument, Option
 
-from adapterbench.cli.architecture import FETCHED
 from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
 from adapterbench.cli.options import free
+from adapterbench.cli.paths import BACKBONE, MODELS, TRAIN_METRICS
 from adapterbench.core.config import OwnEncoder, check_name
 from adapterbench.core.files import publish, sha256, write_json
 
@@ -22,7 +22,7 @@ def adopt(
         Path, Argument(help="An IP-Adapter, or what its trainer saved: .safetensors or .bin.")
     ],
     name: Annotated[str, Argument(help="Name of the row, and of the folder in models/.")],
-    backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
+    backbone: Annotated[Path, Option(help="What it was trained over.")] = BACKBONE,
     image_encoder: Annotated[
         str | None,
         Option(help="open_clip name of the CLIP it reads, where not encode.image_encoder."),
@@ -38,7 +38,7 @@ def adopt(
     `--image-encoder ViT-H-14 --pretrained laion2b_s32b_b79k`.
     """
     check_name(name)
-    folder = free(Path("models") / name)
+    folder = free(MODELS / name)
     # seconds to import, so not for `--help` or a slip
     from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
     from adapterbench.exchange.ip_adapter import from_ip_adapter
@@ -46,7 +46,7 @@ def adopt(
 
     variant, adapter = from_ip_adapter(checkpoint, load_part(backbone, "unet"))
     own = OwnEncoder(image_encoder=image_encoder, pretrained=pretrained)
-    encoder = first(own, of_stage_encode(), beside(backbone))
+    encoder = first(own, of_stage_encode(backbone), beside(backbone))
     check_width(adapter, encoder)
     if adapter.reads_patches:  # stage encode keeps none
         own = encoder
@@ -54,9 +54,9 @@ def adopt(
     save_adapter(adapter, folder, variant, origin, **own.model_dump())
     size = (folder / WEIGHTS).stat().st_size
     known = {"trainable_params": adapter.count, "checkpoint_mb": round(size / 2**20, 3)}
-    metrics = Path("metrics/train")
-    write_json(metrics / f"{name}.json", {**dict.fromkeys(UNKNOWN), **known})
-    with publish(metrics / f"{name}.csv") as beside_it:
+    write_json(TRAIN_METRICS / f"{name}.json", {**dict.fromkeys(UNKNOWN), **known})
+    with publish(TRAIN_METRICS / f"{name}.csv") as beside_it:
         beside_it.write_text("step,loss\n0,\n")
-    row = yaml.safe_dump({name: {**variant, **own.model_dump(exclude_none=True)}}, sort_keys=False)
+    fields = {**variant.row(), **own.model_dump(exclude_none=True)}
+    row = yaml.safe_dump({name: fields}, sort_keys=False)
     typer.echo(f"{row}# under variants:, then: dvc commit --force train@{name} && dvc repro")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from adapterbench.cli.flops import Passes
 from adapterbench.core.config import SampleParams, TrainParams
-from adapterbench.report.methods import FLOOR_OF
+from adapterbench.formats.generated import PROTOCOLS
 
 ADAMW_BYTES = 4 * 4
 """A trained weight, its gradient and AdamW's two moments, all fp32."""
@@ -70,7 +70,7 @@ def sampling(adapted: list[int], bare: int, decoder: int, params: SampleParams) 
     each = params.items * params.images_per_item  # images of a method under a protocol
     # DPM-Solver++ predicts once a step; guidance predicts with and without the prompts
     predictions = params.steps * (2 if params.guidance_scale > 1 else 1)
-    forwards = [*(forward for forward in adapted for _ in FLOOR_OF), *(bare for _ in FLOOR_OF)]
+    forwards = [*(forward for forward in adapted for _ in PROTOCOLS), *(bare for _ in PROTOCOLS)]
     return Sampling(
         images=each * len(forwards),
         flops=each * (predictions * sum(forwards) + decoder * len(forwards)),

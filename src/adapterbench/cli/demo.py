@@ -1,21 +1,14 @@
 """`adapterbench demo`: the adapters in the browser."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Option
 
-from adapterbench.cli.architecture import FETCHED
+from adapterbench.cli.paths import BACKBONE, BASES, CONTROLNET, MODELS, RESULTS, SHARDS
 from adapterbench.core.config import BackboneParams, EncodeParams, SampleParams, load_params
 from adapterbench.demo.hosts import known_hosts
 from adapterbench.demo.server import credentials, listening, temporary_workspace, url
-
-MODELS = Path("models")
-BASES = Path("data/bases")
-CONTROLNET = Path("pins/emoji_controlnet")
-SHARDS = Path("data/shards")
-RESULTS = Path("results")
 
 
 def demo(
@@ -53,7 +46,7 @@ def demo(
 
         painter = Painter(
             MODELS,
-            bases(load_params(BackboneParams, "backbone"), FETCHED, BASES),
+            bases(load_params(BackboneParams, "backbone"), BACKBONE, BASES),
             load_params(EncodeParams, "encode"),
             CONTROLNET if CONTROLNET.is_dir() else None,
         )

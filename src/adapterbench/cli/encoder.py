@@ -9,23 +9,23 @@ from adapterbench.core.errors import UserError
 if TYPE_CHECKING:
     from adapterbench.adapters.core.adapter import Adapter
 
-ENCODER = "image_encoder"
-"""Folder of a backbone with the open_clip model that its adapters were trained with."""
-
 
 def beside(backbone: Path) -> OwnEncoder:
     """The backbone's own, if it has one."""
-    folder = backbone / ENCODER
-    known = (folder / "open_clip_config.json").is_file()
-    return OwnEncoder(image_encoder=f"local-dir:{folder}" if known else None)
+    from adapterbench.frozen.load import own_encoder  # seconds to import
+
+    return OwnEncoder(image_encoder=own_encoder(backbone))
 
 
-def of_stage_encode() -> OwnEncoder:
-    """That of the project in the working folder, if there is one."""
+def of_stage_encode(backbone: Path) -> OwnEncoder:
+    """That of the project in the working folder, if there is one, over a backbone."""
     if not PARAMS.is_file():
         return OwnEncoder()
+    from adapterbench.frozen.load import clip_name
+
     params = load_params(EncodeParams, "encode")
-    return OwnEncoder(image_encoder=params.image_encoder, pretrained=params.pretrained)
+    name = clip_name(params.image_encoder, backbone)
+    return OwnEncoder(image_encoder=name, pretrained=params.pretrained)
 
 
 def first(*encoders: OwnEncoder) -> OwnEncoder:

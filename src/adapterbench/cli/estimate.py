@@ -9,12 +9,10 @@ from adapterbench.cli.architecture import Architecture, Shapes, shapes
 from adapterbench.cli.costs import Device, Sampling, Training, sampling, training
 from adapterbench.cli.disk import Corpus, count_shards, encoded_bytes, plain
 from adapterbench.cli.flops import build_unet, decoder_flops, unet_passes
-from adapterbench.cli.settings import rows
+from adapterbench.cli.paths import SHARDS
+from adapterbench.cli.settings import variants
 from adapterbench.core.config import SampleParams, load_params, load_train
 from adapterbench.core.files import MANIFEST
-
-SHARDS = Path("data/shards")
-"""Where stage `prepare` leaves the images."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +63,18 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
         UserError: a bad or missing section, row or configuration.
     """
     one = shapes(architecture, params)
-    unet = build_unet(architecture.config("unet"))
     trainings, predictions = {}, []
-    for name, row in rows(params).items():
-        adapter = build_adapter(row, unet, one.image)
-        adapter.attach(unet)
-        passes = unet_passes(unet, adapter, one)
-        adapter.detach(unet)
-        trainings[name] = training(adapter.count, passes, load_train(name, params))
-        predictions.append(passes.forward)
-    bare = unet_passes(unet, None, one)
-    decoder = decoder_flops(architecture.config("vae"), one)
+    with architecture.builds():
+        unet = build_unet(architecture.config("unet"))
+        for name, variant in variants(params).items():
+            adapter = build_adapter(variant, unet, one.image)
+            adapter.attach(unet)
+            passes = unet_passes(unet, adapter, one)
+            adapter.detach(unet)
+            trainings[name] = training(adapter.count, passes, load_train(name, params))
+            predictions.append(passes.forward)
+        bare = unet_passes(unet, None, one)
+        decoder = decoder_flops(architecture.config("vae"), one)
     sampled = load_params(SampleParams, "sample", params)
     return Plan(
         backbone=architecture.name,

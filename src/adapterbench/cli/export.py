@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from adapterbench.cli.architecture import FETCHED
-from adapterbench.cli.encoder import ENCODER, beside, check_width, first, of_stage_encode
+from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
 from adapterbench.cli.options import free
+from adapterbench.cli.paths import BACKBONE
 from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
@@ -52,7 +52,7 @@ def export(
     model: Annotated[Path, Argument(help="Folder of a trained adapter: models/<variant>.")],
     out: Annotated[Path, Argument(help="What to write; must not be there yet.")],
     format: Annotated[Format, Option(help="Who is to read it.")] = Format.DIFFUSERS,
-    backbone: Annotated[Path, Option(help="What it was trained over.")] = FETCHED,
+    backbone: Annotated[Path, Option(help="What it was trained over.")] = BACKBONE,
     image_encoder: Annotated[
         str | None,
         Option(
@@ -76,11 +76,10 @@ def export(
     # seconds to import, so not for `--help`
     from adapterbench.adapters.core import storage
     from adapterbench.exchange import ip_adapter
-    from adapterbench.frozen.load import load_part
+    from adapterbench.frozen.load import ENCODER, load_part
 
     free(out)
-    config = storage.load_config(model)
-    variant = config.variant
+    config, variant = storage.load_config(model), storage.load_variant(model)
     check = ip_adapter.check_peft if format is Format.PEFT else ip_adapter.check_ip_adapter
     check(variant)
     unet = load_part(backbone, "unet")
@@ -89,8 +88,8 @@ def export(
         ip_adapter.save_peft(adapter, variant, out)
         typer.echo(f"{out}: the LoRA alone, without the projection; loaded, it acts on text, too")
         return
-    weights = ip_adapter.to_ip_adapter(adapter, unet, variant["projection"])
-    exact = variant["attention"] == "decoupled"
+    weights = ip_adapter.to_ip_adapter(adapter, unet, variant.projection)
+    exact = variant.attention == "decoupled"
     difference = ip_adapter.stock_difference(adapter, unet, weights)
     if exact and not difference < TOLERANCE:
         raise UserError(
@@ -121,7 +120,7 @@ def encoder_of(config: "AdapterConfig", backbone: Path, named: OwnEncoder) -> Ow
             f"the adapter says that it was trained with {config}: where you trust that, name it "
             "with --image-encoder and --pretrained"
         )
-    return first(named, beside(backbone), of_stage_encode())
+    return first(named, beside(backbone), of_stage_encode(backbone))
 
 
 def save_for_diffusers(weights: "Mapping[str, Tensor]", encoder: OwnEncoder, out: Path) -> None:
@@ -132,7 +131,7 @@ def save_for_diffusers(weights: "Mapping[str, Tensor]", encoder: OwnEncoder, out
     """
     from adapterbench.exchange.ip_adapter import save_ip_adapter
     from adapterbench.exchange.vision import save_vision
-    from adapterbench.frozen.load import load_clip
+    from adapterbench.frozen.load import ENCODER, load_clip
 
     clip = load_clip(str(encoder.image_encoder), encoder.pretrained)
     with publish(out) as folder:

@@ -77,7 +77,7 @@ def encoded(facts: dict[str, Any]) -> str:
     """The disk that encodings take, in all and by kind."""
     sizes = facts["encoded_bytes"]
     if sizes is None:
-        return "unknown: give --samples, or run `dvc repro prepare`"
+        return "unknown: give --samples, or prepare the data (stage prepare)"
     kinds = ", ".join(f"{name} {BYTES(size)}" for name, size in sizes.items())
     return f"{facts['samples']:,} images, {BYTES(sum(sizes.values()))} ({kinds})"
 

@@ -1,18 +1,19 @@
 """Which numbers a command counts with: those of a params file, or of conf/ for a profile."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from adapterbench.core.config import PARAMS, load_variants, read_params
+from adapterbench.cli.paths import CONF
+from adapterbench.core.config import PARAMS, load_rows, read_params
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
 
-CONF = Path("conf")
+if TYPE_CHECKING:
+    from adapterbench.adapters.core.variant import Variant
 
 
 def profiles() -> list[str]:
@@ -51,7 +52,8 @@ def settings(params: Path | None, profile: str | None) -> Iterator[Path]:
             compose(path, f"profile={profile}")
         else:
             own = read_params(CONF / "profile" / f"{profile}.yaml")
-            path.write_text(yaml.safe_dump(overlay(read_params(params), own)))
+            merged = overlay(read_params(params), own)
+            path.write_text(json.dumps(merged, ensure_ascii=False), encoding="utf-8")  # is YAML
         yield path
 
 
@@ -71,13 +73,15 @@ def overlay(params: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return params | {name: {**params.get(name, {}), **fields} for name, fields in sections.items()}
 
 
-def rows(params: Path) -> dict[str, dict[str, Any]]:
+def variants(params: Path) -> "dict[str, Variant]":
     """The rows of `variants:` by name, in the order of the table.
 
     Raises:
-        UserError: there is none, or one is not a mapping.
+        UserError: there is none, or one is bad.
     """
-    variants = load_variants(params)
-    if not variants:
+    from adapterbench.adapters.core.variant import parse_variant  # imports torch: seconds
+
+    rows = load_rows(params)
+    if not rows:
         raise UserError(f"{params} has no variant: add a row under `variants:`")
-    return {name: variants[name] for name in in_order(list(variants))}
+    return {name: parse_variant(rows[name], f"variants.{name}") for name in in_order(list(rows))}

@@ -6,9 +6,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from adapterbench.cli import settings
 from adapterbench.cli.architecture import find, image_width
 from adapterbench.cli.options import Backbone, Json, Params, Profile
-from adapterbench.cli.settings import rows, settings
 from adapterbench.runs.memory import fast_imports
 
 
@@ -29,11 +29,13 @@ def variants(
     with fast_imports():
         from adapterbench.adapters.core.build import count_parameters  # seconds to import
 
-    with settings(params, profile) as path:
-        table, width = rows(path), image_width(path)
-    counts = count_parameters(table, architecture.config("unet"), width)
+    with settings.settings(params, profile) as path:
+        table, unet = settings.variants(path), architecture.config("unet")
+        width = image_width(architecture, path)
+    with architecture.builds():
+        counts = count_parameters(table, unet, width)
     if as_json:
-        found = {n: {**table[n], "trainable_params": count} for n, count in counts.items()}
+        found = {n: {**table[n].given(), "trainable_params": c} for n, c in counts.items()}
         facts = {"backbone": architecture.name, "embed_dim": width, "variants": found}
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -43,7 +45,6 @@ def variants(
     for heading in ("Trainable parameters", "Millions"):
         shown.add_column(heading, justify="right")
     for name, count in counts.items():
-        row = table[name]
-        parts = (str(name), row["projection"], row["attention"])
+        parts = (name, table[name].projection, table[name].attention)
         shown.add_row(*parts, f"{count:,}", f"{count / 1e6:.2f}")
     Console().print(shown)

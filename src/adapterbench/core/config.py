@@ -5,16 +5,18 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import UserError, one_line, shown
+from adapterbench.core.problems import problems
 
 PARAMS = Path("params.yaml")
-YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What PyYAML raises: its own, and what its constructors of numbers and dates let through."""
-NAME = re.compile(r"(?=.*[A-Za-z])\w[\w-]{0,63}", re.ASCII)
-"""Of a variant."""
+YAML_ERRORS = (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What the parser raises: its own, and what its constructors of numbers and dates let through."""
+NAME = re.compile(r"(?=.*[A-Za-z])(?!\d[\d_]*[eE]\d+\Z|0[box])\w[\w-]{0,63}", re.ASCII)
+"""Of a variant; not 1e3 or 0x1f, which YAML reads as a number."""
 TAKEN = {
     "no_prompt",
     "other_item",
@@ -26,8 +28,6 @@ TAKEN = {
 }
 """Floors and ceilings of the table, which are named like variants."""
 MOST_VALUES = 100_000
-SHOWN = 80
-"""Characters of a bad value that an error shows."""
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -101,9 +101,10 @@ class EncodeParams(Section):
     """What the frozen encoders compute once."""
 
     image_encoder: str
-    """open_clip name of the image prompt's encoder, such as `ViT-B-32` or `local-dir:PATH`."""
+    """Image prompt's encoder: open_clip name, such as `ViT-B-32` or `local-dir:PATH`, or
+    `backbone:PATH`, relative to the backbone's folder."""
     pretrained: str | None
-    """open_clip weights tag; `null` for a `local-dir:` model."""
+    """open_clip weights tag; `null` for a folder."""
     batch_size: Count
     """Images a forward pass."""
 
@@ -266,7 +267,8 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
         UserError: the file is missing or is not a YAML mapping of plain values.
     """
     try:
-        params = yaml.safe_load(path.read_bytes().decode())
+        # as DVC reads it: to PyYAML 010 is 8, and of two equal keys the last one counts
+        params = YAML(typ="safe", pure=True).load(path.read_bytes().decode())
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run the stage from the project's root") from error
     except OSError as error:
@@ -274,11 +276,18 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
     except YAML_ERRORS as error:
-        raise UserError(f"{path} is not valid YAML ({one_line(error)}): mend that line") from error
+        raise UserError(f"{path} is not valid YAML ({yaml_cause(error)}): mend that") from error
     if not isinstance(params, dict):
         raise UserError(f"{path} must hold a mapping of sections")
     check_plain(params, path)
     return params
+
+
+def yaml_cause(error: Exception) -> str:
+    """What the parser says, and in which line."""
+    if isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark:
+        return one_line(f"line {error.problem_mark.line + 1}: {error.problem}")
+    return one_line(error)
 
 
 def check_plain(params: Any, path: Path) -> None:
@@ -308,11 +317,6 @@ def check_plain(params: Any, path: Path) -> None:
             raise UserError(f"{path}: {where} = {shown(value)} is a {kind}: put it in quotes")
 
 
-def shown(value: Any) -> str:
-    """A bad value as an error shows it."""
-    return one_line(repr(value), SHOWN)
-
-
 def parse(section: type[S], values: Any, name: str) -> S:
     """Check `values` against `section`; `name` is how the user knows it, such as `train`.
 
@@ -322,23 +326,8 @@ def parse(section: type[S], values: Any, name: str) -> S:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise UserError(explain(error, name, sorted(section.model_fields))) from error
-
-
-def explain(error: ValidationError, name: str, fields: list[str]) -> str:
-    """One line for the errors of a section, with its known `fields` where a name is unknown."""
-    parts = []
-    for item in error.errors():
-        where = ".".join([name, *map(str, item["loc"])])
-        if item["type"] == "extra_forbidden":
-            parts.append(f"{where} is not a parameter (known: {', '.join(fields)})")
-        elif item["type"] == "missing":
-            parts.append(f"{where} is missing")
-        elif item["type"] == "value_error":
-            parts.append(f"{where}: {item['msg']}")
-        else:
-            parts.append(f"{where} = {shown(item['input'])}: {item['msg']}")
-    return "params.yaml: " + "; ".join(parts)
+        clauses = problems(error, name, section.model_fields)
+        raise UserError(f"{PARAMS}: {'; '.join(clauses)}") from error
 
 
 def load_params(section: type[S], name: str, path: Path = PARAMS) -> S:
@@ -366,7 +355,7 @@ def load_bases(path: Path = PARAMS) -> dict[str, BackboneParams]:
 def load_train(variant: str, path: Path = PARAMS) -> TrainParams:
     """Load the `train` section with the overrides of one variant on top of it."""
     defaults = load_params(TrainParams, "train", path).model_dump()
-    overrides = load_variant(variant, path).get("train", {})
+    overrides = load_row(variant, path).get("train", {})
     name = f"variants.{variant}.train"
     if not isinstance(overrides, dict):
         raise UserError(
@@ -375,27 +364,20 @@ def load_train(variant: str, path: Path = PARAMS) -> TrainParams:
     return parse(TrainParams, {**defaults, **overrides}, name)
 
 
-def load_encoder(variant: str, path: Path = PARAMS) -> OwnEncoder:
-    """Load what the row of one variant says of its image encoder."""
-    row = load_variant(variant, path)
-    own = {name: row[name] for name in OwnEncoder.model_fields if name in row}
-    return parse(OwnEncoder, own, f"variants.{variant}")
-
-
-def load_variant(variant: str, path: Path = PARAMS) -> dict[str, Any]:
-    """Load the row of one variant as plain data; `adapters.core.build` checks its fields.
+def load_row(variant: str, path: Path = PARAMS) -> dict[str, Any]:
+    """Load the row of one variant as plain data; `adapters.core.variant` checks its fields.
 
     Raises:
         UserError: there is no such variant; the message lists those that exist. Or see
-            `load_variants`.
+            `load_rows`.
     """
-    rows = load_variants(path)
+    rows = load_rows(path)
     if variant not in rows:
         raise UserError(f"unknown variant {variant!r} ({path} has {', '.join(rows)})")
     return rows[variant]
 
 
-def load_variants(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
+def load_rows(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
     """Load the rows of all variants by name, as plain data.
 
     Raises:
@@ -422,7 +404,7 @@ def check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise UserError(
             f"{shown(name)} cannot be the name of a variant: take letters, digits, _ and -, up to "
-            "64 of them, one of them a letter and none a - in front"
+            "64 of them, one of them a letter, none a - in front, and no number such as 1e3"
         )
     if name in TAKEN:
         raise UserError(f"{name!r} is a row of the table without an adapter: take another name")

@@ -1,11 +1,13 @@
 """JSON files of a known structure: one of another structure is refused, not half understood."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line, shown
+from adapterbench.core.problems import problems
 
 
 class Document(BaseModel):
@@ -25,26 +27,40 @@ SHOWN = 3
 T = TypeVar("T")
 
 
-def read_document(kind: type[T], path: Path, what: str, remedy: str) -> T:
+def read_document(kind: type[T], path: Path, what: str, remedy: str | None = None) -> T:
     """Read a JSON file.
 
     Args:
         kind: a `Document`, or a type such as `dict[str, float]`.
         path: of the file.
         what: the file should be, such as "the manifest of shards".
-        remedy: what mends a damaged file, such as "run `dvc repro prepare`".
+        remedy: what mends the file; None: a program made it, and makes it again.
 
     Raises:
         UserError: it is missing, is not JSON or has another structure.
     """
     try:
         return parse_document(kind, path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {remedy}") from error
+    except FileNotFoundError:
+        cause = f"{path} is missing"
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+        cause = f"{path} cannot be read ({error.strerror})"
     except ValueError as error:
-        raise UserError(f"{path} is not {what} ({one_line(error)}): {remedy}") from error
+        cause = f"{path} is not {what} ({one_line(error)})"
+    raise UserError(f"{cause}: {remedy}") if remedy else InputError(cause, path)
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file that a person or another tool wrote; a hook of `json.loads`.
+
+    Raises:
+        ValueError: it has a name twice, of which readers take one or the other.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
+        raise ValueError(f"it has {shown(twice)} twice")
+    return found
 
 
 def parse_document(kind: type[T], data: bytes) -> T:
@@ -56,14 +72,6 @@ def parse_document(kind: type[T], data: bytes) -> T:
     try:
         return TypeAdapter[T](kind).validate_json(data, strict=True)
     except ValidationError as error:
-        raise ValueError(wrong(error)) from error
-
-
-def wrong(error: ValidationError) -> str:
-    """The places of a document that are not as they should be, and why."""
-    parts = [
-        f"{'.'.join(map(str, item['loc'])) or 'content'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_input=False)
-    ]
-    more = [f"and {len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
-    return "; ".join([*parts[:SHOWN], *more])
+        clauses = problems(error)
+        more = [f"and {len(clauses) - SHOWN} more"] if len(clauses) > SHOWN else []
+        raise ValueError("; ".join([*clauses[:SHOWN], *more])) from error

@@ -8,6 +8,8 @@ from typing import Any
 
 SOURCES = ("src", "stages", "conf", "params.yaml", "dvc.yaml")
 """What makes a revision dirty: code and settings, not the results that DVC rewrites as it goes."""
+PACKAGES = ("diffusers", "numpy", "open_clip_torch", "peft", "timm", "torch", "transformers")
+"""Libraries whose version may change a number."""
 
 
 def revision() -> dict[str, Any]:
@@ -26,6 +28,11 @@ def git(*arguments: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of `PACKAGES`."""
+    return {name: installed(name) for name in PACKAGES}
 
 
 def installed(package: str) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, one_line
 
 PRIVATE = 0o600
 """Permissions of a file that nobody but its owner may read."""
@@ -69,12 +69,16 @@ def sibling(path: Path, kind: str = "") -> Path:
 
 
 @cache
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, name: str = "*") -> None:
     """Remove what dead processes of this host have not finished in a folder, once a process.
+
+    Args:
+        folder: where they were at work.
+        name: of the outputs that they were to be.
 
     An old output that stepped aside comes back, unless another has taken its place.
     """
-    for left in folder.glob(".*.partial-*"):
+    for left in folder.glob(f".{name}.partial-*"):
         facts = LEFTOVER.fullmatch(left.name)
         if not facts or facts["host"] not in (None, HOST) or is_maker(int(facts["pid"]), left):
             continue
@@ -181,8 +185,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: run `dvc repro` to make it") from error
+        raise InputError(f"{path} is missing", path) from error
     except (OSError, ValueError, RecursionError) as error:  # also too deep, or too many digits
-        raise UserError(
-            f"{path} is not valid JSON ({one_line(error)}): delete it and run `dvc repro`"
-        ) from error
+        raise InputError(f"{path} is not valid JSON ({one_line(error)})", path) from error

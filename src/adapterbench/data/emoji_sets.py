@@ -1,15 +1,15 @@
 """The emoji image sets: who drew them, how captions name their style, how a package is read."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import resvg_py
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.documents import Document, parse_document
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.formats.tars import open_tar
 
 DAMAGED = (OSError, KeyError, ValueError)
@@ -18,6 +18,35 @@ RENDERED = 128
 """Side of a rendered SVG, pixels; `prepare` scales it down to the resolution."""
 VERSION_SUFFIX = re.compile(r"-\d$")
 """A second drawing of the same emoji: `penguin-1`."""
+
+
+T = TypeVar("T")
+
+
+class Box(Document):
+    """Where an Iconify drawing lies; what is left out is the set's, or else usual."""
+
+    left: int | float | None = None
+    top: int | float | None = None
+    width: int | float | None = None
+    height: int | float | None = None
+
+
+class Icon(Box):
+    """A drawing of an Iconify package."""
+
+    body: str
+    """What stands within the `<svg>`."""
+
+
+class Icons(Box):
+    """What `icons.json` of an Iconify package holds."""
+
+    icons: dict[str, Icon]
+
+
+USUAL = {"left": 0, "top": 0, "width": 16, "height": 16}
+"""Iconify's own box."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +151,11 @@ def read_iconify(tarball: Path, codes: dict[str, str]) -> Iterator[tuple[str, by
 
     An SVG that does not parse yields no bytes, so that `prepare` counts it.
     """
-    icons = read_json_member(tarball, "package/icons.json")
-    named = {name: code for code, name in read_json_member(tarball, "package/chars.json").items()}
+    icons = read_json_member(Icons, tarball, "package/icons.json")
+    chars = read_json_member(dict[str, str], tarball, "package/chars.json")
+    named = {name: code for code, name in chars.items()}
     seen: dict[str, int] = {}
-    for name, icon in icons["icons"].items():
+    for name, icon in icons.icons.items():
         stem = named.get(name) or codes.get(squash(VERSION_SUFFIX.sub("", name)))
         if stem is None:
             yield name, b""
@@ -136,15 +166,15 @@ def read_iconify(tarball: Path, codes: dict[str, str]) -> Iterator[tuple[str, by
         yield stem + drawing, render(svg(icon, icons))
 
 
-def svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
+def svg(icon: Icon, icons: Icons) -> str:
     """An Iconify icon as an SVG document; its own box goes before the set's."""
     left, top, width, height = (
-        icon.get(side, icons.get(side, default))
-        for side, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+        next(n for n in (getattr(icon, side), getattr(icons, side), usual) if n is not None)
+        for side, usual in USUAL.items()
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
+        f'viewBox="{left} {top} {width} {height}">{icon.body}</svg>'
     )
 
 
@@ -174,19 +204,19 @@ def code_points(unified: str) -> str:
     return unified.upper().replace("-FE0F", "")
 
 
-def read_json_member(tarball: Path, member: str) -> Any:
-    """A JSON file inside a package.
+def read_json_member(kind: type[T], tarball: Path, member: str) -> T:
+    """A JSON file inside a package, as `kind`.
 
     Raises:
-        UserError: the tarball is missing or damaged.
+        UserError: the tarball is missing or damaged, or the file has another structure.
     """
     try:
         with open_tar(tarball) as tar:
-            return json.loads(tar.read(member))
+            return parse_document(kind, tar.read(member))
     except DAMAGED as error:
         raise damaged(tarball, error) from error
 
 
 def damaged(tarball: Path, error: Exception) -> UserError:
     """The line for a tarball that cannot be read."""
-    return UserError(f"{tarball} is missing or damaged ({error}): run `dvc repro fetch`")
+    return InputError(f"{tarball} is missing or damaged ({one_line(error)})", tarball)

@@ -7,11 +7,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError
+from adapterbench.formats.image import SUFFIXES
 from adapterbench.formats.tars import BadFileError, BadTarError, Place, Record, read_records
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
-"""Extensions of image files."""
 SPLITS = ("train", "validation")
 """In this order a source with a split of its own reads its samples; every data set has both."""
 KEPT = ("path", "url")
@@ -81,18 +80,16 @@ def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator
         UserError: the tar is missing, truncated or damaged.
     """
     try:
-        for record in read_records(path, (*IMAGES, "txt", "json")):
+        for record in read_records(path, (*SUFFIXES, "txt", "json")):
             for sample in raw_samples(record, prefix + record.name, split):
                 yield replace(sample, tar=path) if sample.place else sample
     except (BadTarError, FileNotFoundError) as error:
-        raise UserError(
-            f"{path} is missing, truncated or damaged ({error}): run `dvc repro --force fetch`"
-        ) from error
+        raise InputError(f"{path} is missing, truncated or damaged ({error})", path) from error
 
 
 def raw_samples(record: Record, name: str, split: str | None) -> Iterator[RawSample]:
     """The sample of a record; further images of it, which have no caption of their own, too."""
-    kinds = [kind for kind in IMAGES if kind in record]
+    kinds = [kind for kind in SUFFIXES if kind in record]
     try:
         yield raw_sample(record, kinds[0] if kinds else "", name, split)
     except BadFileError as error:
@@ -119,7 +116,7 @@ def raw_sample(record: Record, kind: str, name: str, split: str | None) -> RawSa
         concept=str(concept).encode(errors="replace").decode() if concept else None,
         image=image or b"",
         captions=phrasings(record.caption()),
-        meta={name: facts[name] for name in KEPT if name in facts},
+        meta={name: facts[name] for name in KEPT if isinstance(facts.get(name), str)},
         split=split,
         problem=str(facts.get("problem") or "no picture file"),
         place=record.places.get(kind),

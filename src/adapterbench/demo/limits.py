@@ -123,7 +123,11 @@ class Join(BaseModel):
 
 
 class QueueShare(BaseHTTPMiddleware):
-    """Bounds what one session and one client have in Gradio's queue, waiting or running."""
+    """Bounds what one session and one client have in Gradio's queue, waiting or running.
+
+    A client has less than there are places left, so the fuller the queue the less it may ask for
+    more: the last places are for those who have none.
+    """
 
     def __init__(self, app: ASGIApp, page: "Blocks", session: int, client: int) -> None:
         super().__init__(app)
@@ -140,10 +144,10 @@ class QueueShare(BaseHTTPMiddleware):
         async with self.lock:  # counted and queued without another request in between
             events = list(self.events())
             client = client_of(request.scope)
-            if (
-                sum(event.session_hash == join.session_hash for event in events) >= self.session
-                or sum(client_of(event.request.scope) == client for event in events) >= self.client
-            ):
+            of_session = sum(event.session_hash == join.session_hash for event in events)
+            of_client = sum(client_of(event.request.scope) == client for event in events)
+            left = self.page._queue.max_size - len(self.page._queue)
+            if of_session >= self.session or of_client >= min(self.client, max(left, 1)):
                 return refused(429, "You have too many requests waiting: wait for one, or stop it")
             return await call_next(request)
 

@@ -24,7 +24,7 @@ from adapterbench.demo.settings import Settings, short
 from adapterbench.demo.stream import stream
 from adapterbench.exchange.pipeline import load_adapter
 from adapterbench.formats.edges import edge_map
-from adapterbench.frozen.load import load_clip, load_part
+from adapterbench.frozen.load import clip_name, load_clip, load_part
 from adapterbench.report.methods import in_order
 from adapterbench.sampling.sampler import solver
 
@@ -67,8 +67,8 @@ def adapters(models: Path) -> list[str]:
     found = sorted(filter(NAME.fullmatch, folders))  # not what a killed stage left, for one
     if not found:
         raise UserError(
-            f"{models} has no trained adapter: run `make repro`, or `dvc pull` where a remote "
-            "has them"
+            f"{models} has no trained adapter: run `make repro`, or bring the folder of one that "
+            "is trained"
         )
     return in_order(found)
 
@@ -112,7 +112,8 @@ class Painter:
         self.methods = [*adapters(models), TEXT_ONLY]
         self.load = lru_cache(maxsize=1)(self.load_base)  # they are large
         self.load(next(iter(bases)))
-        self.clip = load_clip(encode.image_encoder, encode.pretrained)
+        backbone = next(iter(bases.values()))
+        self.clip = load_clip(clip_name(encode.image_encoder, backbone), encode.pretrained)
         self.controlnet = load_controlnet(controlnet) if controlnet else None
         self.lock = Lock()
 

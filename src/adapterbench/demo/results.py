@@ -4,9 +4,9 @@ from pathlib import Path
 
 import gradio as gr
 
+from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report import sheets, table
 from adapterbench.report.markdown import HOW_TO_READ, ROWS
-from adapterbench.report.methods import PROTOCOLS
 
 FIRST = "pareto"
 """The figure that stands first."""
@@ -19,7 +19,7 @@ def results_tab(results: Path) -> None:
         gr.Markdown(f"Nothing is measured yet in `{results}`: `make repro` fills it.")
         return
     for protocol, comparison in table.read(results).items():
-        gr.Markdown(f"## {PROTOCOLS[protocol].capitalize()}")
+        gr.Markdown(f"## {PROTOCOLS[protocol].title.capitalize()}")
         gr.Markdown(sheets.headline(comparison).markdown(), elem_classes="comparison")
     gr.Markdown(f"{HOW_TO_READ}\n\n{ROWS}")
     if (results / REPORT).is_file():

@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adapterbench.core.errors import UserError
+from adapterbench.core.files import sibling, sweep
 from adapterbench.demo.hosts import in_url, is_loopback
 
 PASSWORD = "ADAPTERBENCH_PASSWORD"
 """Environment variable: a command line can be read by everyone on the machine."""
+WORKSPACE = "adapterbench-demo"
+"""In the names of temporary folders."""
 USER = "demo"
 """Name to log in with."""
 
@@ -24,9 +27,12 @@ USER = "demo"
 def temporary_workspace() -> Iterator[Path]:
     """A folder that takes all temporary files, Gradio's too, and goes at the end.
 
-    It also keeps Gradio from reporting its use. Both are read when Gradio is imported.
+    That of a demo that was killed goes when the next one starts. It also keeps Gradio from
+    reporting its use. Both are read when Gradio is imported.
     """
-    with tempfile.TemporaryDirectory(prefix="adapterbench-demo-") as name:
+    place = Path(tempfile.gettempdir())
+    sweep(place, WORKSPACE)
+    with tempfile.TemporaryDirectory(prefix=f"{sibling(place / WORKSPACE).name}-") as name:
         os.environ |= {"GRADIO_TEMP_DIR": name, "GRADIO_ANALYTICS_ENABLED": "False"}
         tempfile.tempdir = name
         try:

@@ -9,7 +9,7 @@ from more_itertools import chunked
 from torch import Tensor
 
 from adapterbench.core.config import EncodeParams
-from adapterbench.frozen.load import Clip, load_clip, load_part
+from adapterbench.frozen.load import Clip, clip_name, load_clip, load_part
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,6 @@ def load_encoders(
         vae=load_part(backbone, "vae").to(device, memory_format=torch.channels_last),
         text_encoder=load_part(backbone, "text_encoder").to(device),
         tokenizer=load_part(backbone, "tokenizer"),
-        clip=load_clip(params.image_encoder, params.pretrained).to(device),
+        clip=load_clip(clip_name(params.image_encoder, backbone), params.pretrained).to(device),
         batch_size=params.batch_size,
     )

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from adapterbench.core.config import EncodeParams
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError
 from adapterbench.core.files import MANIFEST, link_or_copy, publish, read_json, sha256, write_json
 from adapterbench.encoding.captions import CAPTIONS_PER_FILE, collect, embed
 from adapterbench.encoding.encoders import Encoders, load_encoders
@@ -88,7 +88,7 @@ def encode_shard(shard: Shard, batches: Iterable[Images], encoders: Encoders, ou
             clip_pixels = torch.from_numpy(images.clip_pixels)
             image_embeds.append(encoders.clip.pixel_embeds(clip_pixels).half())
     if not rows:
-        raise UserError(f"shard {shard.path} has no readable picture: run `dvc repro prepare`")
+        raise InputError(f"shard {shard.path} has no readable image", shard.path)
     encoded = out / f"{shard.path.stem}.safetensors"
     save_half({"latents": torch.cat(latents), "image_embeds": torch.cat(image_embeds)}, encoded)
     facts = {"name": encoded.name, "sha256": sha256(encoded), "samples": rows, "skipped": bad}

@@ -19,9 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from adapterbench.adapters.attention import lora
 from adapterbench.adapters.core.adapter import Adapter, cross_attention_layers
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import mismatch
+from adapterbench.adapters.core.variant import Variant, parse_variant
 from adapterbench.adapters.projections.resampler import HEAD_WIDTH
 from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import publish
@@ -59,20 +61,20 @@ SUFFIXES = (".safetensors", ".bin")
 """What an exported checkpoint may be called."""
 
 
-def check_ip_adapter(variant: Mapping[str, Any]) -> None:
+def check_ip_adapter(variant: Variant) -> None:
     """Refuse a variant that the IP-Adapter format cannot hold.
 
     Raises:
         UserError: what stands in the way, and that `load_adapter` is the way.
     """
     problem = None
-    field, number = STOCK.get(variant["projection"], ("", 0))
-    if variant["attention"] == "append":
+    field, number = STOCK.get(variant.projection, ("", 0))
+    if variant.attention == "append":
         problem = "attention that appends image tokens to the text"
     elif not field:
-        problem = f"projection {variant['projection']!r}"
-    elif variant[field] != number:
-        problem = f"{field} but {number} (this adapter has {variant[field]})"
+        problem = f"projection {variant.projection!r}"
+    elif (own := getattr(variant, field)) != number:
+        problem = f"{field} but {number} (this adapter has {own})"
     if problem:
         raise UserError(
             f"the loaders of the IP-Adapter format know no {problem}: use "
@@ -80,15 +82,15 @@ def check_ip_adapter(variant: Mapping[str, Any]) -> None:
         )
 
 
-def check_peft(variant: Mapping[str, Any]) -> None:
+def check_peft(variant: Variant) -> None:
     """Refuse a variant without LoRA.
 
     Raises:
         UserError: it has none.
     """
-    if variant["attention"] != "lora":
+    if variant.attention != "lora":
         raise UserError(
-            f"an adapter with attention {variant['attention']!r} has no LoRA for PEFT: choose "
+            f"an adapter with attention {variant.attention!r} has no LoRA for PEFT: choose "
             "another --format, or use `from adapterbench import load_adapter`"
         )
 
@@ -250,7 +252,7 @@ def grouped(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def save_peft(adapter: Adapter, variant: Mapping[str, Any], folder: Path) -> None:
+def save_peft(adapter: Adapter, variant: Variant, folder: Path) -> None:
     """Write the LoRA of an adapter as PEFT does: `adapter_model.safetensors` and its config.
 
     `PeftModel.from_pretrained(unet, folder)` reads it. There the LoRA changes what the layers do
@@ -269,8 +271,9 @@ def save_peft(adapter: Adapter, variant: Mapping[str, Any], folder: Path) -> Non
             for side in ("lora_A", "lora_B"):
                 weight = getattr(layer, side)["default"].weight
                 weights[f"base_model.model.{module}.{side}.weight"] = weight.cpu().contiguous()
-    rank = variant["rank"]
-    config = LoraConfig(r=rank, lora_alpha=variant.get("alpha") or rank, target_modules=modules)
+    assert isinstance(variant, lora.Params)
+    alpha = variant.rank if variant.alpha is None else variant.alpha
+    config = LoraConfig(r=variant.rank, lora_alpha=alpha, target_modules=modules)
     with publish(folder) as beside:
         beside.mkdir()
         config.save_pretrained(beside)
@@ -344,18 +347,19 @@ def published(name: str, places: Mapping[str, int]) -> str | None:
     return ".".join([TRAINED.get(group, group), *rest])
 
 
-def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[dict[str, Any], Adapter]:
-    """A third-party checkpoint as an adapter of ours for `unet`, with its row of `variants:`.
+def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[Variant, Adapter]:
+    """A third-party checkpoint as an adapter of ours for `unet`, with its variant.
 
     Raises:
         UserError: the file cannot be read, is neither a standard nor a "plus" IP-Adapter (such as
             FaceID), or does not fit `unet`.
     """
     weights = read_checkpoint(path, attention_places(unet))
-    variant, embed_dim = row(path, weights)
+    row, embed_dim = read_row(path, weights)
+    variant = parse_variant(row)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: draw nothing
         adapter = build_adapter(variant, unet, embed_dim)
-    names = published_names(adapter, unet, variant["projection"])
+    names = published_names(adapter, unet, variant.projection)
     expected = {names[name]: weight for name, weight in adapter.state_dict().items()}
     found = separate(weights)
     if problem := mismatch(expected, found):
@@ -364,7 +368,7 @@ def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[dict[str, A
     return variant, adapter
 
 
-def row(path: Path, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], int]:
+def read_row(path: Path, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], int]:
     """The row of `variants:` of a checkpoint, by its shapes, and the width c of what it reads.
 
     Raises:

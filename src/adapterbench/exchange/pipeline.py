@@ -23,11 +23,8 @@ from adapterbench.adapters.core.adapter import Adapter, finite
 from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
 from adapterbench.formats.image import BadImageError, to_rgb
-from adapterbench.frozen.load import Clip, load_clip
-from adapterbench.frozen.prompts import image_prompts
-
-ENCODER = "image_encoder"
-"""Folder of a backbone with the open_clip model that its adapters were trained with."""
+from adapterbench.frozen.load import LOCAL, Clip, load_clip, own_encoder
+from adapterbench.frozen.prompts import image_prompts, unconditional_embeds
 
 
 def load_adapter(
@@ -70,14 +67,13 @@ def load_adapter(
     if image_encoder is None and trained_with.image_encoder is None:
         image_encoder = beside(pipeline)
     elif isinstance(image_encoder, Path):
-        image_encoder = f"local-dir:{image_encoder}"
+        image_encoder = f"{LOCAL}{image_encoder}"
     return ImagePrompt(adapter, unet, image_encoder, pretrained, trained_with)
 
 
 def beside(pipeline: DiffusionPipeline) -> str | None:
     """open_clip's name of the image encoder in the folder that a pipeline was loaded from."""
-    folder = Path(pipeline.config.get("_name_or_path") or "") / ENCODER
-    return f"local-dir:{folder}" if (folder / "open_clip_config.json").is_file() else None
+    return own_encoder(Path(pipeline.config.get("_name_or_path") or ""))
 
 
 class ImagePrompt:
@@ -125,7 +121,7 @@ class ImagePrompt:
         self.adapter.scale = scale
         # as `pipeline.do_classifier_free_guidance` decides
         if guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None:
-            embeds = torch.cat([self.nothing(embeds), embeds])
+            embeds = torch.cat([self.unconditional(embeds), embeds])
         return {"ip_adapter_image_embeds": [embeds], "guidance_scale": guidance_scale}
 
     def embeds(self, images: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
@@ -154,14 +150,14 @@ class ImagePrompt:
             )
         return batch
 
-    def nothing(self, embeds: Tensor) -> Tensor:
-        """What stands for no picture, as often as there are `embeds (1, n, ..)`.
+    def unconditional(self, embeds: Tensor) -> Tensor:
+        """The unconditional image prompt, as often as there are `embeds (1, n, ..)`.
 
         Raises:
             UserError: see `clip`.
         """
         if not self.adapter.reads_patches:
-            return torch.zeros_like(embeds)
+            return unconditional_embeds(embeds)
         _, blank = image_prompts(self.clip, [Image.new("RGB", (1, 1))], patches=True)
         return blank.to(embeds).expand_as(embeds)
 

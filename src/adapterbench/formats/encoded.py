@@ -29,13 +29,12 @@ from torch import Tensor
 
 from adapterbench.core.config import Count
 from adapterbench.core.documents import Document, FileName, Sha256, read_document
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, one_line
 from adapterbench.core.files import MANIFEST, check_digest, publish
 
 COMMON = "common.safetensors"
 AT_ONCE = 4
 """Files that are compared with their digests at the same time."""
-AGAIN = "delete it and run `dvc checkout` or `dvc repro encode`"
 
 
 class File(Document):
@@ -104,10 +103,10 @@ class EncodedSplit:
         Raises:
             UserError: one is missing or damaged, or the manifest has no such split.
         """
-        manifest = read_document(Manifest, folder / MANIFEST, "a manifest of encoded shards", AGAIN)
+        manifest = read_document(Manifest, folder / MANIFEST, "a manifest of encoded shards")
         if split not in manifest.splits:
             known = ", ".join(manifest.splits)
-            raise UserError(f"{folder} has no split {split!r} (it has {known}): {AGAIN}")
+            raise InputError(f"{folder} has no split {split!r} (it has {known})", folder)
         shards = manifest.splits[split]
         self.embed_dim = manifest.embed_dim
         self.starts = [0, *accumulate(shard.samples for shard in shards)]
@@ -192,7 +191,7 @@ def read_index(path: Path, digest: str | None = None) -> Index:
     Raises:
         UserError: it is missing or damaged.
     """
-    index = read_document(Index, path, "the index of an encoded shard", AGAIN)
+    index = read_document(Index, path, "the index of an encoded shard")
     if digest:
         with intact(path):
             check_digest(path, digest)
@@ -205,9 +204,8 @@ def intact(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"encoded shard {path} is missing or damaged ({one_line(error)}): {AGAIN}"
-        ) from error
+        cause = f"encoded shard {path} is missing or damaged ({one_line(error)})"
+        raise InputError(cause, path) from error
 
 
 def save_half(tensors: dict[str, Tensor], path: Path) -> None:

@@ -14,8 +14,20 @@ class BadImageError(ValueError):
     """A picture that cannot be used; the message is the cause that reports count."""
 
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
-"""Pillow's names of what is decoded; it knows forty more, one of which starts Ghostscript."""
+KINDS = {
+    "JPEG": ("jpg", "jpeg"),
+    "PNG": ("png",),
+    "WEBP": ("webp",),
+    "BMP": ("bmp",),
+    "GIF": ("gif",),
+    "TIFF": ("tif", "tiff"),
+    "AVIF": ("avif",),
+}
+"""Pillow's names of what is decoded, with the files' extensions; it knows forty more formats, one
+of which starts Ghostscript."""
+FORMATS = tuple(KINDS)
+SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
+"""Extensions of image files; of several images of a sample, the first of these is taken."""
 MAX_PIXELS = 16_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
 SCALED: dict[str, Callable[[Any], Any]] = {
@@ -63,6 +75,8 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     Raises:
         BadImageError: it has more than `MAX_PIXELS`.
     """
+    with Image.open(BytesIO(data), formats=formats) as image:
+        image.verify()  # the checksums of a PNG, which reading its pixels leaves out
     with Image.open(BytesIO(data), formats=formats) as image:
         if image.width * image.height > MAX_PIXELS:
             raise BadImageError("too many pixels")
@@ -130,6 +144,13 @@ def eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
 def square(image: Image.Image, side: int) -> Image.Image:
     """Cut out the centre square and scale it to `side` pixels."""
     return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+
+
+def to_png(image: Image.Image) -> bytes:
+    """An image as a PNG file."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def is_jpeg(data: bytes) -> bool:

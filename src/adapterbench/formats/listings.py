@@ -17,12 +17,10 @@ from pydantic import Field
 
 from adapterbench.core.config import Count
 from adapterbench.core.documents import Document, Sha256, read_document
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError
 from adapterbench.core.files import write_json
 from adapterbench.formats.image import BadImageError, decode, is_blank, square
 from adapterbench.formats.tars import MAX_BYTES, Place
-
-AGAIN = "delete it and run `dvc checkout` or `dvc repro prepare`"
 
 
 class Listed(Document):
@@ -96,14 +94,11 @@ def read_file(tar: Path, row: Listed) -> bytes:
             file.seek(row.offset)
             data = file.read(row.size)
     except OSError as error:
-        raise UserError(
-            f"{tar}, which has the image of {row.key}, cannot be read ({error.strerror}): run "
-            "`dvc checkout` or `dvc repro fetch` to bring it"
-        ) from error
+        cause = f"{tar}, which has the image of {row.key}, cannot be read ({error.strerror})"
+        raise InputError(cause, tar) from error
     if sha256(data).hexdigest() != row.sha256:
-        raise UserError(
-            f"{tar} has changed since stage prepare read it (the image of {row.key} is another): "
-            "run `dvc checkout`, or `dvc repro prepare` to read it again"
+        raise InputError(
+            f"{tar} has changed since its images were listed (that of {row.key} is another)", tar
         )
     return data
 
@@ -132,7 +127,7 @@ def open_listing(path: Path) -> Iterator[list[Reference]]:
     Raises:
         UserError: it is missing or damaged.
     """
-    listing = read_document(Listing, path, "a listing of images", AGAIN)
+    listing = read_document(Listing, path, "a listing of images")
     # by name: the folder of the listing itself may be a link
     root = Path(os.path.normpath(path.parent / listing.root))
     yield [Reference(row, root, listing.resolution) for row in listing.samples]

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -17,10 +16,10 @@ from PIL import Image
 from pydantic import Field
 
 from adapterbench.core.documents import Document, Sha256, read_document
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import MANIFEST, check_digest, sha256
-from adapterbench.formats.image import BadImageError, decode
-from adapterbench.formats.listings import AGAIN, open_listing
+from adapterbench.formats.image import SUFFIXES, BadImageError, decode, to_png
+from adapterbench.formats.listings import open_listing
 from adapterbench.formats.tars import (
     BadTarError,
     Parts,
@@ -31,7 +30,6 @@ from adapterbench.formats.tars import (
     records,
 )
 
-IMAGES = ("png", "jpg", "jpeg", "webp")
 TEXTS = ("txt", "json")
 
 
@@ -48,7 +46,7 @@ class Sample:
 
     def packed(self) -> "Packed":
         """It with its image as a file, without loss."""
-        return Packed(self.key, "png", png(self.image), self.captions, self.meta)
+        return Packed(self.key, "png", to_png(self.image), self.captions, self.meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +55,10 @@ class Packed:
 
     key: str
     kind: str
-    """One of `IMAGES`, the extension of its image file."""
+    """One of `formats.image.SUFFIXES`, the extension of its image file."""
     image: bytes
     captions: tuple[str, ...]
     meta: dict[str, Any]
-
-
-def png(image: Image.Image) -> bytes:
-    """An image as a PNG file."""
-    file = BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +119,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         UserError: the manifest is missing or has another structure.
     """
-    return read_document(Manifest, folder / MANIFEST, "a manifest of shards", AGAIN)
+    return read_document(Manifest, folder / MANIFEST, "a manifest of shards")
 
 
 def find_shards(folder: Path, split: str) -> list[Shard]:
@@ -144,10 +135,7 @@ def find_shards(folder: Path, split: str) -> list[Shard]:
     shards = [Shard(folder / row.name, row.samples, row.sha256) for row in rows]
     for shard in shards:
         if not shard.path.is_file():
-            raise UserError(
-                f"shard {shard.path} is missing: run `dvc checkout` or `dvc repro prepare` to "
-                "bring it"
-            )
+            raise InputError(f"shard {shard.path} is missing", shard.path)
     return shards
 
 
@@ -188,8 +176,8 @@ class Member:
             BadImageError: it is missing or cannot be decoded.
             ValueError: it is there twice.
         """
-        record = self.read(IMAGES)
-        kinds = [kind for kind in IMAGES if kind in record]
+        record = self.read(SUFFIXES)
+        kinds = [kind for kind in SUFFIXES if kind in record]
         return decode(record.read(kinds[0]) or b"" if kinds else b"")
 
 
@@ -201,7 +189,7 @@ def open_packed(path: Path) -> Iterator[list[Member]]:
         ValueError: it is not whole.
     """
     with open_tar(path) as tar:
-        found = records(tar, (*IMAGES, *TEXTS))
+        found = records(tar, (*SUFFIXES, *TEXTS))
         yield [Member(tar, name, parts) for name, parts in found.items()]
 
 
@@ -228,10 +216,8 @@ class OpenShard:
                     image, (captions, meta) = sample.image(), sample.texts()
                 except BadImageError as error:
                     if on_bad is None:
-                        raise UserError(
-                            f"picture {sample.key} in {self.shard.path} is corrupt ({error}): run "
-                            "`dvc repro prepare`, or leave it out of what data.fetch names"
-                        ) from error
+                        cause = f"image {sample.key} in {self.shard.path} is corrupt ({error})"
+                        raise InputError(cause, self.shard.path) from error
                     on_bad.append({"key": sample.key, "cause": str(error)})
                 else:
                     yield Sample(key=sample.key, image=image, captions=captions, meta=meta)
@@ -308,9 +294,8 @@ def intact(shard: Shard) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"shard {shard.path} is truncated or damaged ({one_line(error)}): {AGAIN}"
-        ) from error
+        cause = f"shard {shard.path} is truncated or damaged ({one_line(error)})"
+        raise InputError(cause, shard.path) from error
 
 
 def texts(record: Record) -> tuple[tuple[str, ...], dict[str, Any]]:

@@ -6,6 +6,7 @@ through it, cuts names at their first dot: every tar is opened here.
 
 import json
 import posixpath
+import re
 import tarfile
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,10 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adapterbench.core.documents import distinct
+
 MAX_BYTES = 256 * 2**20
 """Larger files are not read into memory; 16 megapixels of 16-bit RGBA are half of it."""
 END = 2 * tarfile.BLOCKSIZE
 """Bytes of the empty blocks that close a tar; more of them fill up its last record."""
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+"""Characters of no text; tabs and line ends are."""
 GZIP = b"\x1f\x8b"
 """What a gzip file begins with."""
 
@@ -183,13 +188,14 @@ class Record:
         """The text of the `.txt`, without byte order marks; empty where there is none.
 
         Raises:
-            BadFileError: it is not UTF-8; a zero byte, which UTF-16 is full of, is in no text.
+            BadFileError: it is not UTF-8; control characters, of which UTF-16 and other encodings
+                are full, are in no text.
         """
         try:
             text = (self.read("txt") or b"").decode()
         except UnicodeDecodeError as error:
             raise BadFileError("caption is not UTF-8") from error
-        if "\0" in text:
+        if CONTROL.search(text):
             raise BadFileError("caption is not UTF-8")
         # files that were joined have marks between their lines
         return text.replace("\ufeff", "")
@@ -202,7 +208,12 @@ class Record:
         """
         data = self.read("json")
         try:
-            facts = {} if data is None else json.loads(data)
+            # NaN is what pandas writes for what is missing
+            facts = (
+                {}
+                if data is None
+                else json.loads(data, parse_constant=lambda _: None, object_pairs_hook=distinct)
+            )
         except (ValueError, RecursionError) as error:
             raise BadFileError("its .json is damaged") from error
         if not isinstance(facts, dict):

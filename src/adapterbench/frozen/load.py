@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from adapterbench.core.documents import read_document
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import sha256
+from adapterbench.frozen.trial import try_out
 
 PARTS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -24,9 +26,12 @@ PARTS = {
     "scheduler": ("diffusers", "SchedulerMixin"),
 }
 """Parts of a pipeline: the library and the class that each is, or is a kind of."""
-AGAIN = "run `dvc repro backbone` to bring it again"
 LOCAL = "local-dir:"
 """What open_clip's name of a model on this machine begins with."""
+IN_BACKBONE = "backbone:"
+"""What the name of a CLIP in a folder of the backbone begins with, in parameters."""
+ENCODER = "image_encoder"
+"""Folder of a backbone with the CLIP that its adapters are conditioned by."""
 FIRST = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 """Weights that open_clip prefers to any other file."""
 
@@ -42,19 +47,20 @@ def load_part(backbone: Path, part: str) -> Any:
     """A part of the pipeline, such as `unet` or `vae`: frozen, in fp32, in evaluation mode.
 
     Raises:
-        UserError: the folder or the part is missing or damaged.
+        UserError: the folder or the part is missing or damaged, or it cannot be used.
     """
     kind, folder = part_class(backbone, part), backbone / part
     if not folder.is_dir():
-        raise UserError(f"{folder} is missing: {AGAIN}")
+        raise InputError(f"{folder} is missing", folder)
     try:
         loaded = kind.from_pretrained(folder, local_files_only=True, **options(kind))
         if isinstance(loaded, tuple):
             loaded = complete(*loaded)
+        if isinstance(loaded, nn.Module):
+            loaded.requires_grad_(False).eval().float()
+        try_out(part, loaded)
     except Exception as error:  # both libraries raise many kinds on a damaged configuration
-        raise UserError(f"cannot load {folder} ({one_line(error)}): {AGAIN}") from error
-    if isinstance(loaded, nn.Module):
-        loaded.requires_grad_(False).eval().float()
+        raise InputError(f"cannot load {folder} ({one_line(error)})", folder) from error
     return loaded
 
 
@@ -89,7 +95,7 @@ def part_class(backbone: Path, part: str) -> Any:
         UserError: there is no such file or part, or it is of another kind.
     """
     path = backbone / "model_index.json"
-    index = read_document(dict[str, Any], path, "the index of a pipeline", AGAIN)
+    index = read_document(dict[str, Any], path, "the index of a pipeline")
     if part not in index:
         raise UserError(f"{backbone} has no {part}: is it a Stable Diffusion in diffusers layout?")
     library, base = PARTS[part]
@@ -138,10 +144,34 @@ class Clip:
         """Preprocessed images `(N, 3, H, W)` -> embeddings `(N, D)`, not normalised."""
         return self.model.encode_image(pixels.to(self.device)).cpu()
 
+    def try_out(self) -> None:
+        """Embed an image and a text, which a configuration that loads may not allow.
+
+        Raises:
+            Exception: of any kind; it cannot be used.
+        """
+        blank = Image.new("RGB", (8, 8))
+        for embeds in (self.image_embeds([blank]), self.text_embeds(["a"])):
+            if embeds.shape != (1, self.embed_dim) or not embeds.isfinite().all():
+                raise ValueError(f"it gives no finite embeddings {self.embed_dim} wide")
+
     @torch.no_grad()
     def text_embeds(self, texts: list[str]) -> Tensor:
         """Texts -> embeddings `(N, D)`, not normalised."""
         return self.model.encode_text(self.tokenize(texts).to(self.device)).cpu()
+
+
+def clip_name(name: str, backbone: Path) -> str:
+    """open_clip's name of a CLIP; `backbone:PATH` is relative to the folder of the backbone."""
+    if not name.startswith(IN_BACKBONE):
+        return name
+    return f"{LOCAL}{backbone / name.removeprefix(IN_BACKBONE)}"
+
+
+def own_encoder(backbone: Path) -> str | None:
+    """open_clip's name of the image encoder that a backbone brings, if it does."""
+    known = (backbone / ENCODER / "open_clip_config.json").is_file()
+    return clip_name(f"{IN_BACKBONE}{ENCODER}", backbone) if known else None
 
 
 def load_clip(name: str, pretrained: str | None) -> Clip:
@@ -160,10 +190,12 @@ def load_clip(name: str, pretrained: str | None) -> Clip:
         with no_questions():
             model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained)
             tokenize = open_clip.get_tokenizer(name, **tokenizer_options(config))
+        model.requires_grad_(False).eval()
+        clip = Clip(model, preprocess, tokenize, config["embed_dim"])
+        clip.try_out()
     except Exception as error:  # open_clip raises many kinds
         raise clip_error(name, error) from error
-    model.requires_grad_(False).eval()
-    return Clip(model, preprocess, tokenize, config["embed_dim"])
+    return clip
 
 
 def check_weights(folder: Path) -> None:

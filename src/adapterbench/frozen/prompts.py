@@ -9,11 +9,20 @@ from adapterbench.core.errors import UserError
 from adapterbench.frozen.load import Clip
 
 
+def unconditional_embeds(embeds: Tensor) -> Tensor:
+    """The unconditional image prompt of adapters that read embeddings, as often as `embeds`.
+
+    Zeros (IP-Adapter, section 3.3). That of adapters that read patches takes the image encoder:
+    see `image_prompts`.
+    """
+    return torch.zeros_like(embeds)
+
+
 @torch.no_grad()
 def image_prompts(clip: Clip, images: list[Any], patches: bool) -> tuple[Tensor, Tensor]:
-    """PIL images as image prompts `(N, c)`, or `(N, S, c)`; and what stands for no picture.
+    """PIL images as image prompts `(N, c)`, or `(N, S, c)`; and the unconditional image prompt.
 
-    That is the zero embedding `(1, c)`, but the *features* of a zero picture `(1, S, c)`: so
+    That is the zero embedding `(1, c)`, but the *features* of a zero image `(1, S, c)`: so
     IP-Adapter and its "plus" were trained.
 
     Raises:
@@ -21,7 +30,7 @@ def image_prompts(clip: Clip, images: list[Any], patches: bool) -> tuple[Tensor,
     """
     if not patches:
         embeds = clip.image_embeds(images)
-        return embeds, torch.zeros_like(embeds[:1])
+        return embeds, unconditional_embeds(embeds[:1])
     pixels = torch.stack([clip.preprocess(image) for image in images])
     features = patch_features(clip, torch.cat([pixels, torch.zeros_like(pixels[:1])]))
     return features[:-1], features[-1:]

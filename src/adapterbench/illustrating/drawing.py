@@ -1,13 +1,13 @@
 """What all illustrations share: texts as the base model reads them, images, and their tars."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 
-import webdataset as wds
 from PIL import Image
 from torch import Tensor
 
+from adapterbench.formats.generated import Generated, write_images
+from adapterbench.formats.image import to_png
 from adapterbench.sampling.sampler import Picture, Sampler
 
 
@@ -29,11 +29,7 @@ def drawn(
 
 
 def write(path: Path, names: Sequence[Picture], images: Iterable[Image.Image]) -> int:
-    """Write a tar of `<key>.<k>.png`, the same bytes for the same pictures; return their number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wds.TarWriter(str(path), mtime=0, encoder=False) as tar:
-        for name, image in zip(names, images, strict=True):
-            file = BytesIO()
-            image.save(file, "PNG")
-            tar.write({"__key__": name.key, f"{name.k}.png": file.getvalue()})
+    """Write images under the keys and numbers of `names`; return how many."""
+    named = zip(names, images, strict=True)
+    write_images(path, (Generated(name.key, name.k, to_png(image)) for name, image in named))
     return len(names)

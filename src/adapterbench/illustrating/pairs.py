@@ -18,20 +18,26 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import read_json, write_json
 from adapterbench.core.seeds import rank
+from adapterbench.formats.generated import read_images
+from adapterbench.formats.pairs import (
+    PROTOCOLS,
+    Pair,
+    list_path,
+    read_pairs,
+    tar_path,
+    tars_path,
+    write_pairs,
+)
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.illustrating.drawing import drawn, embedded, write
 from adapterbench.sampling.sampler import Picture, Sampler
 from adapterbench.scoring.evaluator import Evaluator
 from adapterbench.scoring.measures import cosine, finds
-from adapterbench.scoring.samples import embed, read_images
+from adapterbench.scoring.samples import embed
 from adapterbench.scoring.scores import write as write_table
 
 log = logging.getLogger(__name__)
-
-Pair = dict[str, str]
-"""`prompt`: key of the image prompt; `text`: the text prompt; `goal`: key of the right answer."""
 
 
 def restyle(samples: Sequence[Sample]) -> Iterator[Pair]:
@@ -43,7 +49,7 @@ def restyle(samples: Sequence[Sample]) -> Iterator[Pair]:
         first = things.setdefault(thing, sample)
         if first.meta["family"] != sample.meta["family"] and thing[0] not in taken:
             taken.add(thing[0])
-            yield {"prompt": first.key, "text": style_of(sample), "goal": sample.key}
+            yield Pair(prompt=first.key, text=style_of(sample), goal=sample.key)
 
 
 def concept(samples: Sequence[Sample]) -> Iterator[Pair]:
@@ -58,7 +64,7 @@ def concept(samples: Sequence[Sample]) -> Iterator[Pair]:
     for sample in samples:
         other = follower.get(sample.key, sample)
         if other is not sample:
-            yield {"prompt": sample.key, "text": named(other), "goal": other.key}
+            yield Pair(prompt=sample.key, text=named(other), goal=other.key)
 
 
 def style_of(sample: Sample) -> str:
@@ -72,7 +78,8 @@ def named(sample: Sample) -> str:
     return f"{sample.meta['name']} with {tones}" if tones else str(sample.meta["name"])
 
 
-PROTOCOLS = {"restyle": restyle, "concept": concept}
+MAKERS = {"restyle": restyle, "concept": concept}
+"""What makes the pairs of each protocol."""
 
 
 def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[Pair]]:
@@ -85,7 +92,7 @@ def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[P
     """
     made = [sample for sample in samples if "family" in sample.meta]
     ordered = sorted(made, key=lambda sample: rank(sample.key, seed))
-    chosen = {name: list(protocol(ordered)) for name, protocol in PROTOCOLS.items()}
+    chosen = {name: list(make(ordered)) for name, make in MAKERS.items()}
     if not all(chosen.values()):
         log.info("no two makers drew the same held-out thing: no prompts with a right answer")
         return {}
@@ -99,7 +106,7 @@ def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[P
 
 
 def draw_pairs(sampler: Sampler, shards: Path, count: int, out: Path) -> int:
-    """Fill the folder `out` with `<protocol>.json`, the pairs, and `<protocol>/<prompts>.tar`.
+    """Fill the folder `out` with pairs, and with tars of what is drawn of each (`formats.pairs`).
 
     Return the number of generated images.
 
@@ -113,11 +120,12 @@ def draw_pairs(sampler: Sampler, shards: Path, count: int, out: Path) -> int:
     held_out = read_split(shards, "validation", keys=numbers)
     made = 0
     for protocol, pairs in choose(held_out, count, sampler.params.seed).items():
-        write_json(out / f"{protocol}.json", pairs)
-        own = [Picture(numbers[pair["prompt"]], pair["prompt"], 0) for pair in pairs]
-        texts = embedded([pair["text"] for pair in pairs], sampler)
+        write_pairs(list_path(out, protocol), pairs)
+        own = [Picture(numbers[pair.prompt], pair.prompt, 0) for pair in pairs]
+        texts = embedded([pair.text for pair in pairs], sampler)
         for prompts, (pictures, said) in rows(sampler, own, texts).items():
-            made += write(out / protocol / f"{prompts}.tar", own, drawn(sampler, pictures, said))
+            images = drawn(sampler, pictures, said)
+            made += write(tar_path(out, protocol, prompts), own, images)
     return made
 
 
@@ -147,28 +155,35 @@ def score_pairs(evaluator: Evaluator, shards: Path, folder: Path, out: Path) -> 
     to the two real images; `r_at_1` is whether an image is nearer to its goal than to all other
     goals. The real images themselves are rows, too.
     """
-    protocols: dict[Path, list[Pair]] = {
-        path: read_json(path) for path in sorted(folder.glob("*.json"))
+    protocols = {
+        protocol: read_pairs(path)
+        for protocol in sorted(PROTOCOLS)
+        if (path := list_path(folder, protocol)).exists()
     }
     keys = {
-        pair[kind] for pairs in protocols.values() for pair in pairs for kind in ("prompt", "goal")
+        key for pairs in protocols.values() for pair in pairs for key in (pair.prompt, pair.goal)
     }
     references = {s.key: s.image for s in read_split(shards, "validation", keys=keys)}
     frames = [
         frame
-        for path, pairs in protocols.items()
-        for frame in score_protocol(evaluator, path, pairs, references)
+        for protocol, pairs in protocols.items()
+        for frame in score_protocol(evaluator, folder, protocol, pairs, references)
     ]
     write_table(pd.concat(frames, ignore_index=True), out)
 
 
 def score_protocol(
-    evaluator: Evaluator, path: Path, pairs: list[Pair], references: dict[str, Image.Image]
+    evaluator: Evaluator,
+    folder: Path,
+    protocol: str,
+    pairs: list[Pair],
+    references: dict[str, Image.Image],
 ) -> Iterator[pd.DataFrame]:
-    """A frame for each row of the protocol whose `pairs` are in `path`."""
-    keys = [pair["prompt"] for pair in pairs]
+    """A frame for each row of a protocol and its `pairs`."""
+    keys = [pair.prompt for pair in pairs]
     goals, copies = (
-        evaluator.images([references[pair[kind]] for pair in pairs]) for kind in ("goal", "prompt")
+        evaluator.images([references[key] for key in kind])
+        for kind in ([pair.goal for pair in pairs], keys)
     )
 
     def scores(prompts: str, images: Tensor) -> pd.DataFrame:
@@ -177,10 +192,10 @@ def score_protocol(
             "copy": cosine(images, copies),
             "r_at_1": finds(images, goals, torch.arange(len(goals))),
         }
-        facts = {"protocol": path.stem, "prompts": prompts, "key": keys}
+        facts = {"protocol": protocol, "prompts": prompts, "key": keys}
         return pd.DataFrame({**facts, **{name: v.tolist() for name, v in columns.items()}})
 
-    for tar in sorted((path.parent / path.stem).glob("*.tar")):
+    for tar in sorted(tars_path(folder, protocol).glob("*.tar")):
         made = list(read_images(tar))
         yield scores(tar.stem, embed(tar, made, evaluator))
     yield scores("real_goal", goals)

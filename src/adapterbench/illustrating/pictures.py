@@ -13,22 +13,15 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from adapterbench.core.config import IllustrateParams, OwnEncoder, SampleParams
+from adapterbench.adapters.core.variant import Variant
+from adapterbench.core.config import IllustrateParams, SampleParams
+from adapterbench.formats.generated import Illustrations
 from adapterbench.illustrating.drawing import drawn, embedded, write
 from adapterbench.illustrating.pairs import draw_pairs
 from adapterbench.runs.processes import processes
 from adapterbench.sampling.sampler import Picture, Sampler
 
 log = logging.getLogger(__name__)
-
-PROMPTS, BASES, SWEEP, PAIRS = "prompts.tar", "bases", "sweep", "pairs"
-"""What `draw` writes: a tar, a folder with a tar a base, one with a tar a scale, see `pairs`."""
-
-SWEEP_SCORES = "sweep.parquet"
-"""Scores of the sweep; `protocol` is the scale, `clip_i_shuffled` the pull of the image prompt."""
-
-PAIRS_SCORES = "pairs.parquet"
-"""A row an image: `protocol, prompts, key, goal, copy, r_at_1`; see `pairs.score_pairs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +35,37 @@ class Inputs:
     """`<base>/` in diffusers layout."""
     adapter: Path | None
     """None: the base models alone, given texts."""
-    encoder: OwnEncoder | None = None
-    """Image encoder of the adapter, as its row names it; None: that of stage encode."""
+    variant: Variant | None = None
+    """Row of the adapter; None: see `Sampler`."""
 
 
 def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Path) -> int:
-    """Fill the folder `out` with tars of `<key>.<k>.png`; return the number of pictures.
+    """Fill the folder `out` as `Illustrations` has it; return the number of images.
 
     Raises:
         UserError: an input is missing or does not fit.
     """
 
     def on(base: Path) -> Sampler:
-        where = inputs.adapter, processes().device, inputs.shards, inputs.encoder
+        where = inputs.adapter, processes().device, inputs.shards, inputs.variant
         return Sampler(sample, inputs.encoded, base, *where)
 
-    sampler = on(inputs.backbone)
+    sampler, to = on(inputs.backbone), Illustrations(out)
     chosen = mentioning([prompt.image for prompt in params.prompts], sampler)
     texts = embedded([prompt.text for prompt in params.prompts], sampler)
     pairs = [replace(picture, k=number) for number, picture in enumerate(chosen)]
-    made = write(out / PROMPTS, pairs, drawn(sampler, chosen, texts))
+    made = write(to.prompts, pairs, drawn(sampler, chosen, texts))
     if inputs.adapter:
         own = items(sampler)[: params.sweep_items]
         for scale in tqdm(params.scales, "scales", mininterval=1):
-            made += write(out / SWEEP / f"{scale:g}.tar", own, pulled(sampler, own, scale))
-    made += draw_pairs(sampler, inputs.shards, params.pairs, out / PAIRS)
+            made += write(to.scale(scale), own, pulled(sampler, own, scale))
+    made += draw_pairs(sampler, inputs.shards, params.pairs, to.pairs)
     once = list(dict.fromkeys(chosen))
     for base in tqdm(sorted(inputs.bases.iterdir()), "bases", mininterval=1):
         other = on(base)
         # an adapter answers the image prompt alone, a base model without one the caption
         captions = None if inputs.adapter else other.captions(once)
-        made += write(out / BASES / f"{base.name}.tar", once, drawn(other, once, captions))
+        made += write(to.base(base.name), once, drawn(other, once, captions))
     return made
 
 

@@ -20,8 +20,7 @@ from adapterbench.data.prepare import Drops, clean
 from adapterbench.data.split import HeldOut
 from adapterbench.formats.image import decode, to_array
 from adapterbench.formats.shards import Packed
-from adapterbench.scoring.evaluators.timm import Params
-from adapterbench.scoring.evaluators.timm import load as load_evaluator
+from adapterbench.scoring.evaluators.timm import Params, evaluator
 
 NOVEL = "novel"
 Pair = tuple[float, str, str]
@@ -91,9 +90,9 @@ def describe(
         for sample in kept
     ]
     pixels = torch.from_numpy(np.stack([to_array(image) for image in decoded]))
-    evaluator = load_evaluator(Params(path=str(network), resolution=128, batch_size=16))
+    by = evaluator(Params(resolution=128, batch_size=16), network)
     parts = [decoded[at : at + 256] for at in range(0, len(decoded), 256)]
-    features = [evaluator.image_embeds(part) for part in tqdm(parts, desc="embed", mininterval=1)]
+    features = [by.image_embeds(part) for part in tqdm(parts, desc="embed", mininterval=1)]
     return images, pixels, torch.nn.functional.normalize(torch.cat(features), dim=-1)
 
 

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from PIL import Image
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError, one_line
 from adapterbench.core.files import publish
-from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, PROTOCOLS, label
+from adapterbench.formats.generated import PROTOCOLS
+from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, label
 from adapterbench.report.metrics import SCORES, TRAINABLE, Metric
 from adapterbench.report.pictures import thumbnail
 from adapterbench.report.table import Comparison
@@ -99,7 +100,7 @@ def pareto(comparison: Comparison) -> Figure:
             thin_out(ax, [rows[variant][TRAINABLE.key] for variant in comparison.variants])
             ax.set_xlabel(f"{TRAINABLE.label} (log scale)")
             ax.set_ylabel(f"{metric.label}, {metric.better} is better")
-            ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol]}")
+            ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol].title}")
             draw_baselines(ax, {method: rows[method][metric.key] for method in BASELINES})
         handles, labels = ax.get_legend_handles_labels()
         figure.legend(
@@ -202,7 +203,7 @@ def forest_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
     ax.axhline(len(drawn) - 0.5, color=GREY, linewidth=0.8)
     ax.set_yticks(range(len(methods)), list(map(label, methods)))
     ax.set_ylim(len(methods) - 0.5, -0.5)
-    ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol]}")
+    ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol].title}")
 
 
 def draw_interval(
@@ -280,15 +281,16 @@ def read_curve(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is missing, damaged or lacks a column.
     """
-    again = f"run `dvc repro -f train@{path.stem}`"
     try:
         curve = pd.read_csv(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {again}") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {again}") from error
+        raise InputError(f"{path} is missing", path) from error
+    except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+        raise InputError(f"{path} is damaged ({one_line(error)})", path) from error
     if missing := {"step", "loss"} - set(curve):
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}: {again}")
+        raise InputError(f"{path} lacks {', '.join(sorted(missing))}", path)
+    if bad := [name for name in ("step", "loss") if not pd.api.types.is_numeric_dtype(curve[name])]:
+        raise InputError(f"{path} holds other than numbers in {bad[0]}", path)
     return curve
 
 

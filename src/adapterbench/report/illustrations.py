@@ -9,11 +9,13 @@ import pandas as pd
 from PIL import Image
 
 from adapterbench.core.config import IllustrateParams
-from adapterbench.core.errors import UserError, one_line
-from adapterbench.core.files import read_json
+from adapterbench.core.errors import InputError, one_line
+from adapterbench.formats.frames import read_frame
+from adapterbench.formats.generated import Illustrations, decode_images, read_names, samples_tar
+from adapterbench.formats.pairs import list_path, read_pairs, tar_path
 from adapterbench.report.figures import Cell
 from adapterbench.report.methods import label
-from adapterbench.report.pictures import read_references, read_samples, sampled
+from adapterbench.report.pictures import read_references
 from adapterbench.report.scores import ROUNDING
 
 Columns = dict[str, Sequence[Cell]]
@@ -45,14 +47,15 @@ def prompts_grid(
     params: IllustrateParams, folder: Path, variants: Sequence[str], shards: Path
 ) -> Columns:
     """Image prompt, text prompt, each variant, and what the text alone gives."""
-    pairs = sampled(folder / variants[0] / "prompts.tar")
+    pairs = read_names(Illustrations(folder / variants[0]).prompts)
     references = read_references(shards, [key for key, _ in pairs])
     return {
         "Image prompt": [reference.image for reference in references],
         "Text prompt": [prompt.text for prompt in params.prompts],
         **{
             label(method): [
-                read_samples(folder / method / "prompts.tar", [key], k)[0] for key, k in pairs
+                decode_images(Illustrations(folder / method).prompts, [key], k)[0]
+                for key, k in pairs
             ]
             for method in [*variants, "text_only"]
         },
@@ -61,19 +64,22 @@ def prompts_grid(
 
 def answers_grid(folder: Path, variants: Sequence[str], shards: Path, protocol: str) -> Columns:
     """Prompts, their right answer, each variant given both, and what the text alone gives."""
-    pairs = read_json(folder / variants[0] / "pairs" / f"{protocol}.json")[:SHOWN]
-    keys = [pair["prompt"] for pair in pairs]
+    first = Illustrations(folder / variants[0]).pairs
+    pairs = read_pairs(list_path(first, protocol))[:SHOWN]
+    prompts = [pair.prompt for pair in pairs]
     made = {**dict.fromkeys(variants, "image_and_text"), "text_only": "text_only"}
 
-    def references(kind: str) -> list[Cell]:
-        return [r.image for r in read_references(shards, [pair[kind] for pair in pairs])]
+    def references(keys: Sequence[str]) -> list[Cell]:
+        return [reference.image for reference in read_references(shards, keys)]
 
     return {
-        "Image prompt": references("prompt"),
-        "Text prompt": [pair["text"] for pair in pairs],
-        "Goal (not given)": references("goal"),
+        "Image prompt": references(prompts),
+        "Text prompt": [pair.text for pair in pairs],
+        "Goal (not given)": references([pair.goal for pair in pairs]),
         **{
-            label(m): read_samples(folder / m / "pairs" / protocol / f"{given}.tar", keys)
+            label(m): decode_images(
+                tar_path(Illustrations(folder / m).pairs, protocol, given), prompts
+            )
             for m, given in made.items()
         },
     }
@@ -84,14 +90,14 @@ def bases_grid(folder: Path, samples: Path, variants: Sequence[str], shards: Pat
 
     The last column is what the base model makes of the image prompt's caption, its own style.
     """
-    pairs = sampled(folder / variants[0] / "prompts.tar")
+    pairs = read_names(Illustrations(folder / variants[0]).prompts)
     keys = list(dict.fromkeys(key for key, _ in pairs))[:SHOWN]
-    bases = sorted(path.stem for path in (folder / variants[0] / "bases").glob("*.tar"))
+    bases = Illustrations(folder / variants[0]).bases
     protocols = {**dict.fromkeys(variants, "image"), "text_only": "image_text"}
     made = {
         label(method): [
-            read_samples(samples / method / f"{protocol}.tar", keys),
-            *(read_samples(folder / method / "bases" / f"{base}.tar", keys) for base in bases),
+            decode_images(samples_tar(samples / method, protocol), keys),
+            *(decode_images(Illustrations(folder / method).base(base), keys) for base in bases),
         ]
         for method, protocol in protocols.items()
     }
@@ -113,17 +119,19 @@ def read_sweep(
     params: IllustrateParams, folder: Path, variants: Sequence[str], shards: Path, place: int = 0
 ) -> Sweep:
     """The scores of the sweep, and the pictures of the item at `place` in it."""
-    tars = [f"sweep/{scale:g}.tar" for scale in params.scales]
-    keys = [key for key, _ in sampled(folder / variants[0] / tars[0])]
+    drawn = {variant: Illustrations(folder / variant) for variant in variants}
+    names = read_names(drawn[variants[0]].scale(params.scales[0]))
+    keys = [key for key, _ in names]
     own, other = [*pairwise(keys), (keys[-1], keys[0])][place % len(keys)]
     text, image = read_references(shards, [own, other])
     return Sweep(
         text=text.caption,
         image=image.image,
         pictures={
-            v: [read_samples(folder / v / name, [own])[0] for name in tars] for v in variants
+            v: [decode_images(at.scale(scale), [own])[0] for scale in params.scales]
+            for v, at in drawn.items()
         },
-        scores={v: read_scores(folder / v / "sweep.parquet") for v in variants},
+        scores={v: read_scores(at.sweep_scores) for v, at in drawn.items()},
         items=len(keys),
     )
 
@@ -134,16 +142,13 @@ def read_scores(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is missing or damaged.
     """
+    frame = read_frame(path, ["protocol", "clip_t", "clip_i_shuffled"])
     try:
-        frame = pd.read_parquet(path)
         # the image of an item was given the image prompt of the next
         means = frame.groupby("protocol")[["clip_t", "clip_i_shuffled"]].mean().reset_index()
         means = means.set_axis(["scale", "clip_t", "clip_i"], axis="columns").astype(float)
         if not (means[["clip_t", "clip_i"]].abs() <= 1 + ROUNDING).all(axis=None):
             raise ValueError("a score is no cosine")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is missing or damaged ({one_line(error)}): "
-            f"run `dvc repro illustrate@{path.parent.name}`"
-        ) from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({one_line(error)})", path) from error
     return means.sort_values("scale", ignore_index=True)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from adapterbench.core.files import publish
+from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report.measured import MeasuredOn
-from adapterbench.report.methods import PROTOCOLS
 from adapterbench.report.sheets import costs, headline
 from adapterbench.report.table import FILES, Comparison
 from adapterbench.report.words import findings
@@ -33,7 +33,7 @@ def render(comparison: Comparison, measured: MeasuredOn) -> str:
     said = [f"**{f.text}**" if f.alarm else f.text for f in findings(comparison)]
     facts = [f"{name}: {value}" for name, value in measured.facts().items()]
     blocks = [
-        f"# Comparison: {PROTOCOLS[comparison.protocol]}",
+        f"# Comparison: {PROTOCOLS[comparison.protocol].title}",
         headline(comparison).markdown(),
         HOW_TO_READ,
         ROWS,

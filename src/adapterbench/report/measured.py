@@ -14,7 +14,7 @@ from adapterbench.core.config import (
     Section,
     TrainParams,
     load_params,
-    load_variants,
+    load_rows,
 )
 
 
@@ -83,7 +83,7 @@ def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> Meas
     intervals = load_params(CompareParams, "compare", params)
     evaluators = load_params(ScoreParams, "score", params).evaluators
     neutral = load_params(BackboneParams, "neutral_evaluator", params)
-    variants = load_variants(params)
+    variants = load_rows(params)
     return MeasuredOn(
         data=described(data),
         backbone=load_params(BackboneParams, "backbone", params).path,

@@ -32,11 +32,6 @@ CEILINGS = ("reference_16px", "vae", "reference")
 REAL = ("other_item", *CEILINGS)
 """Baselines that are real images, one an item."""
 
-PROTOCOLS = {"image": "image prompt alone", "image_text": "image prompt and caption"}
-
-FLOOR_OF = {"image": "no_prompt", "image_text": "text_only"}
-"""What a protocol leaves when its image prompt is taken away: the floor an adapter must pass."""
-
 ORIGINAL = "ip_adapter"
 """The variant the others modify; their differences are given to it where it is present."""
 
@@ -44,19 +39,6 @@ ORIGINAL = "ip_adapter"
 def label(method: str) -> str:
     """Name of a method for people; a variant that a user added keeps its own."""
     return {**DECK, **BASELINES}.get(method, method)
-
-
-def stage(name: str, method: str) -> str:
-    """The DVC stage that makes a method's files, such as `score@ip_adapter`."""
-    if method not in BASELINES:
-        return f"{name}@{method}"
-    # one stage scores all of them, and takes the real ones from the shards
-    return "score_floors" if name == "score" or method in REAL else f"{name}_floor@{method}"
-
-
-def stages(method: str) -> str:
-    """The stages that make a method's images and scores, for `dvc repro`."""
-    return " ".join(dict.fromkeys((stage("sample", method), stage("score", method))))
 
 
 def in_order(variants: Sequence[str]) -> list[str]:

@@ -9,10 +9,11 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from adapterbench.core.files import publish
+from adapterbench.formats.generated import PROTOCOLS
+from adapterbench.formats.pairs import PROTOCOLS as PAIR_PROTOCOLS
 from adapterbench.report import pairs, sheets
 from adapterbench.report.markdown import HOW_TO_READ, ROWS
 from adapterbench.report.measured import MeasuredOn
-from adapterbench.report.methods import PROTOCOLS
 from adapterbench.report.table import Comparison
 from adapterbench.report.words import findings
 
@@ -57,7 +58,7 @@ def render(
     )
     sections = [
         {
-            "title": PROTOCOLS[protocol].capitalize(),
+            "title": PROTOCOLS[protocol].title.capitalize(),
             "headline": sheets.headline(comparison),
             "findings": findings(comparison),
             "paired": sheets.paired(comparison),
@@ -71,7 +72,7 @@ def render(
             "findings": pairs.findings(answers, protocol),
             "items": int(answers["n"].max()),
         }
-        for protocol, title in pairs.PROTOCOLS.items()
+        for protocol, title in PAIR_PROTOCOLS.items()
         if len(answers)
     ]
     return environment.get_template("report.html").render(

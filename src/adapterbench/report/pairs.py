@@ -8,19 +8,18 @@ import numpy as np
 import pandas as pd
 
 from adapterbench.core.config import CompareParams
-from adapterbench.core.errors import UserError
-from adapterbench.report.methods import in_order, label, stage
+from adapterbench.core.errors import InputError, UserError
+from adapterbench.formats.frames import read_frame
+from adapterbench.formats.generated import Illustrations
+from adapterbench.formats.pairs import PROTOCOLS
+from adapterbench.report.methods import in_order, label
 from adapterbench.report.metrics import ANSWERS, COPY, GOAL, LEADS, Metric
+from adapterbench.report.scores import ROUNDING
 from adapterbench.report.sheets import Sheet
 from adapterbench.report.table import mean_and_interval, read_csv, write_csv
 from adapterbench.report.words import Finding, listed
 
 FILE = "pairs.csv"
-
-PROTOCOLS = {
-    "restyle": "one maker's image, another's style in words",
-    "concept": "one maker's image, the name of another thing",
-}
 
 BOTH, TEXT = "image_and_text", "text_only"
 GIVEN = {
@@ -46,13 +45,13 @@ def compare_pairs(folder: Path, variants: Sequence[str], params: CompareParams) 
     """A row a protocol, method and kind of prompts: `COLUMNS`; none where nothing was drawn.
 
     Args:
-        folder: `<method>/pairs.parquet`, of the variants and of the text alone.
+        folder: `<method>/` of illustrations, of the variants and of the text alone.
 
     Raises:
         UserError: a file is missing or damaged, or holds other items than the others.
     """
     methods = [*in_order(variants), TEXT]
-    paths = {method: folder / method / "pairs.parquet" for method in methods}
+    paths = {method: Illustrations(folder / method).pairs_scores for method in methods}
     if not any(path.exists() for path in paths.values()):
         return pd.DataFrame(columns=COLUMNS)
     read = {method: read_items(path) for method, path in paths.items()}
@@ -81,17 +80,11 @@ def read_items(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is missing or damaged, or lacks a column.
     """
-    again = f"run `dvc repro -f {stage('illustrate', path.parent.name)}`"
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        cause = " ".join(str(error).split())
-        raise UserError(f"{path} is missing or damaged ({cause}): {again}") from error
-    wanted = ["protocol", "prompts", "key", *(metric.key for metric in ANSWERS)]
-    if missing := [column for column in wanted if column not in frame]:
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}: {again}")
-    if not np.isfinite(frame[wanted[3:]].to_numpy(dtype=float)).all():
-        raise UserError(f"{path} holds a score that is no finite number: {again}")
+    scores = [metric.key for metric in ANSWERS]
+    frame = read_frame(path, ["protocol", "prompts", "key", *scores])
+    numbers = frame[scores].apply(pd.to_numeric, errors="coerce")
+    if not (numbers.abs() <= 1 + ROUNDING).all(axis=None):  # NaN is not
+        raise InputError(f"{path} holds a score that is no finite number in [-1, 1]", path)
     return frame
 
 
@@ -107,8 +100,8 @@ def check_items(rows: Rows, methods: Sequence[str], protocol: str) -> None:
     if bad := [*odd, *(row for row in wanted if row not in rows)]:
         method, given = bad[0]
         raise UserError(
-            f"{method} ({given}) lacks items of {protocol} that others have: run "
-            "`dvc repro illustrate illustrate_floor` to draw all with the same parameters"
+            f"{method} ({given}) lacks items of {protocol} that others have: draw "
+            "all with the same parameters"
         )
 
 
@@ -154,7 +147,11 @@ def read(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: the table is missing or damaged.
     """
-    return read_csv(folder / FILE, COLUMNS)
+    table = read_csv(folder / FILE, COLUMNS)
+    if not (table["protocol"].isin(PROTOCOLS) & table["prompts"].isin(GIVEN)).all():
+        path = folder / FILE
+        raise InputError(f"{path} has an unknown protocol or kind of prompts", path)
+    return table
 
 
 def sheet(table: pd.DataFrame, protocol: str) -> Sheet:

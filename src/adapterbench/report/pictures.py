@@ -1,7 +1,6 @@
-"""The pictures of the grids: generated ones from the sample tars, references from the shards."""
+"""Reference images of the grids, and which items the grids show."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +8,7 @@ import numpy as np
 from PIL import Image
 
 from adapterbench.core.errors import UserError
-from adapterbench.formats.image import BadImageError, decode
 from adapterbench.formats.shards import read_split
-from adapterbench.formats.tars import BadFileError, BadTarError, Tar, open_tar
-from adapterbench.report.methods import stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,52 +26,6 @@ def choose(keys: Collection[str], count: int) -> list[str]:
     return [ordered[place] for place in places]
 
 
-def sampled_keys(tar: Path) -> set[str]:
-    """Keys of the items in a tar of `<key>.<k>.png`."""
-    return {key for key, _ in sampled(tar)}
-
-
-def sampled(tar: Path) -> list[tuple[str, int]]:
-    """Key and `k` of each picture in a tar of `<key>.<k>.png`, in order."""
-    with opened(tar) as members:
-        names = [name.rsplit(".", 2) for name in members.members if name.endswith(".png")]
-    return [(key, int(k)) for key, k, _ in names]
-
-
-def read_samples(tar: Path, keys: Sequence[str], k: int = 0) -> list[Image.Image]:
-    """The `k`-th picture of each key.
-
-    Raises:
-        UserError: the tar is missing or damaged, or lacks a picture.
-    """
-    with opened(tar) as members:
-        return [read_member(members, f"{key}.{k}.png", tar) for key in keys]
-
-
-def read_member(members: Tar, name: str, tar: Path) -> Image.Image:
-    """Decode one member."""
-    again = f"run `dvc repro -f {stage('sample', tar.parent.name)}`"
-    try:
-        return decode(members.read(name))
-    except KeyError as error:
-        raise UserError(f"{tar} has no picture {name}: {again}") from error
-    except (BadImageError, BadFileError) as error:
-        raise UserError(f"picture {name} in {tar} is damaged ({error}): {again}") from error
-
-
-@contextmanager
-def opened(tar: Path) -> Iterator[Tar]:
-    """Open a tar of samples for reading."""
-    again = f"run `dvc repro {stage('sample', tar.parent.name)}`"
-    try:
-        with open_tar(tar) as members:
-            yield members
-    except FileNotFoundError as error:
-        raise UserError(f"{tar} is missing: {again}") from error
-    except BadTarError as error:
-        raise UserError(f"{tar} is damaged ({error}): delete it and {again}") from error
-
-
 def read_references(shards: Path, keys: Sequence[str]) -> list[Reference]:
     """The validation items of `keys`, in their order.
 
@@ -89,7 +39,7 @@ def read_references(shards: Path, keys: Sequence[str]) -> list[Reference]:
     if missing := [key for key in keys if key not in found]:
         raise UserError(
             f"{shards} has no validation item {missing[0]} (and {len(missing) - 1} more): "
-            "the samples were made from other shards; run `dvc repro`"
+            "the images were generated from other shards; make shards and images again"
         )
     return [found[key] for key in keys]
 

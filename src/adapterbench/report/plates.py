@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from adapterbench.core.config import IllustrateParams
+from adapterbench.formats.generated import decode_images, read_names, samples_tar
+from adapterbench.formats.pairs import PROTOCOLS
 from adapterbench.report import figures
 from adapterbench.report.illustrations import (
     answers_grid,
@@ -16,8 +18,7 @@ from adapterbench.report.illustrations import (
 )
 from adapterbench.report.methods import label
 from adapterbench.report.page import Plate
-from adapterbench.report.pairs import PROTOCOLS
-from adapterbench.report.pictures import choose, read_references, read_samples, sampled_keys
+from adapterbench.report.pictures import choose, read_references
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison
 
@@ -53,7 +54,8 @@ def draw(
     """
     image, image_text = comparisons["image"], comparisons["image_text"]
     curves = {v: figures.read_curve(sources.curves / f"{v}.csv") for v in image.variants}
-    keys = choose(sampled_keys(tar(sources, image.variants[0], "image")), ITEMS)
+    names = read_names(tar(sources, image.variants[0], "image"))
+    keys = choose({key for key, _ in names}, ITEMS)
     chosen = f"The items are {len(keys)} evenly spaced ones of the sorted list, not picked by hand"
     illustrated = sources.illustrations, image.variants, sources.shards
     drawn = {
@@ -115,7 +117,7 @@ def draw(
 
 def tar(sources: Sources, method: str, protocol: str) -> Path:
     """Where a method's pictures are."""
-    return sources.samples / method / f"{protocol}.tar"
+    return samples_tar(sources.samples / method, protocol)
 
 
 Columns = dict[str, Sequence[figures.Cell]]
@@ -147,4 +149,4 @@ def generated(
     methods: Sequence[str], protocol: str, keys: Sequence[str], sources: Sources
 ) -> Columns:
     """The first picture of each key by each method."""
-    return {label(m): read_samples(tar(sources, m, protocol), keys) for m in methods}
+    return {label(m): decode_images(tar(sources, m, protocol), keys) for m in methods}

@@ -4,10 +4,8 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapterbench.core.environment import installed, revision
+from adapterbench.core.environment import revision, versions
 from adapterbench.core.files import sha256
-
-PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "peft")
 
 
 def provenance(inputs: Sequence[Path]) -> dict[str, str]:
@@ -18,5 +16,5 @@ def provenance(inputs: Sequence[Path]) -> dict[str, str]:
         "Revision": f"{code['revision']}{changed}" if code["revision"] else "not in git",
         **{f"SHA-256 of {path.name}": sha256(path) for path in inputs},
         "Python": platform.python_version(),
-        **{name: installed(name) or "not installed" for name in PACKAGES},
+        **{name: version or "not installed" for name, version in versions().items()},
     }

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adapterbench.core.errors import UserError
-from adapterbench.report.methods import BASELINES, REAL, SHUFFLED, stage, stages
+from adapterbench.core.errors import InputError, UserError
+from adapterbench.formats.frames import read_frame
+from adapterbench.report.methods import BASELINES, REAL, SHUFFLED
 from adapterbench.report.metrics import DIVERSITY, SCORES, SETS
 
 log = logging.getLogger(__name__)
@@ -78,24 +79,13 @@ def warn_unknown_methods(folder: Path, variants: Sequence[str]) -> None:
 
 def read_method(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read one method's table and check columns, values and duplicates."""
-    again = f"run `dvc repro {stage('score', path.stem)}`"
-    try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {again}") from error
-    except (ValueError, OSError) as error:
-        cause = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({cause}): delete it and {again}") from error
-    wanted = ["protocol", "key", "k", *columns, *SET_KEYS]
-    if missing := [column for column in wanted if column not in frame]:
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}: {again}")
-    frame = frame[wanted]
+    frame = read_frame(path, ["protocol", "key", "k", *columns, *SET_KEYS])
     for column in columns:
         check_finite(frame, column, path)
     several = frame.groupby(["protocol", "key"])["k"].transform("count") > 1
     check_finite(frame[several], DIVERSITY.key, path, largest=2)
     if twice := frame.duplicated(["protocol", "key", "k"]).sum():
-        raise UserError(f"{path} holds {twice} picture(s) twice: {again}")
+        raise InputError(f"{path} holds {twice} image(s) twice", path)
     return frame
 
 
@@ -107,9 +97,8 @@ def check_finite(frame: pd.DataFrame, column: str, path: Path, largest: float = 
         first = bad.iloc[0]
         raise UserError(
             f"{path}: {len(bad)} value(s) of {column} are not finite numbers within "
-            f"[{-largest}, {largest}], "
-            f"first at {first['key']} k={first['k']}: see whether its training diverged, then "
-            f"run `dvc repro -f {stage('score', path.stem)}`"
+            f"[{-largest}, {largest}], first at {first['key']} k={first['k']}: see whether its "
+            "training diverged, then score it again"
         )
 
 
@@ -120,8 +109,8 @@ def of_protocol(frame: pd.DataFrame, protocol: str, method: str, baseline: bool)
         rows = frame
     if rows.empty:
         raise UserError(
-            f"scores of {method} have no rows of protocol {protocol!r}: "
-            f"run `dvc repro {stages(method)}`"
+            f"scores of {method} have no rows of protocol {protocol!r}: generate its images under "
+            "it, and score them"
         )
     return rows
 
@@ -133,8 +122,7 @@ def images_per_item(frame: pd.DataFrame, method: str) -> int:
     if len(short):
         raise UserError(
             f"scores of {method} are incomplete: {len(short)} item(s), such as {short.index[0]}, "
-            f"have fewer than {counts.max()} pictures: "
-            f"run `dvc repro -f {stages(method)}`"
+            f"have fewer than {counts.max()} images: generate all, and score them"
         )
     return int(counts.max())
 
@@ -149,10 +137,10 @@ def check_pairing(items: dict[str, pd.DataFrame], images: dict[str, int]) -> Non
         if odd := set(frame.index) ^ set(items[first].index):
             raise UserError(
                 f"{method} and {first} were scored on different items ({len(odd)} in one only, "
-                f"such as {min(odd)}): run `dvc repro` to make both with the same parameters"
+                f"such as {min(odd)}): generate and score both with the same parameters"
             )
         if method not in REAL and images[method] != images[first]:
             raise UserError(
-                f"{method} has {images[method]} pictures an item, {first} has {images[first]}: "
-                "run `dvc repro` to make both with the same parameters"
+                f"{method} has {images[method]} images an item, {first} has {images[first]}: "
+                "generate and score both with the same parameters"
             )

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import FiniteFloat
 
 from adapterbench.core.config import CompareParams
 from adapterbench.core.documents import read_document
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import publish
+from adapterbench.formats.generated import HEADLINE, PROTOCOLS
 from adapterbench.report.intervals import bootstrap
-from adapterbench.report.methods import BASELINES, ORIGINAL, PROTOCOLS, contrasts, in_order
+from adapterbench.report.methods import BASELINES, ORIGINAL, contrasts, in_order
 from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
 from adapterbench.report.scores import Scores, read_scores
 
@@ -31,7 +33,7 @@ PRECISION = {
 }
 """Decimals of each column of floats in the csv files."""
 
-FILES = {"image": "comparison.csv", "image_text": "comparison_image_text.csv"}
+FILES = {p: f"comparison{'' if p == HEADLINE else f'_{p}'}.csv" for p in PROTOCOLS}
 """Table of each protocol; the headline protocol has the plain name."""
 
 PAIRED_FILE = "paired.csv"
@@ -163,7 +165,7 @@ def training(folder: Path, method: str) -> dict[str, float]:
     path, record = folder / f"{method}.json", read_training(folder, method)
     wanted = [TRAINABLE.key, *COST_KEYS]
     if missing := [key for key in wanted if key not in record]:
-        raise UserError(f"{path} lacks {', '.join(missing)}: run `dvc repro -f train@{method}`")
+        raise InputError(f"{path} lacks {', '.join(missing)}", path)
     return {key: np.nan if (value := record[key]) is None else value for key in wanted}
 
 
@@ -173,9 +175,8 @@ def read_training(folder: Path, method: str) -> dict[str, int | float | None]:
     Raises:
         UserError: it noted nothing, or something else.
     """
-    again = f"run `dvc repro -f train@{method}`"
     path = folder / f"{method}.json"
-    return read_document(dict[str, int | float | None], path, "the costs of a training", again)
+    return read_document(dict[str, int | FiniteFloat | None], path, "the costs of a training")
 
 
 def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
@@ -217,7 +218,7 @@ def read(folder: Path) -> dict[str, Comparison]:
         UserError: a table is missing or lacks a column.
     """
     paired = read_csv(folder / PAIRED_FILE, PAIRED)
-    return {
+    found = {
         protocol: Comparison(
             protocol=protocol,
             rows=read_csv(folder / FILES[protocol], COLUMNS),
@@ -225,6 +226,29 @@ def read(folder: Path) -> dict[str, Comparison]:
         )
         for protocol in PROTOCOLS
     }
+    for comparison in found.values():
+        check_complete(comparison, folder)
+    return found
+
+
+def check_complete(comparison: Comparison, folder: Path) -> None:
+    """Refuse tables that lack a row or a score, as those that were cut short do.
+
+    Raises:
+        UserError: one does.
+    """
+    rows, path = comparison.rows, folder / FILES[comparison.protocol]
+    lacking = [method for method in BASELINES if method not in set(rows["method"])]
+    if lacking or not comparison.variants or rows["method"].duplicated().any():
+        raise InputError(f"{path} has not one row for each method", path)
+    if not np.isfinite(rows[[*ENDS, "n", "k"]]).all(axis=None):
+        raise InputError(f"{path} lacks a score", path)
+    pairs = comparison.paired
+    names = set(pairs[["method", "baseline", "metric"]].itertuples(index=False, name=None))
+    wanted = {(*pair, metric.key) for pair in contrasts(comparison.variants) for metric in SCORES}
+    if names != wanted or not np.isfinite(pairs[["difference", "lo", "hi"]]).all(axis=None):
+        path = folder / PAIRED_FILE
+        raise InputError(f"{path} lacks a difference", path)
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -237,13 +261,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         numbers = frame.columns.intersection([*PRECISION, TRAINABLE.key, "n", "k"])
         frame[numbers] = frame[numbers].apply(pd.to_numeric)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: run `dvc repro compare`") from error
+        raise InputError(f"{path} is missing", path) from error
     except (ValueError, OSError) as error:  # pandas' own are ValueErrors
-        raise UserError(
-            f"{path} is damaged ({one_line(error)}): delete it and run `dvc repro compare`"
-        ) from error
+        raise InputError(f"{path} is damaged ({one_line(error)})", path) from error
     if missing := [column for column in columns if column not in frame]:
-        raise UserError(f"{path} lacks {', '.join(missing)}: run `dvc repro -f compare`")
+        raise InputError(f"{path} lacks {', '.join(missing)}", path)
     return frame
 
 
@@ -251,7 +273,7 @@ def as_metrics(comparisons: Iterable[Comparison]) -> dict[str, dict[str, float]]
     """The numbers that `dvc metrics diff` shows: by variant, the headline's under plain names."""
     numbers: dict[str, dict[str, float]] = {}
     for comparison in comparisons:
-        prefix = "" if comparison.protocol == next(iter(PROTOCOLS)) else f"{comparison.protocol}_"
+        prefix = "" if comparison.protocol == HEADLINE else f"{comparison.protocol}_"
         for variant in comparison.variants:
             row, of_variant = comparison.row(variant), numbers.setdefault(variant, {})
             of_variant |= {f"{prefix}{metric.key}": row[metric.key] for metric in SCORES}

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from adapterbench.report.methods import FLOOR_OF, SHUFFLED, label
+from adapterbench.formats.generated import PROTOCOLS
+from adapterbench.report.methods import SHUFFLED, label
 from adapterbench.report.metrics import (
     CLIP_I,
     SCORES,
@@ -65,7 +66,7 @@ def listed(methods: Iterable[str]) -> str:
 
 def learning(comparison: Comparison) -> list[Finding]:
     """Whether both evaluators see each adapter pass its floors, intervals apart."""
-    floors = (FLOOR_OF[comparison.protocol], SHUFFLED)
+    floors = (PROTOCOLS[comparison.protocol].floor, SHUFFLED)
     learnt, alarms = [], []
     for variant in comparison.variants:
         failed = {

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
@@ -22,6 +23,10 @@ LOCK, LOG = "follow.lock", "follow.log"
 STAY = "ADAPTERBENCH_FOLLOW"
 """Environment variable: seconds for which the follower stays when nobody is at work. With 0 stages
 start none, and `flush` sends their records."""
+
+OWN = "ADAPTERBENCH_FOLLOWER"
+"""Environment variable of the follower alone, by which `stages/launch.py` tells it from what a
+launch has left behind."""
 
 FAILED = "cannot send to "
 """What stands in the log before the cause of a failure."""
@@ -36,6 +41,17 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
 }
 """Defaults of mlflow's own environment variables; what the user sets comes first."""
+
+HIDDEN = "***"
+"""What stands in the place of a secret."""
+NAMED = re.compile(
+    r"""((?:passw(?:or)?d|pwd|secret|signature|credential|authorization|(?:api|access)[_-]?key)\w*"""
+    r"""["']?\s*[=:]\s*|token["']?\s*[=:]\s*)(?:(?:bearer|basic)\s+)?("[^"]*"|'[^']*'|\S+)""",
+    re.IGNORECASE,
+)
+"""A secret by its name, such as `password=` or `Authorization: Bearer`."""
+LEGIBLE = 3
+"""Characters of a piece of a password that are worth hiding."""
 
 
 def project_root() -> Path:
@@ -67,7 +83,7 @@ def start(root: Path) -> None:
             ["/bin/sh", "-c", '"$0" -m adapterbench.runs &', sys.executable],
             check=False,
             cwd=root,
-            env={**SETTINGS, **os.environ, "PYTHONPATH": path, "DVC_ROOT": str(root)},
+            env={**SETTINGS, **os.environ, "PYTHONPATH": path, "DVC_ROOT": str(root), OWN: "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -75,11 +91,38 @@ def start(root: Path) -> None:
         )
 
 
-def masked(text: str) -> str:
-    """`text` without the credentials and the query of any address in it."""
-    text = re.sub(
-        r"([\w+.-]+://)\S*@|([\w+.-]+:)?[^\s:/'\"(]+:\S*@",
-        lambda found: f"{found[1] or found[2] or ''}***@",
-        text,
-    )
-    return re.sub(r"\?\S*=\S*", "?***", text)
+def masked(text: str, address: str = "") -> str:
+    """`text` without credentials: those of addresses, queries, and values with telling names.
+
+    Args:
+        text: of a log.
+        address: one with credentials, of which a parser's message may show a piece.
+    """
+    for piece in sorted(pieces(address), key=len, reverse=True):
+        text = text.replace(piece, HIDDEN)
+    text = re.sub(r"\S+", lambda word: masked_word(word[0]), text)
+    return NAMED.sub(lambda found: found[1] + HIDDEN, text)
+
+
+def masked_word(word: str) -> str:
+    """A word without what stands before its last `@`, as in an address, and without a query.
+
+    A password may hold any character that is no space, raw; so nothing is parsed.
+    """
+    scheme, slashes, rest = word.partition("://")
+    if slashes:
+        _, at, rest = rest.rpartition("@")
+        return f"{scheme}://{HIDDEN * bool(at)}{at}" + re.sub(r"[?#&=].+", f"?{HIDDEN}", rest)
+    front, at, rest = word.rpartition("@")
+    if at and ":" in front:
+        kept = front.count(":") > 1  # odd:user:password
+        front = f"{front.partition(':')[0]}:{HIDDEN}" if kept else HIDDEN
+    return front + at + re.sub(r"[?#].*=.*", f"?{HIDDEN}", rest)
+
+
+def pieces(address: str) -> set[str]:
+    """The parts into which a parser may cut the password or token of an address."""
+    user, _, password = address.partition("://")[2].rpartition("@")[0].partition(":")
+    secret = password or user
+    parts = {part for part in re.split(r"[\s:/?#@]", secret) if len(part) >= LEGIBLE}
+    return {form(part) for part in parts | {secret} - {""} for form in (str, quote, unquote)}

@@ -91,7 +91,7 @@ class Follower:
             return True
         except (Exception, TooLong) as error:  # drivers, schemas, networks: there is no list
             place = os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db"
-            text = masked(f"{place}: {type(error).__name__}: {error}")
+            text = masked(f"{place}: {type(error).__name__}: {error}", place)
             cause = textwrap.shorten(text, 400, placeholder=" ...")
             if cause != self.cause:
                 log.warning("%s%s", FAILED, cause)

@@ -6,13 +6,14 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from adapterbench.core.errors import UserError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.runs.identity import end_with_dvc
 from adapterbench.runs.memory import keep_freed_memory, spare_imports
 
@@ -23,11 +24,15 @@ LOST = {"DistBackendError", "DistNetworkError"}
 """Exceptions of `torch.distributed`, likewise."""
 
 
-def run(*mains: Callable[..., None], help: str | None = None) -> None:
+Remedy = Callable[[Path], str]
+"""A file that a program made -> what makes it again, such as "run `make it`"."""
+
+
+def run(*mains: Callable[..., None], help: str | None = None, remedy: Remedy | None = None) -> None:
     """Run functions as a command line program; their docstrings are the `--help`.
 
     One function is the program itself, such as a stage's `main`; several are its commands, under
-    a `help` of their own.
+    a `help` of their own. `remedy` is told beside the cause of an `InputError`.
 
     Exit codes: 0 done, 1 a condition the user can mend, 2 bad arguments, 130 interrupted (Ctrl-C,
     SIGTERM or the terminal's end, so that those clean up as a person's stop does).
@@ -43,10 +48,12 @@ def run(*mains: Callable[..., None], help: str | None = None) -> None:
     logging.basicConfig(format="%(message)s", handlers=[handler])
     # libraries may warn; what they report as they go is noise to whom runs a stage
     logging.getLogger("adapterbench").setLevel(logging.INFO)
-    program(*mains, help=help)()
+    program(*mains, help=help, remedy=remedy)()
 
 
-def program(*mains: Callable[..., None], help: str | None = None) -> typer.Typer:
+def program(
+    *mains: Callable[..., None], help: str | None = None, remedy: Remedy | None = None
+) -> typer.Typer:
     """The program that `run` runs."""
     app = typer.Typer(
         help=help,
@@ -55,11 +62,11 @@ def program(*mains: Callable[..., None], help: str | None = None) -> typer.Typer
         pretty_exceptions_enable=False,
     )
     for main in mains:
-        app.command()(guarded(main))
+        app.command()(guarded(main, remedy))
     return app
 
 
-def guarded(main: Callable[..., None]) -> Callable[..., None]:
+def guarded(main: Callable[..., None], remedy: Remedy | None = None) -> Callable[..., None]:
     """Let `main` leave with one line for what a person can mend; a bug keeps its traceback.
 
     It stands inside typer, which would turn Ctrl-C into a silent exit code.
@@ -69,6 +76,8 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
     def call(*args: Any, **kwargs: Any) -> None:
         try:
             main(*args, **kwargs)
+        except InputError as error:
+            fail(f"{error.cause}: {remedy(error.path)}" if remedy else str(error), 1)
         except UserError as error:
             fail(str(error), 1)
         except KeyboardInterrupt:

@@ -9,12 +9,9 @@ from typing import Any
 
 import yaml
 
-from adapterbench.core.environment import git, installed, revision
-from adapterbench.core.errors import UserError
+from adapterbench.core.environment import git, revision, versions
+from adapterbench.core.errors import InputError
 from adapterbench.core.files import MANIFEST, sha256
-
-PACKAGES = ("diffusers", "numpy", "open_clip_torch", "peft", "timm", "torch", "transformers")
-"""Libraries whose version may change a number."""
 
 
 def provenance() -> dict[str, Any]:
@@ -22,7 +19,7 @@ def provenance() -> dict[str, Any]:
     return {
         "experiment": experiment_name(),
         **revision(),
-        "packages": {name: installed(name) for name in PACKAGES},
+        "packages": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
@@ -48,7 +45,7 @@ def digest(path: Path) -> str:
         UserError: there is nothing at `path`.
     """
     if not path.exists():
-        raise UserError(f"{path} is missing: run `dvc repro` to make it")
+        raise InputError(f"{path} is missing", path)
     tracked = locked_digests()
     for place in (path, *path.parents):
         if place.as_posix() in tracked:

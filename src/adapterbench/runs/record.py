@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import psutil
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from adapterbench.core.documents import read_document
 from adapterbench.core.environment import peak_memory_mb
-from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish, sha256
 from adapterbench.runs import follow
 from adapterbench.runs.identity import Process, dvc_process
@@ -97,12 +97,7 @@ class Facts(BaseModel, extra="forbid"):
         Raises:
             UserError: the file is not one.
         """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            cause = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in cause["loc"])
-            raise UserError(f"{path} is no record ({place}: {cause['msg']}): delete it") from error
+        return read_document(cls, path, "a record", "delete it")
 
 
 class Record:

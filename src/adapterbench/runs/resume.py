@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic_core import to_jsonable_python
 
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import sha256 as file_sha256
 
 RESUME = Path(".resume")
@@ -27,7 +27,7 @@ def resume_path(name: str, facts: Mapping[str, Any], *inputs: Path) -> Path:
         UserError: an input is missing.
     """
     if missing := [path for path in inputs if not path.is_file()]:
-        raise UserError(f"{missing[0]} is missing: run `dvc repro` to make it")
+        raise InputError(f"{missing[0]} is missing", missing[0])
     asked = {"facts": to_jsonable_python(facts), "inputs": [file_sha256(path) for path in inputs]}
     digest = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     return RESUME / f"{name}-{digest[:16]}"

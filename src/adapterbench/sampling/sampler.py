@@ -7,30 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import webdataset as wds
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from more_itertools import chunked
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.adapters.core.storage import CONFIG, WEIGHTS, load_adapter, load_config
-from adapterbench.core.config import OwnEncoder, SampleParams
-from adapterbench.core.errors import UserError
+from adapterbench.adapters.core.storage import (
+    CONFIG,
+    WEIGHTS,
+    load_adapter,
+    load_config,
+    load_variant,
+)
+from adapterbench.adapters.core.variant import Variant
+from adapterbench.core.config import SampleParams
+from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.generated import PROTOCOLS, Generated, samples_tar, write_images
+from adapterbench.formats.image import to_png
 from adapterbench.frozen.load import fingerprint, load_part
+from adapterbench.frozen.precision import autocast
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.resume import alone, resume_path
 from adapterbench.sampling.items import choose_items, noise
-from adapterbench.sampling.prompts import OwnPrompts, Prompts, check_encoder, encoded_prompts
+from adapterbench.sampling.prompts import OwnPrompts, Prompts, check_row, encoded_prompts
 
 log = logging.getLogger(__name__)
-
-PROTOCOLS = {"image": False, "image_text": True}
-"""Name of a protocol -> whether the caption is given; the image prompt is, by an adapter."""
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Sampler:
         adapter: Path | None,
         device: torch.device | str = "cpu",
         shards: Path | None = None,
-        encoder: OwnEncoder | None = None,
+        variant: Variant | None = None,
     ) -> None:
         """Load everything.
 
@@ -76,7 +80,7 @@ class Sampler:
             adapter: folder of a trained adapter; None samples the base model alone.
             device: where the networks go.
             shards: folder of stage prepare, for an adapter with an image encoder of its own.
-            encoder: that image encoder, as the adapter's row names it; None: that of stage encode.
+            variant: row of the adapter; None: what it says itself, read as stage encode does.
 
         Raises:
             UserError: something is missing or does not fit.
@@ -85,14 +89,14 @@ class Sampler:
         self.device = torch.device(device)
         self.data = EncodedSplit(encoded, "validation")
         self.unet = load_part(backbone, "unet").to(device, memory_format=torch.channels_last)
+        if adapter:
+            check_row(adapter, variant or load_variant(adapter))
         self.adapter = load_adapter(adapter, self.unet) if adapter else None
         if adapter and self.adapter:
             self.adapter.requires_grad_(False)
             self.adapter.attach(self.unet)
             self.adapter.scale = params.scale
-            patches, encoder = self.adapter.reads_patches, encoder or OwnEncoder()
-            check_encoder(adapter, patches, encoder)
-            self.prompts = self.prompts_of(encoder, patches, shards)
+            self.prompts = self.prompts_of(variant or load_variant(adapter), shards)
         scheduler = solver(backbone)
         if params.steps > (most := scheduler.config.num_train_timesteps):
             raise UserError(
@@ -112,11 +116,11 @@ class Sampler:
         self.pipeline.set_progress_bar_config(disable=True)
         self.shape = tuple(self.data.row(0)[0].shape)
 
-    def prompts_of(self, encoder: OwnEncoder, patches: bool, shards: Path | None) -> Prompts:
+    def prompts_of(self, variant: Variant, shards: Path | None) -> Prompts:
         """Where the image prompts of an adapter come from."""
-        if encoder.image_encoder is None:
+        if variant.image_encoder is None:
             return encoded_prompts(self.data)
-        own = OwnPrompts(self.data, encoder, patches, shards, self.params.batch_size)
+        own = OwnPrompts(self.data, variant, shards, self.params.batch_size)
         own([picture.number for picture in self.pictures()])  # in one pass over the shards
         return own
 
@@ -146,7 +150,7 @@ class Sampler:
         empty = self.data.empty.expand(len(pictures), -1, -1)
         latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
         prompts = self.image_prompts(pictures)
-        with self.autocast():
+        with autocast(self.device, self.params.mixed_precision):
             images: list[Image.Image] = self.pipeline(
                 prompt_embeds=empty if text is None else text,
                 negative_prompt_embeds=empty,
@@ -157,17 +161,12 @@ class Sampler:
             ).images
         return images
 
-    def autocast(self) -> torch.autocast:
-        """What computes in the precision that is asked for."""
-        dtype = PRECISIONS.get(self.params.mixed_precision)
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
-
     def image_prompts(self, pictures: list[Picture]) -> list[Tensor] | None:
-        """What the pipeline takes: no picture for the unconditional half, then the prompts."""
+        """What the pipeline takes: under guidance the unconditional half, then the prompts."""
         if self.adapter is None:
             return None
-        found, nothing = self.prompts([picture.number for picture in pictures])
-        half = [nothing.expand_as(found)] if self.params.guidance_scale > 1 else []
+        found, unconditional = self.prompts([picture.number for picture in pictures])
+        half = [unconditional.expand_as(found)] if self.params.guidance_scale > 1 else []
         return [torch.cat([*half, found])[:, None].to(self.device)]
 
 
@@ -186,7 +185,7 @@ def sample(
     protocols: list[str],
     out: Path,
     shards: Path | None = None,
-    encoder: OwnEncoder | None = None,
+    variant: Variant | None = None,
 ) -> int:
     """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of pictures.
 
@@ -207,7 +206,7 @@ def sample(
     made = resume_path(f"sample-{out.name}", facts, encoded / MANIFEST, *own)
     if adapter:
         check_backbone(adapter, identity)
-    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, encoder)
+    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, variant)
     pictures = sampler.pictures()
     # cut into batches before they are shared: a picture is rounded as its batch is
     mine = share(list(chunked(pictures, params.batch_size)), state)
@@ -217,13 +216,13 @@ def sample(
             folder = made / protocol
             folder.mkdir(parents=True, exist_ok=True)
             for batch in tqdm(mine, f"{out.name} {protocol}", unit="batch", disable=quiet):
-                make_missing(sampler, batch, PROTOCOLS[protocol], folder)
+                make_missing(sampler, batch, PROTOCOLS[protocol].with_text, folder)
         state.wait_for_everyone()
         if state.is_main_process:
             with publish(out) as beside:
                 beside.mkdir()
                 for protocol in protocols:
-                    pack(made / protocol, pictures, beside / f"{protocol}.tar")
+                    pack(made / protocol, pictures, samples_tar(beside, protocol))
             shutil.rmtree(made)
         state.wait_for_everyone()
     return len(pictures) * len(protocols)
@@ -236,9 +235,8 @@ def check_backbone(adapter: Path, identity: str) -> None:
         UserError: it was; one that does not know its backbone, as those from elsewhere, may pass.
     """
     if load_config(adapter).backbone.get("digest", identity) != identity:
-        raise UserError(
-            f"{adapter} was trained over another backbone, or this one has changed since: run "
-            "`dvc repro` to bring the backbone again and to train what depends on it"
+        raise InputError(
+            f"{adapter} was trained over another backbone, or this one has changed since", adapter
         )
 
 
@@ -248,12 +246,10 @@ def make_missing(sampler: Sampler, batch: list[Picture], with_text: bool, folder
     images = sampler.make(todo, with_text) if todo else []
     for picture, image in zip(todo, images, strict=True):
         with publish(folder / f"{picture.name}.png") as beside:
-            image.save(beside, "PNG")
+            beside.write_bytes(to_png(image))
 
 
 def pack(folder: Path, pictures: list[Picture], path: Path) -> None:
-    """Write the pictures as one tar, the same bytes for the same pictures."""
-    with wds.TarWriter(str(path), mtime=0, encoder=False) as tar:
-        for picture in pictures:
-            data = (folder / f"{picture.name}.png").read_bytes()
-            tar.write({"__key__": picture.key, f"{picture.k}.png": data})
+    """Write the pictures that `make_missing` left as one tar."""
+    files = ((picture, folder / f"{picture.name}.png") for picture in pictures)
+    write_images(path, (Generated(p.key, p.k, file.read_bytes()) for p, file in files))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,16 @@ from adapterbench.core.config import EvaluatorParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.registry import load
 from adapterbench.runs.processes import processes, share
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the networks lie that stages bring."""
+
+    backbone: Path
+    """Of stage `backbone`, which may bring CLIPs of its own."""
+    evaluator: Path
+    """Of stage `neutral_evaluator`."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Evaluator:
         return F.normalize(torch.cat([parts[number] for number, _ in batches]), dim=-1)
 
 
-def load_evaluator(params: EvaluatorParams, name: str) -> Evaluator:
+def load_evaluator(params: EvaluatorParams, folders: Folders, name: str) -> Evaluator:
     """Load an evaluator; `name` is how the user knows its parameters.
 
     Raises:
@@ -55,5 +66,6 @@ def load_evaluator(params: EvaluatorParams, name: str) -> Evaluator:
         module = load("adapterbench.scoring.evaluators", params.kind)
     except UserError as error:
         raise UserError(f"params.yaml: {name}.kind: {error}") from error
-    evaluator: Evaluator = module.load(parse(module.Params, params.model_extra, name))
+    own = parse(module.Params, params.model_extra, name)
+    evaluator: Evaluator = module.load(own, folders)
     return evaluator

@@ -21,17 +21,18 @@ from tqdm import tqdm
 
 from adapterbench.core.config import ScoreParams
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import publish
+from adapterbench.formats.frames import write_frame
+from adapterbench.formats.generated import HEADLINE, find_tars, read_images, read_names
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.frozen.load import load_part
 from adapterbench.runs.processes import processes
-from adapterbench.scoring.evaluator import Evaluator, load_evaluator
+from adapterbench.scoring.evaluator import Evaluator, Folders, load_evaluator
 from adapterbench.scoring.measures import cosine, distribution, diversity, finds
 from adapterbench.scoring.real import real_images
-from adapterbench.scoring.samples import check_counts, embed, read_images, tars
+from adapterbench.scoring.samples import check_counts, embed
 
-Rows = list[dict[str, Any]]
-"""`{key, k}` of each image."""
+Names = list[tuple[str, int]]
+"""Key and k of each image."""
 
 MEANS = ("clip_t", "clip_i", "neutral", "r_at_1")
 """Columns whose means a record shows."""
@@ -75,18 +76,20 @@ class Scorer:
         return self.neutral.images(self.references)
 
 
-def load_scorer(params: ScoreParams, shards: Path, samples: Path, neutral: bool = True) -> Scorer:
+def load_scorer(
+    params: ScoreParams, folders: Folders, shards: Path, samples: Path, neutral: bool = True
+) -> Scorer:
     """Load the evaluators and the validation items that `samples` holds images of, in its order.
 
     Raises:
         UserError: the samples are missing or damaged, or hold an image of no validation item; or
             an evaluator cannot be loaded, or the one for CLIP-T reads no texts.
     """
-    keys = dict.fromkeys(row["key"] for row in read_images(tars(samples)[0]))
+    keys = dict.fromkeys(key for key, _ in read_names(find_tars(samples)[0]))
     items = {item.key: item for item in read_split(shards, "validation", keys=keys)}
     check_items(keys, items)
     evaluators, name = params.evaluators, "score.evaluators"
-    clip = load_evaluator(evaluators.clip, f"{name}.clip")
+    clip = load_evaluator(evaluators.clip, folders, f"{name}.clip")
     if clip.text_embeds is None:
         raise UserError(
             f"params.yaml: {name}.clip.kind = {evaluators.clip.kind!r} reads no texts, which "
@@ -94,7 +97,7 @@ def load_scorer(params: ScoreParams, shards: Path, samples: Path, neutral: bool 
         )
     return Scorer(
         clip=clip,
-        neutral=load_evaluator(evaluators.neutral, f"{name}.neutral") if neutral else None,
+        neutral=load_evaluator(evaluators.neutral, folders, f"{name}.neutral") if neutral else None,
         items=tuple(items[key] for key in keys),
         kid_subset_size=params.kid_subset_size,
     )
@@ -107,7 +110,7 @@ def check_items(keys: Any, known: Any) -> None:
         UserError: one is of no item.
     """
     if strange := [key for key in keys if key not in known]:
-        raise UserError(f"{strange[0]} is not a validation item: run `dvc repro` to sample again")
+        raise UserError(f"{strange[0]} is not a validation item: generate the images again")
 
 
 def tasks(
@@ -138,31 +141,32 @@ def score_samples(scorer: Scorer, samples: Path, out: Path) -> pd.DataFrame:
         UserError: a tar is damaged, or holds an image of no item.
     """
     frames = []
-    for path in tqdm(tars(samples), disable=not processes().is_main_process):
-        rows = list(read_images(path))
-        check_items([row["key"] for row in rows], scorer.numbers)
-        check_counts(path, rows)
-        frames.append(score_images(scorer, path.stem, rows, partial(embed, path, rows)))
+    for path in tqdm(find_tars(samples), disable=not processes().is_main_process):
+        images = list(read_images(path))
+        names = [(image.key, image.k) for image in images]
+        check_items([key for key, _ in names], scorer.numbers)
+        check_counts(path, images)
+        frames.append(score_images(scorer, path.stem, names, partial(embed, path, images)))
     return write(pd.concat(frames, ignore_index=True), out)
 
 
 def score_real(scorer: Scorer, images: list[Image.Image], out: Path) -> pd.DataFrame:
     """Score a real image an item, in the items' order, in place of generated ones."""
-    rows = [{"key": item.key, "k": 0} for item in scorer.items]
-    return write(score_images(scorer, "image", rows, lambda by: by.images(images)), out)
+    names = [(item.key, 0) for item in scorer.items]
+    return write(score_images(scorer, HEADLINE, names, lambda by: by.images(images)), out)
 
 
 def score_images(
-    scorer: Scorer, protocol: str, rows: Rows, vectors: Callable[[Evaluator], Tensor]
+    scorer: Scorer, protocol: str, names: Names, vectors: Callable[[Evaluator], Tensor]
 ) -> pd.DataFrame:
-    """Score the images `rows`, of which `vectors` gives an evaluator's, `(M, D)`.
+    """Score the images `names`, of which `vectors` gives an evaluator's, `(M, D)`.
 
     `clip_t, clip_i, neutral, r_at_1` are against the item's own caption and reference. With
     `_shuffled` they are against the next item's: what an adapter that was given another item's
     reference would get. `diversity` is an image's distance to the others of its item; `kid,
     precision, recall` are the method's, the same in every row, and NaN where not asked for.
     """
-    own = torch.tensor([scorer.numbers[row["key"]] for row in rows])
+    own = torch.tensor([scorer.numbers[key] for key, _ in names])
     pairs = {"": own, "_shuffled": (own + 1) % len(scorer.items)}
     scores: dict[str, Tensor | float] = {}
     images = vectors(scorer.clip)
@@ -176,7 +180,7 @@ def score_images(
             scores[f"r_at_1{suffix}"] = finds(images, references, target)
         scores["diversity"] = diversity(images, own)
         scores |= distribution(images, references, scorer.kid_subset_size)
-    index = {"protocol": protocol, "key": [r["key"] for r in rows], "k": [r["k"] for r in rows]}
+    index = {"protocol": protocol, "key": [key for key, _ in names], "k": [k for _, k in names]}
     return pd.DataFrame({**index, **{name: np.asarray(value) for name, value in scores.items()}})
 
 
@@ -184,7 +188,6 @@ def write(frame: pd.DataFrame, out: Path) -> pd.DataFrame:
     """Write a table, which every process has, as parquet."""
     state = processes()
     if state.is_main_process:
-        with publish(out) as beside:
-            frame.to_parquet(beside, index=False)
+        write_frame(frame, out)
     state.wait_for_everyone()
     return frame

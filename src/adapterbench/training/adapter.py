@@ -1,6 +1,5 @@
 """Train one adapter on encoded shards; the frozen encoders are never called."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ from torch import Tensor
 
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
-from adapterbench.core.config import OwnEncoder, TrainParams
+from adapterbench.adapters.core.variant import Variant
+from adapterbench.core.config import TrainParams
 from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, remove, write_json
 from adapterbench.core.limits import check_memory
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
+from adapterbench.frozen.prompts import unconditional_embeds
 from adapterbench.runs.resume import alone, resume_path
 from adapterbench.training.distributed import Team
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
@@ -43,7 +44,7 @@ class Trained:
 
 def train_adapter(
     name: str,
-    variant: Mapping[str, Any],
+    variant: Variant,
     params: TrainParams,
     encoded: Path,
     backbone: Path,
@@ -57,22 +58,18 @@ def train_adapter(
 
     Args:
         name: of the variant, for the progress bar and the checkpoint.
-        variant: its row of `variants:`.
+        variant: what is trained.
         encoded: folder of stage `encode`.
         backbone: folder of the frozen model.
         on_log: called with the step and `loss`, `learning_rate`, `samples_per_second`, in the
             process that leads.
 
     Raises:
-        UserError: a bad variant, a missing input, or a loss that is not finite.
+        UserError: a variant that cannot be trained, a missing input, or a loss that is not finite.
     """
-    if own := OwnEncoder.model_fields.keys() & variant.keys():
-        raise UserError(
-            f"variants.{name}.{min(own)} is of adapters from elsewhere, brought by `adapterbench "
-            "adopt`: what is trained here reads what stage encode made, so leave it out"
-        )
+    check_trainable(name, variant)
     identity = fingerprint(backbone)
-    facts = {"variant": variant, "train": params, "backbone": identity}
+    facts = {"variant": variant.row(), "train": params, "backbone": identity}
     resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
     data = EncodedSplit(encoded, "train")
     team = Team(params.mixed_precision, params.accumulate)
@@ -84,11 +81,6 @@ def train_adapter(
     schedule = DDPMScheduler.from_config(load_part(backbone, "scheduler").config)
     torch.manual_seed(params.seed)
     adapter = build_adapter(variant, unet, data.embed_dim)
-    if adapter.reads_patches:
-        raise UserError(
-            f"{name} reads patches, which {encoded} does not hold: such an adapter is not trained "
-            "here, bring one with `adapterbench adopt` and tell DVC as it says"
-        )
     # autocast would cast frozen weights anew at each call; the adapter has its copies in fp32
     unet.type(team.dtype)
     adapter.attach(unet)
@@ -120,6 +112,25 @@ def train_adapter(
     return Trained(costs(adapter.count, fitted, params, out), fitted.losses)
 
 
+def check_trainable(name: str, variant: Variant) -> None:
+    """Refuse a variant that reads what stage `encode` does not make, before anything is loaded.
+
+    Raises:
+        UserError: it names an image encoder of its own, or its projection reads patches.
+    """
+    if own := variant.encoder.model_dump(exclude_none=True):
+        raise UserError(
+            f"variants.{name}.{min(own)} is of adapters from elsewhere, brought by `adapterbench "
+            "adopt`: what is trained here reads what stage encode made, so leave it out"
+        )
+    if variant.reads_patches:
+        raise UserError(
+            f"variants.{name}.projection = {variant.projection!r} reads patches, of which stage "
+            "encode keeps none: take a projection that reads the image embedding, such as linear, "
+            "or bring a trained adapter with `adapterbench adopt`"
+        )
+
+
 def drop_conditions(
     image_embeds: Tensor,
     texts: Tensor,
@@ -129,7 +140,7 @@ def drop_conditions(
 ) -> dict[str, Any]:
     """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
 
-    A dropped image prompt is the zero embedding, a dropped text the empty caption.
+    A dropped image prompt is the unconditional one, a dropped text the empty caption.
 
     Args:
         image_embeds: `(B, c)`.
@@ -141,7 +152,7 @@ def drop_conditions(
     both = (draw >= text_only) & (draw < text_only + params.drop_both)
     no_image = (draw < image_only) | both
     no_text = ((draw >= image_only) & (draw < text_only)) | both
-    embeds = image_embeds.masked_fill(no_image[:, None], 0.0)
+    embeds = torch.where(no_image[:, None], unconditional_embeds(image_embeds), image_embeds)
     text = torch.where(no_text[:, None, None], empty, texts)
     return {
         "encoder_hidden_states": text,

@@ -10,15 +10,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from adapterbench.core.config import Precision
 from adapterbench.core.errors import UserError
-
-PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from adapterbench.frozen.precision import DTYPES
 
 
 class Team:
     """The processes that train together; alone without `accelerate launch`."""
 
-    def __init__(self, mixed_precision: str = "no", accumulate: int = 1) -> None:
+    def __init__(self, mixed_precision: Precision = "no", accumulate: int = 1) -> None:
         """Join the others.
 
         Args:
@@ -39,7 +39,7 @@ class Team:
                 f"train.mixed_precision = {mixed_precision!r} does not run on this machine's "
                 f"{self.device.type}: choose no or bf16"
             )
-        self.accumulate = accumulate
+        self.precision, self.accumulate = mixed_precision, accumulate
 
     @property
     def device(self) -> torch.device:
@@ -49,7 +49,7 @@ class Team:
     @property
     def dtype(self) -> torch.dtype:
         """What the forward pass computes in."""
-        return PRECISIONS[self.accelerator.mixed_precision]
+        return DTYPES[self.precision]
 
     @property
     def leads(self) -> bool:

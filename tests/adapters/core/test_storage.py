@@ -21,8 +21,10 @@ from adapterbench.adapters.core.storage import (
     load_config,
     save_adapter,
 )
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.errors import UserError
 
+IP_ADAPTER = parse_variant(VARIANTS["ip_adapter"])
 BACKBONE = {"path": "toy", "revision": None}
 
 
@@ -34,7 +36,7 @@ def test_save_then_load_changes_nothing(
     adapter.attach(unet)
     expected = call(unet, prompts())
     folder = tmp_path / "models" / "it"
-    save_adapter(adapter, folder, {**variant, "train": {"steps": 3}}, BACKBONE)
+    save_adapter(adapter, folder, parse_variant({**variant, "train": {"steps": 3}}), BACKBONE)
     adapter.detach(unet)
 
     torch.manual_seed(9)
@@ -47,7 +49,7 @@ def test_save_then_load_changes_nothing(
     assert (config.variant, config.backbone) == (variant, BACKBONE)
 
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    save_adapter(loaded, folder, variant, BACKBONE)
+    save_adapter(loaded, folder, parse_variant(variant), BACKBONE)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     assert first.keys() == {WEIGHTS, CONFIG}
 
@@ -77,7 +79,7 @@ def test_the_file_holds_exactly_the_trained_weights(
 ) -> None:
     variant = VARIANTS[name]
     adapter = build(variant, unet).to(torch.bfloat16)
-    save_adapter(adapter, tmp_path / "it", variant, BACKBONE)
+    save_adapter(adapter, tmp_path / "it", parse_variant(variant), BACKBONE)
     keys = {
         f"projection.{layer}.{part}"
         for layer in PROJECTION_LAYERS[name]
@@ -95,9 +97,7 @@ def test_the_file_holds_exactly_the_trained_weights(
 
 @pytest.fixture
 def saved(unet: UNet2DConditionModel, tmp_path: Path) -> Path:
-    save_adapter(
-        build(VARIANTS["ip_adapter"], unet), tmp_path / "it", VARIANTS["ip_adapter"], BACKBONE
-    )
+    save_adapter(build(VARIANTS["ip_adapter"], unet), tmp_path / "it", IP_ADAPTER, BACKBONE)
     return tmp_path / "it"
 
 
@@ -112,7 +112,7 @@ def test_loading_takes_the_dtype_of_the_unet(saved: Path, unet: UNet2DConditionM
 def test_a_failed_save_keeps_the_last_adapter(saved: Path, unet: UNet2DConditionModel) -> None:
     before = (saved / WEIGHTS).read_bytes()
     with pytest.raises(TypeError):
-        save_adapter(build(VARIANTS["ip_adapter"], unet), saved, {}, {"not json": object()})
+        save_adapter(build(VARIANTS["ip_adapter"], unet), saved, IP_ADAPTER, {"not json": object()})
     assert (saved / WEIGHTS).read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
@@ -194,7 +194,7 @@ def test_what_diverged_is_not_saved(saved: Path, unet: UNet2DConditionModel) -> 
     with torch.no_grad():
         adapter.trainable_parameters()[0][0] = math.nan
     with pytest.raises(UserError, match=r"was not written: .* is not finite"):
-        save_adapter(adapter, saved, VARIANTS["ip_adapter"], BACKBONE)
+        save_adapter(adapter, saved, IP_ADAPTER, BACKBONE)
     assert (saved / WEIGHTS).read_bytes() == before
 
 

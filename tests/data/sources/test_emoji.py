@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,6 @@ def params(**packages: dict[str, str]) -> emoji.Params:
     return emoji.Params.model_validate({"packages": packages})
 
 
-GOOGLE = params(google={"name": "x", "integrity": "y"})
-
-
 def write_package(path: Path, members: dict[str, bytes]) -> None:
     """A tarball as npm serves it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,8 +107,18 @@ def raw(tmp_path: Path) -> Path:
 
 
 def read(raw: Path, *sets: str) -> dict[str, Any]:
-    packages = {name: {"name": "x", "integrity": "y"} for name in sets}
-    return {sample.key: sample for sample in emoji.read(raw, params(**packages))}
+    return {sample.key: sample for sample in emoji.read(raw, pinned(raw, *sets))}
+
+
+def pinned(raw: Path, *sets: str) -> emoji.Params:
+    """Parameters that name the packages as they are now."""
+    files = {name: raw / f"{name}.tgz" for name in sets}
+    return params(
+        **{
+            name: {"name": "x@1", "integrity": emoji.integrity(file) if file.exists() else "none"}
+            for name, file in files.items()
+        }
+    )
 
 
 def test_every_name_of_every_set_is_a_sample(raw: Path) -> None:
@@ -190,7 +198,65 @@ def test_a_damaged_package_is_one_line(raw: Path, damage: str) -> None:
     elif damage != "missing":
         path.write_bytes({"cut": data[:200], "garbage": b"x" * 500}.get(damage, bytes(data)))
     with pytest.raises(UserError, match=r"google\.tgz is missing or damaged"):
-        list(emoji.read(raw, GOOGLE))
+        read(raw, "google")
+
+
+def test_a_package_that_is_not_the_pinned_one_is_refused(raw: Path) -> None:
+    before = pinned(raw, "google", "fluent")
+    write_package(raw / "fluent.tgz", {"package/assets/1f984.webp": b"another unicorn"})
+    with pytest.raises(UserError, match=r"fluent\.tgz .*it is not the pinned x@1\): run `dvc"):
+        list(emoji.read(raw, before))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda _: {}, "content = {}: Input should be a valid array"),
+        (lambda table: [*table, 5], "7 = 5: Input should be an object"),
+        (lambda table: [{**table[0], "short_names": []}], "0.short_names = []"),
+        (lambda table: [{**table[0], "short_names": "one"}], "0.short_names = 'one'"),
+        (lambda table: [{**table[0], "name": None}], "0.name = None"),
+        (lambda table: [{**table[0], "skin_variations": {"1F3FZ": {"image": "a"}}}], "1F3FZ"),
+        (lambda table: [{**table[0], "skin_variations": {"1F3FB": "a.png"}}], "1F3FB = 'a.png'"),
+    ],
+)
+def test_a_table_of_another_structure_is_one_line(
+    change: Callable[[Any], Any], part: str, raw: Path
+) -> None:
+    table = json.dumps(change(NAMES)).encode()
+    write_package(raw / "google.tgz", {"package/emoji.json": table})
+    with pytest.raises(UserError, match=r"google\.tgz is missing or damaged \(") as caught:
+        read(raw, "google")
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        ("icons.json", []),
+        ("icons.json", {"icons": []}),
+        ("icons.json", {"icons": {"cook": {"body": None}}}),
+        ("icons.json", {"icons": {"cook": {"body": "", "width": "8"}}}),
+        ("chars.json", ["1f984"]),
+        ("chars.json", {"1f984": 5}),
+    ],
+)
+def test_drawings_of_another_structure_are_one_line(member: str, content: Any, raw: Path) -> None:
+    files = {"icons.json": {"icons": {}}, "chars.json": {}, member: content}
+    members = {f"package/{name}": json.dumps(value).encode() for name, value in files.items()}
+    write_package(raw / "fxemoji.tgz", members)
+    with pytest.raises(UserError, match=r"fxemoji\.tgz is missing or damaged \(.*Input should"):
+        read(raw, "fxemoji")
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [[]], [{"hexcode": "1F984"}], [{"label": 1, "hexcode": ""}]]
+)
+def test_words_of_another_structure_are_one_line(content: Any, raw: Path) -> None:
+    write_package(raw / "keywords.tgz", {"package/en/data.json": json.dumps(content).encode()})
+    with pytest.raises(UserError, match=r"keywords\.tgz is missing or damaged \("):
+        read(raw, "google", "keywords")
 
 
 def test_an_unknown_set_is_one_line(tmp_path: Path) -> None:

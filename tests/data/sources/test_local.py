@@ -20,8 +20,9 @@ from PIL import Image
 from adapterbench.core.config import DataParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.data.prepare import prepare
-from adapterbench.data.sample import IMAGES, RawSample
+from adapterbench.data.sample import RawSample
 from adapterbench.data.sources import local
+from adapterbench.formats.image import SUFFIXES
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.runs import workers
 
@@ -275,6 +276,7 @@ def test_what_is_wrong_with_a_path_is_one_line(tmp_path: Path) -> None:
         (b'path,caption\na.png,"Hi he said\nb.png,"Ho" she said\n', "cannot be read"),
         (b'path,caption\na.png,"Hi he said\nb.png,x\n', "cannot be read"),
         (b"path,caption\na.png,a cat, sitting\n", "line 2 has 3 fields for 2 columns"),
+        (b"path,caption,caption\na.png,x,y\n", "cannot be read .it has 'caption' twice"),
         (b"path,caption\n\n", "has no rows"),
         (b"", "has no rows"),
     ],
@@ -287,10 +289,11 @@ def test_a_bad_table_is_one_line(tmp_path: Path, text: bytes, cause: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+TWICE = b'[{"path": "a.png", "text": "a cat", "text": "a dog"}]'
 BAD_TABLES: dict[str, list[bytes]] = {
     ".parquet": [b"PAR1, no more", b""],
-    ".json": [b"{", b"{}", b"null", b"[1]", b"[[]]", b"[" * 100_000, b"\xff", b"[]"],
-    ".jsonl": [b"{}{}", b"[]", b"null", b'{"path": "a.png"\n}', b"\xff", b""],
+    ".json": [b"{", b"{}", b"null", b"[1]", b"[[]]", b"[" * 100_000, b"\xff", b"[]", TWICE],
+    ".jsonl": [TWICE[1:-1], b"{}{}", b"[]", b"null", b'{"path": "a.png"\n}', b"\xff", b""],
     ".tsv": [b"\xff\xfep\0a\0t\0h\0", b""],
 }
 
@@ -546,7 +549,7 @@ def test_a_list_of_captions_is_phrasings(tmp_path: Path, kind: str) -> None:
 
 def test_paths_that_are_none_are_counted(tmp_path: Path) -> None:
     mine = write_pictures(tmp_path / "mine", 1)
-    unknown = f"not a picture file ({', '.join(IMAGES)})"
+    unknown = f"not a picture file ({', '.join(SUFFIXES)})"
     problems: dict[Any, str] = {
         "a\0.png": "not a path",
         "\ud800.png": "not a path",

@@ -16,12 +16,13 @@ from toy_backbone import Toy, picture
 
 from adapterbench.core.config import EvaluatorParams
 from adapterbench.core.errors import UserError
-from adapterbench.scoring.evaluator import Evaluator, load_evaluator
+from adapterbench.scoring.evaluator import Evaluator, Folders, load_evaluator
 
 
-def load(**changes: Any) -> Evaluator:
-    row = {"kind": "timm", "path": "nowhere", "resolution": 32, "batch_size": 4, **changes}
-    return load_evaluator(EvaluatorParams.model_validate(row), "score.evaluators.neutral")
+def load(folder: Path = Path("nowhere"), **changes: Any) -> Evaluator:
+    row = {"kind": "timm", "resolution": 32, "batch_size": 4, **changes}
+    folders = Folders(backbone=Path("nowhere"), evaluator=folder)
+    return load_evaluator(EvaluatorParams.model_validate(row), folders, "score.evaluators.neutral")
 
 
 @pytest.fixture
@@ -40,20 +41,20 @@ def test_the_whole_image_is_seen_at_the_resolution_asked_for(toy: Toy) -> None:
         levels = torch.from_numpy(np.array(pixels)) / 255
         with torch.no_grad():
             expected = network(((levels - mean) / std).permute(2, 0, 1)[None])
-        found = load(path=str(toy.neutral), resolution=side).images([image])
+        found = load(toy.neutral, resolution=side).images([image])
         torch.testing.assert_close(found, expected / expected.norm(), rtol=0, atol=1e-5)
 
 
 def test_a_network_of_one_size_is_built_for_the_resolution(tmp_path: Path) -> None:
     """As DINOv2 is: its table of positions is stretched."""
     save_for_hf(timm.create_model("test_vit"), str(tmp_path), safe_serialization=True)
-    found = load(path=str(tmp_path), resolution=96).images([picture("ring", "red")])
+    found = load(tmp_path, resolution=96).images([picture("ring", "red")])
     assert found.shape == (1, 64)
     assert found.norm().item() == pytest.approx(1)
 
 
 def test_it_reads_no_texts(toy: Toy) -> None:
-    assert load(path=str(toy.neutral)).text_embeds is None
+    assert load(toy.neutral).text_embeds is None
 
 
 def drop_tensor(folder: Path) -> None:
@@ -64,6 +65,12 @@ def drop_tensor(folder: Path) -> None:
 
 def other_network(folder: Path) -> None:
     save_file(timm.create_model("test_vit").state_dict(), folder / "model.safetensors")
+
+
+def not_a_number(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["conv_stem.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors")
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
@@ -86,6 +93,15 @@ DAMAGE = {
     "no json": (lambda f: (f / "config.json").write_text("{"), "cannot load"),
     "unknown network": (lambda f: rewrite(f, architecture="nonet"), "cannot load .*nonet"),
     "no network": (lambda f: (f / "config.json").write_text("{}"), "cannot load"),
+    "means of four colours": (
+        lambda f: rewrite(f, pretrained_cfg=dict.fromkeys(("mean", "std"), [0.5] * 4)),
+        "cannot load .*size of tensor",
+    ),
+    "no means": (
+        lambda f: rewrite(f, pretrained_cfg={"mean": "grey"}),
+        "cannot load",
+    ),
+    "a weight that is no number": (not_a_number, "cannot load .*values that are not finite"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "cannot load"),
 }
 
@@ -94,16 +110,15 @@ DAMAGE = {
 def test_a_folder_without_the_network_is_one_line(damage: Any, message: str, folder: Path) -> None:
     damage(folder)
     with pytest.raises(UserError, match=message) as caught:
-        load(path=str(folder))
+        load(folder)
     assert "\n" not in str(caught.value)
-    assert "neutral_evaluator" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"kind": "dino"}, r"score\.evaluators\.neutral.* 'dino' .*open_clip, timm"),
-        ({"kind": "open_clip"}, r"score\.evaluators\.neutral\.path is not a parameter"),
+        ({"kind": "open_clip"}, r"score\.evaluators\.neutral\.resolution is not a parameter"),
         ({"resolution": 0}, r"score\.evaluators\.neutral\.resolution = 0"),
         ({"size": 3}, r"score\.evaluators\.neutral\.size is not a parameter \(known: batch_size"),
     ],

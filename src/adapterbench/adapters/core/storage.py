@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adapterbench.adapters.core.adapter import Adapter
-from adapterbench.adapters.core.build import RESERVED, build_adapter
+from adapterbench.adapters.core.build import build_adapter
+from adapterbench.adapters.core.variant import Variant, parse_variant
 from adapterbench.core.config import PARAMS, Count, OwnEncoder
 from adapterbench.core.documents import Sha256, read_document
 from adapterbench.core.errors import UserError, one_line
@@ -29,7 +30,7 @@ class AdapterConfig(OwnEncoder):
     """
 
     variant: dict[str, Any]
-    """The row of `variants:` without training overrides."""
+    """The fields of its row of `variants:` that build it; see `load_variant`."""
     embed_dim: Count
     """Width of an image embedding, or of a patch."""
     backbone: dict[str, Any]
@@ -41,7 +42,7 @@ class AdapterConfig(OwnEncoder):
 def save_adapter(
     adapter: Adapter,
     folder: Path,
-    variant: Mapping[str, Any],
+    variant: Variant,
     backbone: Mapping[str, Any],
     **encoder: str | None,
 ) -> None:
@@ -50,7 +51,7 @@ def save_adapter(
     Args:
         adapter: attached or not.
         folder: such as `models/ip_adapter`.
-        variant: the row it was built from.
+        variant: what it was built from.
         backbone: facts about the base model, plain JSON data.
         encoder: fields of `OwnEncoder`.
 
@@ -64,7 +65,7 @@ def save_adapter(
     if problem := not_finite(weights):
         raise UserError(f"{folder} was not written: {problem}; see whether its training diverged")
     config = AdapterConfig(
-        variant={key: value for key, value in variant.items() if key not in RESERVED},
+        variant=variant.row(),
         embed_dim=adapter.embed_dim,
         backbone=dict(backbone),
         **encoder,
@@ -82,13 +83,12 @@ def load_adapter(folder: Path, unet: UNet2DConditionModel) -> Adapter:
     Raises:
         UserError: a file is missing, corrupt, or does not fit `unet`.
     """
-    config = load_config(folder)
+    variant, embed_dim = load_variant(folder), load_config(folder).embed_dim
     try:
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: draw none
-            adapter = build_adapter(config.variant, unet, config.embed_dim)
+            adapter = build_adapter(variant, unet, embed_dim)
     except UserError as error:
-        cause = str(error).removeprefix(f"{PARAMS}: ")
-        raise UserError(f"{folder / CONFIG}: {cause}") from error
+        raise UserError(f"{folder / CONFIG}: {error}") from error
     load_adapter_weights(adapter, folder)
     return adapter.to(unet.device, unet.dtype)
 
@@ -101,6 +101,19 @@ def load_config(folder: Path) -> AdapterConfig:
     """
     what = "an adapter's configuration"
     return read_document(AdapterConfig, folder / CONFIG, what, "train it again")
+
+
+def load_variant(folder: Path) -> Variant:
+    """The variant of which an adapter is.
+
+    Raises:
+        UserError: the configuration is missing, or its `variant` is none that is known here.
+    """
+    try:
+        return parse_variant(load_config(folder).variant)
+    except UserError as error:
+        cause = str(error).removeprefix(f"{PARAMS}: ")
+        raise UserError(f"{folder / CONFIG}: {cause}") from error
 
 
 def load_adapter_weights(adapter: Adapter, folder: Path) -> None:

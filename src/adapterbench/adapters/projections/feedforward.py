@@ -2,14 +2,13 @@
 
 from torch import nn
 
-from adapterbench.core.config import Section, Width
+from adapterbench.adapters.core.variant import ReadsEmbedding
+from adapterbench.core.config import Width
 
 
-class Params(Section):
+class Params(ReadsEmbedding):
     """Fields of a variant with `projection: feedforward`."""
 
-    tokens: Width
-    """Image tokens K."""
     expansion: Width
     """Width between the two blocks, in multiples of the embedding's width."""
 

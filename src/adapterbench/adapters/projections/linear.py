@@ -2,14 +2,11 @@
 
 from torch import nn
 
-from adapterbench.core.config import Section, Width
+from adapterbench.adapters.core.variant import ReadsEmbedding
 
 
-class Params(Section):
+class Params(ReadsEmbedding):
     """Fields of a variant with `projection: linear`."""
-
-    tokens: Width
-    """Image tokens K."""
 
 
 def build(params: Params, embed_dim: int, width: int) -> nn.Module:

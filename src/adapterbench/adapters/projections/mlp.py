@@ -4,14 +4,13 @@ from itertools import pairwise
 
 from torch import nn
 
-from adapterbench.core.config import Depth, Section, Width
+from adapterbench.adapters.core.variant import ReadsEmbedding
+from adapterbench.core.config import Depth, Width
 
 
-class Params(Section):
+class Params(ReadsEmbedding):
     """Fields of a variant with `projection: mlp`."""
 
-    tokens: Width
-    """Image tokens K."""
     hidden_layers: Depth
     """Hidden layers, a GELU after each."""
     expansion: Width

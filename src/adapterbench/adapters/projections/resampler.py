@@ -1,21 +1,18 @@
-"""The resampler of IP-Adapter "plus": a few latents that attend to the features of patches."""
+"""The resampler of IP-Adapter "plus": K latents, the tokens, that attend to patch features."""
 
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import nn
 
-from adapterbench.core.config import Depth, Section, Width
+from adapterbench.adapters.core.variant import ReadsPatches
+from adapterbench.core.config import Depth, Width
 
 HEAD_WIDTH = 64
 """Channels of an attention head; the number is in the code of stock loaders, not in the file."""
 
 
-class Params(Section):
+class Params(ReadsPatches):
     """Fields of a variant with `projection: resampler`."""
 
-    tokens: Width
-    """Image tokens K: the latents."""
-    patch_width: Width
-    """Channels c of a patch in the last hidden layer but one of the image encoder."""
     channels: Width
     """Channels of a latent."""
     depth: Depth

@@ -10,12 +10,22 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from adapterbench.core.config import Section
+from adapterbench.core.documents import Document
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
-from adapterbench.data.emoji_sets import SETS, code_points, read_images, read_json_member, squash
+from adapterbench.data.emoji_sets import (
+    SETS,
+    code_points,
+    damaged,
+    read_images,
+    read_json_member,
+    squash,
+)
 from adapterbench.data.sample import RawSample
 
 log = logging.getLogger(__name__)
@@ -40,6 +50,42 @@ TONES = {
 PERSON, PEOPLE = "1F9D1", {"1F468", "1F469"}
 GENDER = {"2640", "2642"}
 JOINERS = {"200D", "FE0F"}
+
+
+Tones = Annotated[str, Field(pattern=rf"^({'|'.join(TONES)})(-({'|'.join(TONES)}))*$")]
+
+
+class Drawn(Document):
+    """An emoji with skin tones, in the table of names."""
+
+    image: str
+    """Its file, in sets of image files."""
+
+
+class Named(Drawn):
+    """An emoji in the table of names, `emoji.json` of emoji-datasource."""
+
+    name: str
+    short_names: Annotated[list[str], Field(min_length=1)]
+    subcategory: str
+    unified: str
+    """Code points."""
+    skin_variations: dict[Tones, Drawn] = Field(default_factory=dict)
+
+
+class Label(Document):
+    """A name of Unicode CLDR."""
+
+    hexcode: str
+    """Code points."""
+    label: str
+
+
+class Labelled(Label):
+    """An emoji in the table of words, `data.json` of emojibase."""
+
+    tags: list[str] = Field(default_factory=list)
+    skins: list[Label] = Field(default_factory=list)
 
 
 class Package(Section):
@@ -130,9 +176,12 @@ def read(raw: Path, params: Params) -> Iterator[RawSample]:
     set of image files, an image without a name and an SVG that does not parse yield a sample with
     empty `image`, so that `prepare` counts it.
     """
-    words = emoji_keywords(raw) if KEYWORDS in params.packages else {}
-    names = emoji_names(raw, words)
-    codes = codes_by_name(raw, names, KEYWORDS in params.packages)
+    check_packages(raw, params)
+    labelled = []
+    if KEYWORDS in params.packages:
+        labelled = read_json_member(list[Labelled], raw / f"{KEYWORDS}.tgz", LABELS)
+    names = emoji_names(raw, emoji_keywords(labelled))
+    codes = codes_by_name(labelled, names)
     stems = {code_points(stem): stem for stem in names}
     for name in (name for name in params.packages if name != KEYWORDS):
         images = dict(read_images(name, raw / f"{name}.tgz", codes))
@@ -160,21 +209,33 @@ def read(raw: Path, params: Params) -> Iterator[RawSample]:
             )
 
 
+def check_packages(raw: Path, params: Params) -> None:
+    """Compare every package with the digest that pins it.
+
+    Raises:
+        UserError: one is missing, or is another.
+    """
+    for name, package in params.packages.items():
+        tarball = raw / f"{name}.tgz"
+        try:
+            found = integrity(tarball)
+        except OSError as error:
+            raise damaged(tarball, error) from error
+        if found != package.integrity:
+            raise damaged(tarball, ValueError(f"it is not the pinned {package.name}"))
+
+
 def nameless(key: str) -> RawSample:
     """A sample that `prepare` counts as dropped."""
     return RawSample(key=key, concept="", image=b"", captions=(), problem="no such emoji")
 
 
-def codes_by_name(raw: Path, names: dict[str, dict[str, Any]], labels: bool) -> dict[str, str]:
-    """Code points by every name that the tables give an emoji, squashed; the first one counts.
-
-    Args:
-        labels: whether the package of keywords is there, which has the names of Unicode CLDR.
-    """
+def codes_by_name(labelled: list[Labelled], names: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Code points by every name that the tables give an emoji, squashed; the first one counts."""
     codes: dict[str, str] = {}
-    for entry in read_json_member(raw / f"{KEYWORDS}.tgz", LABELS) if labels else []:
-        for row in (entry, *entry.get("skins", [])):
-            codes.setdefault(squash(row["label"]), row["hexcode"].lower())
+    for entry in labelled:
+        for row in (entry, *entry.skins):
+            codes.setdefault(squash(row.label), row.hexcode.lower())
     for stem, emoji in names.items():
         if not emoji["tones"]:
             for name in (emoji["official"], *emoji["short"]):
@@ -182,38 +243,37 @@ def codes_by_name(raw: Path, names: dict[str, dict[str, Any]], labels: bool) -> 
     return codes
 
 
-def emoji_keywords(raw: Path) -> dict[str, list[str]]:
+def emoji_keywords(labelled: list[Labelled]) -> dict[str, list[str]]:
     """Words that go with every emoji by code points, those first that go with most emoji."""
-    table = read_json_member(raw / f"{KEYWORDS}.tgz", LABELS)
-    words = {code_points(entry["hexcode"]): entry.get("tags", []) for entry in table}
+    words = {code_points(entry.hexcode): entry.tags for entry in labelled}
     common = Counter(word for tags in words.values() for word in tags)
     return {code: sorted(tags, key=lambda w: (-common[w], w)) for code, tags in words.items()}
 
 
 def emoji_names(raw: Path, words: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
     """Facts of every emoji, skin tones included, by file stem (lower-case code points)."""
-    table = read_json_member(raw / "google.tgz", "package/emoji.json")
+    table = read_json_member(list[Named], raw / "google.tgz", "package/emoji.json")
     names: dict[str, dict[str, Any]] = {}
     for entry in table:
-        short = [word.replace("_", " ").replace("-", " ") for word in entry["short_names"]]
+        short = [word.replace("_", " ").replace("-", " ") for word in entry.short_names]
         facts = {
-            "official": entry["name"],
-            "name": natural_name(entry["name"]),
+            "official": entry.name,
+            "name": natural_name(entry.name),
             "short": short,
-            "keywords": words.get(code_points(entry["unified"]), []),
-            "category": entry["subcategory"],
-            "concept": concept(entry["unified"]),
+            "keywords": words.get(code_points(entry.unified), []),
+            "category": entry.subcategory,
+            "concept": concept(entry.unified),
         }
         names[stem(entry)] = {**facts, "tones": ""}
-        for tones, variation in entry.get("skin_variations", {}).items():
+        for tones, variation in entry.skin_variations.items():
             parts = [TONES[tone] for tone in dict.fromkeys(tones.split("-"))]
             names[stem(variation)] = {**facts, "tones": " and ".join(parts)}
     return names
 
 
-def stem(entry: dict[str, Any]) -> str:
+def stem(entry: Drawn) -> str:
     """File stem of a picture, such as `1f9c4`."""
-    return str(entry["image"]).removesuffix(".png")
+    return entry.image.removesuffix(".png")
 
 
 def natural_name(official: str) -> str:

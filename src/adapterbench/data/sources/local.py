@@ -23,8 +23,9 @@ from tqdm import tqdm
 from adapterbench.core.config import Section
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
-from adapterbench.data.sample import IMAGES, RawSample, digest_key, read_tar
+from adapterbench.data.sample import RawSample, digest_key, read_tar
 from adapterbench.data.tables import READERS, read_table
+from adapterbench.formats.image import SUFFIXES
 from adapterbench.formats.tars import (
     MAX_BYTES,
     BadFileError,
@@ -135,7 +136,7 @@ def in_folder(folder: Path, params: Params) -> list[Entry]:
             entries[name] = replace(entry, name=name)
     if not any(entry.file for entry in entries.values()):
         raise UserError(
-            f"{folder} has no picture ({', '.join(IMAGES)}): set data.fetch.path to your pictures"
+            f"{folder} has no picture ({', '.join(SUFFIXES)}): set data.fetch.path to your pictures"
         )
     if not any(entry.file and entry.caption for entry in entries.values()):
         raise UserError(
@@ -173,7 +174,7 @@ def beside(folder: Path, files: Iterable[Path]) -> Iterator[Entry]:
     groups: dict[Path, dict[str, Path]] = defaultdict(dict)
     for file in sorted(files):
         kind = extension(file)
-        if kind in (*IMAGES, "txt"):
+        if kind in (*SUFFIXES, "txt"):
             groups[file.with_suffix("")][file.name] = file
     for group in groups.values():
         texts = [file for file in group.values() if extension(file) == "txt"]
@@ -288,8 +289,8 @@ def read_image(file: Path) -> bytes:
     Raises:
         BadFileError: it cannot be read, or its name is not that of an image.
     """
-    if extension(file) not in IMAGES:
-        raise BadFileError(f"not a picture file ({', '.join(IMAGES)})")
+    if extension(file) not in SUFFIXES:
+        raise BadFileError(f"not a picture file ({', '.join(SUFFIXES)})")
     return read_file(file)
 
 

@@ -20,9 +20,10 @@ import pandas as pd
 
 from adapterbench.core.config import Count, Section
 from adapterbench.core.documents import read_document
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import link_or_copy, publish, remove
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
+from adapterbench.formats.image import MAX_PIXELS
 from adapterbench.formats.tars import open_tar
 from adapterbench.runs.resume import alone, resume_path
 
@@ -36,8 +37,6 @@ ENVIRONMENT = Path(".venv-img2dataset")
 """Made by `make img2dataset`."""
 PER_TAR = 10_000
 """Addresses of a tar; a killed download goes on at the tars that it was in."""
-MAX_PIXELS = 16_000_000
-"""Larger pictures are refused before they are decoded, as `formats.image` does."""
 PATIENCE = 5
 """Seconds between two interrupts of img2dataset."""
 SETTINGS = {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS), "NO_ALBUMENTATIONS_UPDATE": "1"}
@@ -269,9 +268,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path, columns=["key", "caption", "status", "error_message"])
     except (OSError, ValueError) as error:
         cause = " ".join(str(error).split())
-        raise UserError(
-            f"{path} is missing or damaged ({cause}): run `dvc repro --force fetch`"
-        ) from error
+        raise InputError(f"{path} is missing or damaged ({cause})", path) from error
 
 
 def counted(samples: Iterator[RawSample], expected: int, tar: Path) -> Iterator[RawSample]:
@@ -285,10 +282,7 @@ def counted(samples: Iterator[RawSample], expected: int, tar: Path) -> Iterator[
         count += 1
         yield sample
     if count != expected:
-        raise UserError(
-            f"{tar} has {count} pictures of {expected} that were downloaded: run "
-            "`dvc repro --force fetch`"
-        )
+        raise InputError(f"{tar} has {count} images of {expected} that were downloaded", tar)
 
 
 def failures(rows: pd.DataFrame, split: str) -> Iterator[RawSample]:

@@ -1,4 +1,4 @@
-"""A vision network in timm's layout, by its pooled features: it reads images alone."""
+"""The network of stage `neutral_evaluator` by its pooled features: it reads images alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,35 +12,48 @@ from timm.models import resolve_model_input_args
 from torch import Tensor
 
 from adapterbench.core.config import Count, Section
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import InputError, one_line
 from adapterbench.formats.image import to_array
 from adapterbench.runs.processes import processes
-from adapterbench.scoring.evaluator import Evaluator
+from adapterbench.scoring.evaluator import Evaluator, Folders
 
 FILES = ("config.json", "model.safetensors")
 
 
 class Params(Section):
-    """Which network, and how large it sees the images."""
+    """How large it sees the images, and how many."""
 
-    path: str
-    """Folder with timm's `config.json` and `model.safetensors`."""
     resolution: Count
     """Side to which the whole image is scaled, bicubic, pixels."""
     batch_size: Count
     """Images a forward pass; on a CPU small ones are faster, as activations stay in its cache."""
 
 
-def load(params: Params) -> Evaluator:
+def load(params: Params, folders: Folders) -> Evaluator:
     """Load the network onto this process's device.
 
     Raises:
         UserError: see `load_network`.
     """
-    model = load_network(Path(params.path), params.resolution)
-    mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
+    return evaluator(params, folders.evaluator)
+
+
+def evaluator(params: Params, folder: Path) -> Evaluator:
+    """The network in a folder with timm's `config.json` and `model.safetensors`.
+
+    Raises:
+        UserError: see `load_network`.
+    """
+    model = load_network(folder, params.resolution)
     model.to(processes().device, memory_format=torch.channels_last)
-    return Evaluator(embedder(model, params.resolution, mean, std), None, params.batch_size)
+    try:
+        mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
+        embeds = embedder(model, params.resolution, mean, std)
+        if not embeds([Image.new("RGB", (8, 8))]).isfinite().all():
+            raise ValueError("it gives values that are not finite")
+    except Exception as error:  # a configuration that loads may not work
+        raise damaged(folder, error) from error
+    return Evaluator(embeds, None, params.batch_size)
 
 
 def load_network(folder: Path, resolution: int) -> Any:
@@ -51,9 +64,7 @@ def load_network(folder: Path, resolution: int) -> Any:
             `config.json` names.
     """
     if missing := [name for name in FILES if not (folder / name).is_file()]:
-        raise UserError(
-            f"{folder / missing[0]} is missing: run `dvc repro neutral_evaluator` to bring it"
-        )
+        raise InputError(f"{folder / missing[0]} is missing", folder)
     try:
         # the classifier that the weights have, so that every tensor is asked for
         size = {"img_size": resolution}
@@ -61,13 +72,14 @@ def load_network(folder: Path, resolution: int) -> Any:
             pretrained=True, **resolve_model_input_args(f"local-dir:{folder}", size)
         )
     except Exception as error:  # timm raises many kinds
-        cause = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"cannot load {folder} ({cause}): run `dvc repro -f neutral_evaluator` to bring it "
-            "again, or correct neutral_evaluator in params.yaml"
-        ) from error
+        raise damaged(folder, error) from error
     model.reset_classifier(0)
     return model.requires_grad_(False).eval()
+
+
+def damaged(folder: Path, error: Exception) -> InputError:
+    """The error for a network that cannot be loaded or used."""
+    return InputError(f"cannot load {folder} ({one_line(error)})", folder)
 
 
 def embedder(
