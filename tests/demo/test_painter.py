@@ -144,7 +144,7 @@ def test_stopping_half_way_leaves_the_base_model(painter: Painter) -> None:
 
 
 def test_what_is_missing(tmp_path: Path, toy: "Toy") -> None:
-    with pytest.raises(UserError, match="no trained adapter: run `make repro`, or `dvc pull`"):
+    with pytest.raises(UserError, match="no trained adapter: run `make repro`, or bring"):
         adapters(tmp_path)
     with pytest.raises(UserError, match="cannot load the ControlNet"):
         Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, tmp_path)

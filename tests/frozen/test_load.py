@@ -152,7 +152,7 @@ def test_weights_are_never_read_from_a_pickle(backbone: Path) -> None:
 @pytest.mark.parametrize("part", ["tokenizer", "scheduler"])
 def test_a_missing_folder_is_one_line(backbone: Path, part: str) -> None:
     shutil.rmtree(backbone / part)
-    with pytest.raises(UserError, match=f"{part} is missing: run"):
+    with pytest.raises(UserError, match=f"{part} is missing: make it again"):
         load_part(backbone, part)
 
 

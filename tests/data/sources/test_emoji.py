@@ -204,7 +204,7 @@ def test_a_damaged_package_is_one_line(raw: Path, damage: str) -> None:
 def test_a_package_that_is_not_the_pinned_one_is_refused(raw: Path) -> None:
     before = pinned(raw, "google", "fluent")
     write_package(raw / "fluent.tgz", {"package/assets/1f984.webp": b"another unicorn"})
-    with pytest.raises(UserError, match=r"fluent\.tgz .*it is not the pinned x@1\): run `dvc"):
+    with pytest.raises(UserError, match=r"fluent\.tgz .*it is not the pinned x@1\): make it again"):
         list(emoji.read(raw, before))
 
 

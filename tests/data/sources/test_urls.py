@@ -479,7 +479,7 @@ def test_failures_are_samples_without_picture(fetched: tuple[Path, urls.Params])
 
 def test_a_tar_without_what_was_downloaded_is_one_line(fetched: tuple[Path, urls.Params]) -> None:
     (fetched[0] / "train/00000.tar").write_bytes(bytes(10_240))  # empty, with its end
-    with pytest.raises(UserError, match=r"00000\.tar has 0 pictures of 1 .*--force fetch"):
+    with pytest.raises(UserError, match=r"00000\.tar has 0 images of 1 .*: make it again"):
         list(urls.read(*fetched))
 
 
