@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from more_itertools import ichunked
 from tqdm import tqdm
@@ -232,9 +232,10 @@ def write(
         for chunk in ichunked(run, params.samples_per_shard):
             path = folder / f"{name}-{len(shards):05d}"
             if kind is Listed:
-                row = write_listing(path.with_suffix(".json"), root, params.resolution, chunk)
+                listed = cast("Iterable[Listed]", chunk)
+                row = write_listing(path.with_suffix(".json"), root, params.resolution, listed)
             else:
-                row = write_shard(path.with_suffix(".tar"), chunk)
+                row = write_shard(path.with_suffix(".tar"), cast("Iterable[Packed]", chunk))
             shards.append(row)
     count = sum(shard["samples"] for shard in shards)
     return {"samples": count, "concepts": len(concepts), "shards": shards}
