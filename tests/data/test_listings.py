@@ -153,9 +153,9 @@ def test_it_reads_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("damage", "message"),
     [
         ("gone", r"0\.tar, which has the image of \d+, cannot be read \(No such file"),
-        ("cut", r"0\.tar has changed since stage prepare read it"),
-        ("another image", r"0\.tar has changed since stage prepare read it"),
-        ("shifted", r"0\.tar has changed since stage prepare read it"),
+        ("cut", r"0\.tar has changed since its images were listed"),
+        ("another image", r"0\.tar has changed since its images were listed"),
+        ("shifted", r"0\.tar has changed since its images were listed"),
         ("a folder", r"0\.tar, which has the image of \d+, cannot be read"),
     ],
 )

@@ -425,7 +425,7 @@ def test_a_tar_that_changed_under_its_listing_is_one_line(
     data = bytearray(tar.read_bytes())
     data[600] ^= 1  # in its first image
     tar.write_bytes(data)
-    with pytest.raises(UserError, match=r"raw/1\.tar has changed since stage prepare") as caught:
+    with pytest.raises(UserError, match=r"raw/1\.tar has changed since its images") as caught:
         encode(toy.encode_params, tmp_path / "shards", toy.backbone, tmp_path / "encoded")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "encoded").exists()

@@ -18,9 +18,9 @@ from adapterbench.formats.generated import (
     read_images,
     read_names,
     samples_tar,
-    to_png,
     write_images,
 )
+from adapterbench.formats.image import to_png
 
 COLOURS = {("b.c", 0): "red", ("b.c", 1): "green", ("a", 0): "blue"}
 """Of the images by key and k; a key may have a dot."""

@@ -20,6 +20,10 @@ class InputError(UserError):
         super().__init__(f"{cause}: make it again")
         self.cause, self.path = cause, path
 
+    def __reduce__(self) -> tuple[type, tuple[str, Path]]:
+        """As a worker process sends it to the one that waits for it."""
+        return type(self), (self.cause, self.path)
+
 
 def one_line(error: object, limit: int = 300) -> str:
     """The text of an error, or any other, as one line of at most `limit` characters."""

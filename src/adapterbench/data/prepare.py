@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from more_itertools import ichunked
 from tqdm import tqdm
@@ -24,9 +24,17 @@ from adapterbench.core.files import MANIFEST, publish, write_json
 from adapterbench.core.registry import load
 from adapterbench.data.sample import SPLITS, RawSample, plain_key
 from adapterbench.data.split import MORE, TooFewError, Usable, split
-from adapterbench.formats.image import BadImageError, check, decode, is_blank, is_jpeg, square
+from adapterbench.formats.image import (
+    BadImageError,
+    check,
+    decode,
+    is_blank,
+    is_jpeg,
+    square,
+    to_png,
+)
 from adapterbench.formats.listings import Listed, write_listing
-from adapterbench.formats.shards import Packed, png, write_shard
+from adapterbench.formats.shards import Packed, write_shard
 from adapterbench.runs.workers import spread
 
 log = logging.getLogger(__name__)
@@ -199,7 +207,7 @@ def packed(sample: RawSample, key: str, side: int) -> Packed | str:
     if is_blank(image):
         return "blank picture"
     as_it_is = is_jpeg(sample.image) and whole.size == (side, side)
-    kind, data = ("jpg", sample.image) if as_it_is else ("png", png(image))
+    kind, data = ("jpg", sample.image) if as_it_is else ("png", to_png(image))
     return Packed(key, kind, data, sample.captions, facts(sample, key))
 
 
@@ -224,9 +232,10 @@ def write(
         for chunk in ichunked(run, params.samples_per_shard):
             path = folder / f"{name}-{len(shards):05d}"
             if kind is Listed:
-                row = write_listing(path.with_suffix(".json"), root, params.resolution, chunk)
+                listed = cast("Iterable[Listed]", chunk)
+                row = write_listing(path.with_suffix(".json"), root, params.resolution, listed)
             else:
-                row = write_shard(path.with_suffix(".tar"), chunk)
+                row = write_shard(path.with_suffix(".tar"), cast("Iterable[Packed]", chunk))
             shards.append(row)
     count = sum(shard["samples"] for shard in shards)
     return {"samples": count, "concepts": len(concepts), "shards": shards}

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -95,13 +94,6 @@ class Generated:
     key: str
     k: int
     png: bytes
-
-
-def to_png(image: Image.Image) -> bytes:
-    """The bytes of an image file."""
-    file = BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 def write_images(path: Path, images: Iterable[Generated]) -> None:

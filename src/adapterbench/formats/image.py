@@ -146,6 +146,13 @@ def square(image: Image.Image, side: int) -> Image.Image:
     return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
 
 
+def to_png(image: Image.Image) -> bytes:
+    """An image as a PNG file."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 def is_jpeg(data: bytes) -> bool:
     """Whether a file begins as a JPEG does."""
     return data.startswith(b"\xff\xd8\xff")

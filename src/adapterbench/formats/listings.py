@@ -97,8 +97,9 @@ def read_file(tar: Path, row: Listed) -> bytes:
         cause = f"{tar}, which has the image of {row.key}, cannot be read ({error.strerror})"
         raise InputError(cause, tar) from error
     if sha256(data).hexdigest() != row.sha256:
-        cause = f"{tar} has changed since it was listed (the image of {row.key} is another)"
-        raise InputError(cause, tar)
+        raise InputError(
+            f"{tar} has changed since its images were listed (that of {row.key} is another)", tar
+        )
     return data
 
 

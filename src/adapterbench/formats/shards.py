@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -19,7 +18,7 @@ from pydantic import Field
 from adapterbench.core.documents import Document, Sha256, read_document
 from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import MANIFEST, check_digest, sha256
-from adapterbench.formats.image import SUFFIXES, BadImageError, decode
+from adapterbench.formats.image import SUFFIXES, BadImageError, decode, to_png
 from adapterbench.formats.listings import open_listing
 from adapterbench.formats.tars import (
     BadTarError,
@@ -47,7 +46,7 @@ class Sample:
 
     def packed(self) -> "Packed":
         """It with its image as a file, without loss."""
-        return Packed(self.key, "png", png(self.image), self.captions, self.meta)
+        return Packed(self.key, "png", to_png(self.image), self.captions, self.meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +55,10 @@ class Packed:
 
     key: str
     kind: str
-    """One of `IMAGES`, the extension of its image file."""
+    """One of `formats.image.SUFFIXES`, the extension of its image file."""
     image: bytes
     captions: tuple[str, ...]
     meta: dict[str, Any]
-
-
-def png(image: Image.Image) -> bytes:
-    """An image as a PNG file."""
-    file = BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from adapterbench.formats.generated import Generated, to_png, write_images
+from adapterbench.formats.generated import Generated, write_images
+from adapterbench.formats.image import to_png
 from adapterbench.sampling.sampler import Picture, Sampler
 
 

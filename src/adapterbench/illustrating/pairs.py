@@ -156,11 +156,13 @@ def score_pairs(evaluator: Evaluator, shards: Path, folder: Path, out: Path) -> 
     goals. The real images themselves are rows, too.
     """
     protocols = {
-        protocol: read_pairs(list_path(folder, protocol))
+        protocol: read_pairs(path)
         for protocol in sorted(PROTOCOLS)
-        if list_path(folder, protocol).exists()
+        if (path := list_path(folder, protocol)).exists()
     }
-    keys = {key for pairs in protocols.values() for p in pairs for key in (p.prompt, p.goal)}
+    keys = {
+        key for pairs in protocols.values() for pair in pairs for key in (pair.prompt, pair.goal)
+    }
     references = {s.key: s.image for s in read_split(shards, "validation", keys=keys)}
     frames = [
         frame
@@ -177,7 +179,7 @@ def score_protocol(
     pairs: list[Pair],
     references: dict[str, Image.Image],
 ) -> Iterator[pd.DataFrame]:
-    """A frame for each row of a protocol."""
+    """A frame for each row of a protocol and its `pairs`."""
     keys = [pair.prompt for pair in pairs]
     goals, copies = (
         evaluator.images([references[key] for key in kind])

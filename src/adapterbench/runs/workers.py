@@ -20,7 +20,8 @@ FEW = 8
 """Portions that are not worth starting processes for."""
 PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 
-Task, Result = TypeVar("Task"), TypeVar("Result")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def cores() -> int:

@@ -25,7 +25,8 @@ from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.formats.encoded import EncodedSplit
-from adapterbench.formats.generated import PROTOCOLS, Generated, samples_tar, to_png, write_images
+from adapterbench.formats.generated import PROTOCOLS, Generated, samples_tar, write_images
+from adapterbench.formats.image import to_png
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.precision import autocast
 from adapterbench.runs.processes import processes, share
