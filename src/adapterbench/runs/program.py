@@ -19,6 +19,8 @@ from adapterbench.runs.memory import keep_freed_memory, spare_imports
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_MEMORY = {"MemoryError", "OutOfMemoryError"}
 """Exceptions of Python and of torch, which need not be imported to tell them."""
+LOADER_WORKER = "DataLoader worker"
+"""What torch calls a process that gathers batches, in errors that have no class of their own."""
 
 
 def run(*mains: Callable[..., None], help: str | None = None) -> None:
@@ -76,6 +78,13 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
                 fail("no space left on the disk: free some and run the same command again", 1)
             if out_of_memory(error):
                 fail(f"not enough memory ({one_line(error)}): lower a batch_size, or a size", 1)
+            if lost_loader(error):
+                fail(
+                    "a process that gathers batches has died, as the system kills one where memory "
+                    "or shared memory (/dev/shm) runs out: see that there is enough and run the "
+                    "same command again, which resumes",
+                    1,
+                )
             raise
 
     return call
@@ -92,6 +101,16 @@ def out_of_memory(error: Exception) -> bool:
     """Whether memory is used up, of the machine or of a GPU; torch's CPU has no class for it."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return not names.isdisjoint(NO_MEMORY) or "can't allocate memory" in str(error)
+
+
+def lost_loader(error: BaseException | None) -> bool:
+    """Whether a process that gathers batches has died.
+
+    torch says so from a signal's handler, and so in the midst of anything else that fails.
+    """
+    while error is not None and LOADER_WORKER not in str(error):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def fail(message: str, code: int) -> None:
