@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 IMG2DATASET := .venv-img2dataset
 WHEELS := dist
 DESCENDANTS := openmoji_color openmoji_black
-BRING_PUBLISHED := dvc pull --quiet $(wildcard pins/*.dvc)
+PINS := $(basename $(wildcard pins/*.dvc))
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -35,12 +35,15 @@ params: setup ## Make params.yaml from conf/
 	python -c "from dvc.utils.hydra import compose_and_dump; \
 	    compose_and_dump('params.yaml', '$(abspath conf)', None, 'config', '', [])"
 
-repro: setup ## Reproduce everything: data, adapters, images, scores, table, figures
-	$(BRING_PUBLISHED)
+# DVC takes a second to find that all is in place, make takes none
+$(PINS): %: %.dvc | $(STAMP)
+	dvc pull --quiet $(PINS:=.dvc)
+	@touch $(PINS)
+
+repro: setup $(PINS) ## Reproduce everything: data, adapters, images, scores, table, figures
 	dvc repro; code=$$?; python -m adapterbench.runs.flush || true; exit $$code
 
-demo: setup ## Try the adapters in the browser, on this machine alone
-	$(BRING_PUBLISHED)
+demo: setup $(PINS) ## Try the adapters in the browser, on this machine alone
 	adapterbench demo
 
 test: setup ## Run the tests (minutes)
@@ -67,6 +70,13 @@ wheel: setup ## Build the package as a wheel into dist/
 
 bench: setup ## Measure speed and memory against other ways of doing the same work
 	python benchmarks/training_step.py
+	python benchmarks/sampling.py
+	python benchmarks/scoring.py
+	python benchmarks/encoding.py
+	for precision in fp32 bf16; do \
+	    python benchmarks/training_step.py --size sd15 --batch 1 --rounds 3 --steps 1 \
+	        --precision $$precision || exit 1; \
+	done
 	python benchmarks/pipeline.py
 
 backbone: setup ## Train the small backbone from scratch (hours); publish it with `make publish`
@@ -86,8 +96,7 @@ publish-controlnet: setup ## Publish the trained ControlNet in this repository
 	dvc commit --quiet --force pins/emoji_controlnet.dvc
 	dvc push --remote published pins/emoji_controlnet.dvc
 
-examples: setup ## Run examples/ on what `make repro` left: images in examples/out
-	$(BRING_PUBLISHED)
+examples: setup $(PINS) ## Run examples/ on what `make repro` left: images in examples/out
 	mkdir -p examples/out
 	rm -rf examples/out/exported
 	tar --extract --to-stdout --wildcards --occurrence --file data/shards/validation-00000.tar '*.png' \

@@ -1,139 +1,337 @@
-"""Images a second of adapter training: cached encodings against the official loop's way.
+"""Images a second and memory of adapter training: cached encodings against the official loop's way.
 
 The peer works as IP-Adapter's `tutorial_train.py` does: a data loader opens each picture, resizes
 and normalises it twice (for the VAE, for the image encoder) and tokenises its caption; the step
-runs the three frozen encoders; the UNet keeps torch's default memory format. It reads its PNGs
-from memory, where the official loop reads the disk. Same networks, batch size, adapter and
-optimiser, same process; the two take turns, so that a drifting machine slows both alike.
+runs the three frozen encoders; the UNet stays in fp32 and in torch's default memory format. It
+reads its files from memory, where the official loop reads the disk. Same networks, batch, adapter
+and optimiser. Each way has a process of its own, so that its peak memory is its own.
+
+`--size sd15` takes networks of Stable Diffusion 1.5's size with random weights over random data
+(15 GiB of memory for both); `small` takes what `dvc repro encode` leaves.
 """
 
 import io
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from diffusers import DDPMScheduler
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from open_clip import create_model_and_transforms, get_tokenizer
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2  # type: ignore[import-untyped]
+from transformers import CLIPTextConfig, CLIPTextModel
+from turns import compare
 
-from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.variant import load_variant
+from adapterbench.cli.architecture import find
 from adapterbench.core.config import EncodeParams, TrainParams, load_params, load_train
 from adapterbench.core.environment import peak_memory_mb
-from adapterbench.encoding.encoders import Encoders, load_encoders
+from adapterbench.encoding.encoders import load_encoders
 from adapterbench.formats.encoded import EncodedSplit
-from adapterbench.formats.shards import Sample, read_split
+from adapterbench.formats.shards import read_split
 from adapterbench.frozen.load import load_part
 from adapterbench.runs.memory import keep_freed_memory
 from adapterbench.training.adapter import drop_conditions
-from adapterbench.training.loop import batch_indices, seeded
+from adapterbench.training.batches import Share, Shares
 from adapterbench.training.loss import denoising_loss, draw_noise
 
-DATA = Path("data")
+GEMM = 2048
+"""Side of the matrices by whose product the machine's peak is measured."""
 
-Step = Callable[[int], Tensor]
+Loss = Callable[[int], Tensor]
 """Step number -> loss of a batch, with its gradients to be taken."""
 
 
+class Size(StrEnum):
+    """Which networks are trained over."""
+
+    SMALL = "small"
+    SD15 = "sd15"
+
+
+class Precision(StrEnum):
+    """What the forward pass computes in."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What both ways do."""
+
+    size: Size
+    precision: Precision
+    variant: str
+    batch: int
+    steps: int
+    threads: int
+    data: Path
+
+    @property
+    def params(self) -> TrainParams:
+        """The training of the variant, with this batch."""
+        return load_train(self.variant).model_copy(update={"batch_size": self.batch})
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the forward pass."""
+        return torch.bfloat16 if self.precision is Precision.BF16 else torch.float32
+
+
 def main(
+    size: Annotated[Size, typer.Option(help="Networks.")] = Size.SMALL,
+    precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = Precision.FP32,
     variant: Annotated[str, typer.Option(help="Row of `variants:`.")] = "ip_adapter",
+    batch: Annotated[
+        int | None, typer.Option(help="Samples a step (default: params.yaml).")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Timed turns of each way.")] = 5,
     steps: Annotated[int, typer.Option(help="Optimiser steps a turn.")] = 4,
+    data: Annotated[Path, typer.Option(help="Folder of backbone, shards, encoded.")] = Path("data"),
 ) -> None:
-    """Compare the two ways of training; needs the outputs of `dvc repro encode`."""
+    """Compare the two ways of training."""
+    threads = torch.get_num_threads()
+    batch = batch or load_train(variant).batch_size
+    case = Case(size, precision, variant, batch, steps, threads, data)
+    ways = {
+        "cached encodings (ours)": Way(cached, case),
+        "official loop's way": Way(official, case),
+    }
+    title = f"Training {variant}, {size}, batch {batch}, {precision}, {threads} threads"
+    compare(title, "images/s", {name: way.turn for name, way in ways.items()}, rounds)
+    memory = {name: way.end() for name, way in ways.items()}
+    ours, theirs = memory.values()
+    print = Console(width=120).print
+    print(", ".join(f"{name}: {mb:,.0f} MiB at the most" for name, mb in memory.items()))
+    print(f"memory, ours to theirs: {ours / theirs:.2f}")
+    shares = next(iter(ways.values())).shares[1:]
+    print(f"share of the GEMM peak, ours: {statistics.median(shares):.0%} (median of the turns)")
+
+
+class Way:
+    """A process that trains in one way, a turn at a time."""
+
+    def __init__(self, build: Callable[[Case], tuple[Loss, Any]], case: Case) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.connection, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=serve, args=(theirs, build, case), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.shares: list[float] = []
+        """Of the GEMM peak, in each turn."""
+
+    def turn(self, number: int) -> float:
+        """Train for some steps; images a second."""
+        self.connection.send(number)
+        speed, share = self.connection.recv()
+        self.shares.append(share)
+        return float(speed)
+
+    def end(self) -> float:
+        """End the process; its peak memory, MiB."""
+        self.connection.send(None)
+        return float(self.connection.recv())
+
+
+def serve(asked: Connection, build: Callable[[Case], tuple[Loss, Any]], case: Case) -> None:
+    """In the process of a `Way`: do as it asks."""
     keep_freed_memory()  # as every stage does
     torch.set_flush_denormal(True)  # as `fit` does
-    params = load_train(variant)
-    ways = {
-        "cached encodings (ours)": cached(variant, params),
-        "official loop's way": official(variant, params),
-    }
-    turns = {name: trainer(adapter, step, params, steps) for name, (adapter, step) in ways.items()}
-    for turn in turns.values():
-        turn(0)  # warm-up
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds):
-        for name, turn in turns.items():
-            speeds[name].append(turn(number * steps))
-    show(speeds, variant, params.batch_size)
-
-
-def trainer(
-    adapter: Adapter, loss: Step, params: TrainParams, steps: int
-) -> Callable[[int], float]:
-    """A turn: train `steps` steps from a step number on; give images a second."""
+    torch.set_num_threads(case.threads)
+    torch.manual_seed(0)
+    loss, adapter = build(case)
     weights = adapter.trainable_parameters()
-    optimizer = torch.optim.AdamW(weights, lr=params.learning_rate)
+    optimizer = torch.optim.AdamW(weights, lr=case.params.learning_rate)
 
-    def turn(first: int) -> float:
+    def step(number: int) -> None:
+        with torch.autocast("cpu", case.dtype, enabled=case.precision is Precision.BF16):
+            value = loss(number)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    with FlopCounterMode(display=False) as flops:
+        step(0)
+    a = torch.randn(GEMM, GEMM).to(case.dtype)
+    while (number := asked.recv()) is not None:
         began = time.perf_counter()
-        for step in range(first, first + steps):
-            loss(step).backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return steps * params.batch_size / (time.perf_counter() - began)
+        for at in range(case.steps):
+            step(number * case.steps + at)
+        seconds = time.perf_counter() - began
+        reached = flops.get_total_flops() * case.steps / seconds
+        asked.send((case.steps * case.batch / seconds, reached / peak_flops(a)))
+    asked.send(peak_memory_mb())
 
-    return turn
+
+def peak_flops(a: Tensor) -> float:
+    """Operations a second of the best of some products of large matrices."""
+    best = 0.0
+    for _ in range(5):
+        began = time.perf_counter()
+        a @ a
+        best = max(best, 2 * GEMM**3 / (time.perf_counter() - began))
+    return best
 
 
-def cached(variant: str, params: TrainParams) -> tuple[Adapter, Step]:
+def cached(case: Case) -> tuple[Loss, Any]:
     """Ours: what stage `train` does in a step."""
-    data = EncodedSplit(DATA / "encoded", "train")
-    unet, adapter, schedule = model(variant, data.embed_dim, torch.channels_last)
+    schedule = noise_schedule(case)
+    draw: Callable[[int], Share]
+    if case.size is Size.SMALL:
+        data = EncodedSplit(case.data / "encoded", "train")
+        width, empty = data.embed_dim, data.empty
+        draw = Shares(data, schedule, case.params, slice(0, case.batch)).draw
+    else:
+        width, empty, draw = 512, torch.randn(77, 768), random_shares(case)
+    frozen = unet(case).to(memory_format=torch.channels_last)
+    adapter = build_adapter(load_variant(case.variant), frozen, width)
+    frozen.to(case.dtype)
+    adapter.attach(frozen)
 
     def loss(step: int) -> Tensor:
-        generator = seeded(params.seed, step)
-        index = batch_indices(len(data), params.batch_size, params.seed, step)
-        batch = data.gather(index, torch.rand(len(index), generator=generator))
-        draw = torch.rand(len(index), generator=generator)
-        conditions = drop_conditions(batch.image_embeds, batch.texts, data.empty, params, draw)
-        noise, t = draw_noise(schedule, batch.latents.shape, generator)
-        return denoising_loss(unet, schedule, batch.latents, conditions, noise, t)
+        part = draw(step)
+        conditions = drop_conditions(part.image_embeds, part.texts, empty, case.params, part.drop)
+        return denoising_loss(frozen, schedule, part.latents, conditions, part.noise, part.t)
 
-    return adapter, loss
+    return loss, adapter
 
 
-def official(variant: str, params: TrainParams) -> tuple[Adapter, Step]:
+def random_shares(case: Case) -> Callable[[int], Share]:
+    """Random shares at the size of SD 1.5."""
+
+    def draw(_step: int) -> Share:
+        n, latents = case.batch, (case.batch, 4, 64, 64)
+        t = torch.randint(0, 1000, (n,))
+        return Share(
+            torch.randn(latents), torch.randn(n, 512), torch.randn(n, 77, 768),
+            torch.randn(latents), t, torch.rand(n),
+        )  # fmt: skip
+
+    return draw
+
+
+def official(case: Case) -> tuple[Loss, Any]:
     """The peer: every frozen network runs in every step."""
-    encoders = load_encoders(load_params(EncodeParams, "encode"), DATA / "backbone")
-    pictures = Pictures(list(read_split(DATA / "shards", "train")), encoders)
-    batches = iter(DataLoader(pictures, params.batch_size, shuffle=True))
-    empty = encoders.texts([""])[0]
-    unet, adapter, schedule = model(variant, encoders.clip.embed_dim, torch.contiguous_format)
+    networks = small_networks(case) if case.size is Size.SMALL else random_networks()
+    for network in (networks.vae, networks.text_encoder, networks.clip):
+        network.requires_grad_(False).to(case.dtype)
+    batches = iter(DataLoader(Pictures(networks), case.batch, shuffle=True))
+    empty = networks.text_encoder(networks.tokenize([""])).last_hidden_state[0].float()
+    frozen, schedule = unet(case), noise_schedule(case)
+    adapter = build_adapter(load_variant(case.variant), frozen, networks.width)
+    adapter.attach(frozen)
 
-    def loss(step: int) -> Tensor:
-        batch = next(batches)
+    def loss(_step: int) -> Tensor:
+        nonlocal batches
+        batch = next(batches, None)
+        if batch is None:
+            batches = iter(DataLoader(Pictures(networks), case.batch, shuffle=True))
+            batch = next(batches)
         with torch.no_grad():
-            latents = encoders.vae.encode(batch["pixels"]).latent_dist.sample()
-            image_embeds = encoders.clip.model.encode_image(batch["clip_pixels"])
-            texts = encoders.text_encoder(batch["ids"]).last_hidden_state
-        generator = seeded(params.seed, step)
-        draw = torch.rand(len(texts), generator=generator)
-        conditions = drop_conditions(image_embeds, texts, empty, params, draw)
-        noise, t = draw_noise(schedule, latents.shape, generator)
-        latents = latents * encoders.vae.config.scaling_factor
-        return denoising_loss(unet, schedule, latents, conditions, noise, t)
+            latents = networks.vae.encode(batch["pixels"].to(case.dtype)).latent_dist.sample()
+            embeds = networks.clip.encode_image(batch["clip_pixels"].to(case.dtype))
+            texts = networks.text_encoder(batch["ids"]).last_hidden_state
+        latents = latents.float() * networks.vae.config.scaling_factor
+        drop = torch.rand(len(texts))
+        conditions = drop_conditions(embeds.float(), texts.float(), empty, case.params, drop)
+        noise, t = draw_noise(schedule, latents.shape, torch.default_generator)
+        return denoising_loss(frozen, schedule, latents, conditions, noise, t)
 
-    return adapter, loss
+    return loss, adapter
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The frozen encoders, and what they read."""
+
+    vae: Any
+    text_encoder: Any
+    clip: Any
+    preprocess: Callable[[Image.Image], Tensor]
+    tokenize: Callable[[list[str]], Tensor]
+    """Texts -> token ids `(N, L)` of the text encoder."""
+    width: int
+    """Of an image embedding."""
+    images: list[Image.Image]
+    captions: list[str]
+
+
+def small_networks(case: Case) -> Networks:
+    """What stage `encode` reads and runs."""
+    encoders = load_encoders(load_params(EncodeParams, "encode"), case.data / "backbone")
+    samples = list(read_split(case.data / "shards", "train"))
+    tokenizer = encoders.tokenizer
+
+    def tokenize(texts: list[str]) -> Tensor:
+        length = tokenizer.model_max_length
+        padded = {"padding": "max_length", "truncation": True, "max_length": length}
+        ids: Tensor = tokenizer(texts, return_tensors="pt", **padded).input_ids
+        return ids
+
+    return Networks(
+        vae=encoders.vae,
+        text_encoder=encoders.text_encoder,
+        clip=encoders.clip.model,
+        preprocess=encoders.clip.preprocess,
+        tokenize=tokenize,
+        width=encoders.clip.embed_dim,
+        images=[sample.image for sample in samples],
+        captions=[sample.captions[0] for sample in samples],
+    )
+
+
+def random_networks() -> Networks:
+    """Those of Stable Diffusion 1.5 and ViT-B-32, untrained, and images of noise."""
+    architecture = find("sd15", None)
+    clip, _, preprocess = create_model_and_transforms("ViT-B-32")
+    noise = torch.randint(0, 256, (8, 512, 512, 3), dtype=torch.uint8)
+    return Networks(
+        vae=AutoencoderKL.from_config(architecture.config("vae")),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**architecture.config("text_encoder"))),
+        clip=clip,
+        preprocess=preprocess,
+        tokenize=get_tokenizer("ViT-B-32"),
+        width=512,
+        images=[Image.fromarray(image.numpy()) for image in noise],
+        captions=["a photo of nothing"] * len(noise),
+    )
+
+
+def unet(case: Case) -> Any:
+    """The frozen UNet, fp32."""
+    if case.size is Size.SMALL:
+        return load_part(case.data / "backbone", "unet")
+    return UNet2DConditionModel.from_config(find("sd15", None).config("unet")).requires_grad_(False)
+
+
+def noise_schedule(case: Case) -> Any:
+    """The noise schedule of training."""
+    if case.size is Size.SMALL:
+        return DDPMScheduler.from_config(load_part(case.data / "backbone", "scheduler").config)
+    return DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
 
 class Pictures(Dataset[dict[str, Tensor]]):
     """PNGs with a caption each, made ready for the three encoders when they are asked for."""
 
-    def __init__(self, samples: list[Sample], encoders: Encoders) -> None:
-        self.files = [png(sample.image) for sample in samples]
-        self.captions = [sample.captions[0] for sample in samples]
-        self.encoders = encoders
-        size = samples[0].image.size[0]
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self.files = [png(image) for image in networks.images]
+        size = networks.images[0].size[0]
         self.transform = v2.Compose(
             [
                 v2.Resize(size),
@@ -149,18 +347,10 @@ class Pictures(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         picture = Image.open(io.BytesIO(self.files[number])).convert("RGB")
-        tokenizer = self.encoders.tokenizer
-        tokens = tokenizer(
-            self.captions[number],
-            max_length=tokenizer.model_max_length,
-            padding="max_length",
-            truncation=True,
-            return_tensors="pt",
-        )
         return {
             "pixels": self.transform(picture),
-            "clip_pixels": self.encoders.clip.preprocess(picture),
-            "ids": tokens.input_ids[0],
+            "clip_pixels": self.networks.preprocess(picture),
+            "ids": self.networks.tokenize([self.networks.captions[number]])[0],
         }
 
 
@@ -169,31 +359,6 @@ def png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "png")
     return file.getvalue()
-
-
-def model(variant: str, embed_dim: int, layout: torch.memory_format) -> tuple[Any, Adapter, Any]:
-    """UNet with a new adapter, the adapter, and the schedule."""
-    unet = load_part(DATA / "backbone", "unet").to(memory_format=layout)
-    adapter = build_adapter(load_variant(variant), unet, embed_dim)
-    adapter.attach(unet)
-    return unet, adapter, DDPMScheduler.from_pretrained(DATA / "backbone" / "scheduler")
-
-
-def show(speeds: dict[str, list[float]], variant: str, batch: int) -> None:
-    """Print the medians, the spread and the ratio of pairs."""
-    table = Table(title=f"Training {variant}, batch {batch}, {torch.get_num_threads()} threads")
-    for column in ("way", "images/s (median)", "min", "max"):
-        table.add_column(column)
-    for name, values in speeds.items():
-        middle = statistics.median(values)
-        table.add_row(name, f"{middle:.1f}", f"{min(values):.1f}", f"{max(values):.1f}")
-    console = Console()
-    console.print(table)
-    ours, theirs = speeds.values()
-    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-    console.print(
-        f"ratio, turn by turn (median): {ratio:.2f}; peak memory {peak_memory_mb():.0f} MiB"
-    )
 
 
 if __name__ == "__main__":

@@ -58,7 +58,10 @@ INERT: dict[str, tuple[set[str], str]] = {
         {"spread"},
         "says which process of this machine does what, not what is done",
     ),
-    "adapterbench.runs.program": ({"run"}, "command line, logging and exit codes"),
+    "adapterbench.runs.program": (
+        {"run", "LOADER_WORKER"},
+        "command line, logging and exit codes",
+    ),
     "adapterbench.runs.record": ({"stage_record", "leads"}, "notes what ran; no stage reads it"),
     "adapterbench.runs.resume": (
         {"alone", "resume_path"},

@@ -159,6 +159,7 @@ def write_training(folder: Path, rng: np.random.Generator) -> None:
             "train_seconds": size / 1e5,
             "images_per_second": 45.678,
             "peak_memory_mb": None if variant == "my_sixth_row" else 1234.5,
+            "host_memory_mb": 1234.5,
             "checkpoint_mb": size * 4 / 1e6,
         }
         (folder / f"{variant}.json").write_text(json.dumps(record))

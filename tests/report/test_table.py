@@ -17,7 +17,7 @@ from adapterbench.report.table import Comparison, compare
 COLUMNS = (
     "method,label,trained,trainable_params,clip_t,clip_t_lo,clip_t_hi,clip_i,clip_i_lo,clip_i_hi,"
     "neutral,neutral_lo,neutral_hi,r_at_1,r_at_1_lo,r_at_1_hi,diversity,kid,precision,recall,n,k,"
-    "train_seconds,images_per_second,peak_memory_mb,checkpoint_mb"
+    "train_seconds,images_per_second,peak_memory_mb,host_memory_mb,checkpoint_mb"
 )
 
 
@@ -53,7 +53,7 @@ def test_files_have_the_promised_columns_rows_and_bytes(
         "reference",
     ]
     assert lines[7].split(",")[1:4] == ["No prompt", "", "0"]
-    assert lines[7].endswith(",40,3,,,,")
+    assert lines[7].endswith(",40,3,,,,,")
     assert lines[6].endswith(",0.45,45.678,,0.180")  # its peak memory was not measured
     assert lines[13].endswith(f"{'1.000000,' * 9},,,,40,1,,,,")  # one image has no diversity
     assert 0.2 < float(lines[1].split(",")[-10]) < 0.4  # nor were there enough for KID

@@ -63,10 +63,13 @@ def stages(libraries, names):
     for name in names:
         forked(stage, name)
 
-for libraries, names in json.loads(sys.argv[1]):
-    forked(stages, libraries, names)
+groups = sorted(json.loads(sys.argv[1]), key=lambda group: len(group[0]))
+while groups:
+    for library in set.intersection(*(set(libraries) for libraries, _ in groups)):
+        import_module(library)
+    forked(stages, *groups.pop(0))
 """
-"""Imports each script in a fork; those that may import the same share that."""
+"""Imports each script in a fork; what all that are left may import is imported once, before."""
 
 
 def test_scripts_import_no_library_that_they_do_not_use() -> None:

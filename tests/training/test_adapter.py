@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -18,6 +19,7 @@ from toy_adapters import PLUS
 from toy_backbone import CLIP_PARAMS, FIT, VARIANT, Toy
 
 import adapterbench.training.adapter as module
+import adapterbench.training.batches as batches
 from adapterbench.adapters.core.adapter import cross_attention_layers
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import load_adapter
@@ -26,7 +28,9 @@ from adapterbench.core.config import TrainParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import sha256
 from adapterbench.frozen.load import load_part
-from adapterbench.training.adapter import Trained, drop_conditions, train_adapter
+from adapterbench.runs.program import guarded
+from adapterbench.training.adapter import Trained, drop_conditions, memory, train_adapter
+from adapterbench.training.loop import learning_rate, seeded
 
 LORA = {"projection": "mlp", "attention": "lora", "tokens": 2, "hidden_layers": 1, "expansion": 2,
         "rank": 2}  # fmt: skip
@@ -141,6 +145,104 @@ def test_two_runs_write_the_same_bytes(toy: Toy) -> None:
     assert weights("a") != (train(toy, "c", seed=1), weights("c"))[1]
 
 
+def test_losses_are_those_of_a_plain_loop(toy: Toy) -> None:
+    params = train_params(log_every=1, batch_size=6, warmup_steps=2)  # 18 images: 1 2/3 epochs
+    losses = train(toy, "out", **params.model_dump()).losses
+
+    files = sorted(toy.encoded.glob("train-*.safetensors"))
+    shards = [load_file(file) for file in files]
+    latents, embeds = (
+        torch.cat([shard[name] for shard in shards]).float() for name in ("latents", "image_embeds")
+    )
+    texts = load_file(toy.encoded / "texts-00000.safetensors")["texts"].float()
+    common = load_file(toy.encoded / "common.safetensors")
+    unet = load_part(toy.backbone, "unet").to(memory_format=torch.channels_last)
+    schedule = load_part(toy.backbone, "scheduler")
+    torch.manual_seed(params.seed)
+    adapter = build_adapter(VARIANT, unet, CLIP_PARAMS.embed_dim)
+    adapter.attach(unet)
+    optimizer = torch.optim.AdamW(adapter.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
+    orders = [torch.randperm(18, generator=seeded(params.seed, epoch)) for epoch in range(2)]
+    for step, (done, loss) in enumerate(losses):
+        own = seeded(params.seed, step, 1)
+        index = torch.cat(orders)[6 * step : 6 * step + 6]
+        phrasing, drop = torch.rand(6, generator=own), torch.rand(6, generator=own)
+        noise = torch.randn(6, *latents.shape[1:], generator=own)
+        t = torch.randint(0, 1000, (6,), generator=own)
+        rows = common["train"][index, (phrasing * common["train"].shape[1]).long()]
+        no_image = (drop < 0.1) | ((drop >= 0.2) & (drop < 0.3))
+        no_text = (drop >= 0.1) & (drop < 0.3)
+        prompt = torch.where(no_image[:, None], 0, embeds[index])
+        text = torch.where(no_text[:, None, None], common["empty"].float(), texts[rows])
+        noisy = schedule.add_noise(latents[index], noise, t)
+        prompts = {"image_embeds": [prompt[:, None]]}
+        made = unet(noisy, t, encoder_hidden_states=text, added_cond_kwargs=prompts).sample
+        value = (made - schedule.get_velocity(latents[index], noise, t)).square().mean()
+        value.backward()
+        nn.utils.clip_grad_norm_(adapter.parameters(), params.max_grad_norm)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, params)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert (done, loss) == (step + 1, pytest.approx(value.item(), rel=1e-6))
+
+
+def test_batches_that_processes_gather_ahead_change_no_bit(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(toy, "here", accumulate=2)
+    monkeypatch.setattr(batches, "workers", lambda _device: 2)
+    second = train(toy, "ahead", accumulate=2)
+    assert weights("here") == weights("ahead")
+    assert first.losses == second.losses
+
+
+@pytest.mark.timeout(120)
+def test_a_gathering_process_that_is_killed_is_one_line(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Killer(Log):
+        def __call__(self, step: int, values: dict[str, float]) -> None:
+            super().__call__(step, values)
+            if step == 10:
+                psutil.Process().children()[0].kill()
+
+    monkeypatch.setattr(batches, "workers", lambda _device: 1)
+    with pytest.raises(SystemExit) as left:
+        guarded(train)(toy, "out", on_log=Killer(), steps=100_000)
+    assert left.value.code == 1
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: a process that gathers batches has died")
+    assert not Path("out").exists()
+
+
+def test_damage_that_a_gathering_process_meets_is_one_line(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(toy.encoded, tmp_path / "encoded")
+    (tmp_path / "backbone").symlink_to(toy.backbone)
+    path = tmp_path / "encoded/texts-00000.safetensors"  # read when it is asked for
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(batches, "workers", lambda _device: 1)
+    with pytest.raises(UserError, match=r"texts-00000\.safetensors is missing or damaged") as error:
+        train(Toy(tmp_path), "out")
+    assert "\n" not in str(error.value)
+
+
+def test_a_device_without_memory_is_one_line_that_says_how_to_need_less(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(module, "denoising_loss", full)
+    with pytest.raises(UserError, match=r"accumulate \(now 1\).*batch_size \(now 4\)") as caught:
+        train(toy, "out")
+    assert "\n" not in str(caught.value)
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize("stop", [2, 4])
 def test_a_killed_run_ends_like_an_unbroken_one(toy: Toy, stop: int) -> None:
     unbroken = train(toy, "unbroken")
@@ -205,11 +307,17 @@ def test_the_costs_are_those_of_the_table(toy: Toy) -> None:
     assert costs["loss"] == trained.losses[-1][1]
     assert costs["checkpoint_mb"] == pytest.approx(len(weights("out")) / 2**20, abs=1e-3)
     assert costs["images_per_second"] > 0
-    assert costs["peak_memory_mb"] > 10
+    assert costs["peak_memory_mb"] == costs["host_memory_mb"] > 10
     curve = pd.read_csv("m/curve.csv")
     assert list(curve.columns) == ["step", "loss"]
     assert curve["step"].tolist() == [2, 4, 5]
     assert curve["loss"].tolist() == pytest.approx([loss for _, loss in trained.losses])
+
+
+def test_the_memory_of_a_gpu_stands_beside_that_of_its_host() -> None:
+    found = memory(3.0)
+    assert found["peak_memory_mb"] == 3
+    assert found["host_memory_mb"] > 10
 
 
 def test_the_adapter_says_what_it_was_trained_over(toy: Toy) -> None:

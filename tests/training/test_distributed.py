@@ -92,11 +92,29 @@ def test_fp16_skips_while_its_scale_may_be_to_blame() -> None:
     team.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     scaler.scale(torch.zeros(()))
     skipped = 0
-    while team.usable(torch.tensor(torch.nan)):
+    while team.may_skip():
         weight.grad = torch.full((1,), torch.nan)
         scaler.step(optimizer)
         scaler.update()
         skipped += 1
     assert skipped == 3
     assert weight.item() == 0
-    assert team.usable(torch.tensor(1.0))
+
+
+def test_without_fp16_no_step_is_skipped() -> None:
+    assert not Team().may_skip()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has a memory of its own")
+def test_a_cpu_has_no_memory_of_its_own() -> None:
+    assert Team().peak_memory_mb() is None
+
+
+def test_the_memory_of_a_gpu_is_what_its_tensors_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    team, resets = Team(), []
+    team.accelerator = SimpleNamespace(device=torch.device("cuda", 1))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: device.index * 3 * 2**20)
+    team.reset_peak_memory()
+    assert resets == [team.device]
+    assert team.peak_memory_mb() == 3

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import get_cosine_schedule_with_warmup
 
 import adapterbench.training.loop as module
@@ -243,13 +244,56 @@ def test_a_loss_that_is_not_finite_is_one_line_and_keeps_the_checkpoint(
 
 
 def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
-    run = Regression(fit_params())
+    run = Regression(fit_params(log_every=1))
     healthy = run.loss
     run.loss = lambda *arguments: (healthy(*arguments) * 0).sqrt()
-    start = run.values()
-    with pytest.raises(UserError, match="gradient norm nan"):
+    with pytest.raises(UserError, match=r"at step 0 .*gradient norm nan"):
         run.fit(tmp_path / "state")
-    assert same(run.values(), start)
+
+
+def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
+    """The loss before was finite, and the one after would come after the checkpoint."""
+    run = Regression(fit_params())
+    healthy = run.loss
+
+    def overflows(step: int, *rest: Any) -> Tensor:
+        value = healthy(step, *rest)
+        if step == 2:
+            run.layer.weight.data[0, 0] = math.inf
+        return value
+
+    run.loss = overflows
+    with pytest.raises(
+        UserError, match="a weight is not finite after one of the steps 0 to 2"
+    ) as caught:
+        run.fit(tmp_path / "state")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "state").exists()
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often a number is asked for, for which a device would be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_device_is_waited_for_where_something_is_logged_alone(tmp_path: Path) -> None:
+    counts = {}
+    for every in (1, 11):
+        run = Regression(fit_params(log_every=every, checkpoint_every=100))
+        with Waits() as waits:
+            run.fit(tmp_path / "state")
+        counts[every] = waits.count
+    own = 11 * len(run.weights)  # AdamW's counters of steps, which are on the CPU always
+    assert counts == {1: own + 11, 11: own + 1}
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "other"])

@@ -13,7 +13,14 @@ from adapterbench.cli.paths import BACKBONE, MODELS, TRAIN_METRICS
 from adapterbench.core.config import OwnEncoder, check_name
 from adapterbench.core.files import publish, sha256, write_json
 
-UNKNOWN = ("loss", "steps", "train_seconds", "images_per_second", "peak_memory_mb")
+UNKNOWN = (
+    "loss",
+    "steps",
+    "train_seconds",
+    "images_per_second",
+    "peak_memory_mb",
+    "host_memory_mb",
+)
 """What a training notes of itself."""
 
 

@@ -89,10 +89,6 @@ class Batch:
     texts: Tensor
     """A phrasing of each caption, embedded `(B, L, D)`."""
 
-    def to(self, device: torch.device) -> "Batch":
-        """The same samples on `device`."""
-        return Batch(self.latents.to(device), self.image_embeds.to(device), self.texts.to(device))
-
 
 class EncodedSplit:
     """Random access to an encoded split; shards are memory-mapped, never held as a whole."""
@@ -143,12 +139,12 @@ class EncodedSplit:
     def row(self, number: int, draw: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """Latents, image embedding and one embedded phrasing of a sample, fp16."""
         place = bisect_right(self.starts, number) - 1
-        shard, at = self.shards[place].whole, number - self.starts[place]
-        latents, embeds = (shard.get_slice(name)[at] for name in ("latents", "image_embeds"))
+        shard, at = self.shards[place], number - self.starts[place]
+        latents, embeds = (shard[name][at] for name in ("latents", "image_embeds"))
         phrasings = self.phrasings[number]
         # all files but the last hold as many
         file, row = divmod(int(phrasings[int(draw * len(phrasings))]), self.texts_per_file)
-        return latents, embeds, self.texts[file].whole.get_slice("texts")[row]
+        return latents, embeds, self.texts[file]["texts"][row]
 
 
 class Tensors:
@@ -163,6 +159,7 @@ class Tensors:
         self.path, self.sha256 = folder / file.name, file.sha256
         with intact(self.path):
             self.file = safe_open(self.path, framework="pt")
+        self.mapped: dict[str, Tensor] = {}
 
     @cached_property
     def whole(self) -> safe_open:
@@ -174,6 +171,16 @@ class Tensors:
         with intact(self.path):
             check_digest(self.path, self.sha256)
         return self.file
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A tensor of the file, mapped: what of it is used is read, and stays the system's cache.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if name not in self.mapped:
+            self.mapped[name] = self.whole.get_tensor(name)
+        return self.mapped[name]
 
     def rows(self, name: str) -> int:
         """Rows of a tensor.

@@ -123,6 +123,14 @@ COSTS = (
         precision=2,
     ),
     Metric(
+        key="host_memory_mb",
+        label="Peak host memory",
+        unit="MB",
+        better="lower",
+        decimals=0,
+        precision=2,
+    ),
+    Metric(
         key="checkpoint_mb",
         label="Checkpoint",
         unit="MB",

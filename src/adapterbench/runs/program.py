@@ -23,6 +23,8 @@ NO_MEMORY = {"MemoryError", "OutOfMemoryError"}
 """Exceptions of Python and of torch, which need not be imported to tell them."""
 LOST = {"DistBackendError", "DistNetworkError"}
 """Exceptions of `torch.distributed`, likewise."""
+LOADER_WORKER = "DataLoader worker"
+"""What torch calls a process that gathers batches, in errors that have no class of their own."""
 
 
 Remedy = Callable[[Path], str]
@@ -99,6 +101,13 @@ def guarded(main: Callable[..., None], remedy: Remedy | None = None) -> Callable
                     "killed, and run the same command again",
                     1,
                 )
+            if lost_loader(error):
+                fail(
+                    "a process that gathers batches has died, as the system kills one where memory "
+                    "or shared memory (/dev/shm) runs out: see that there is enough and run the "
+                    "same command again, which resumes",
+                    1,
+                )
             raise
 
     return call
@@ -121,6 +130,16 @@ def lost_process(error: Exception) -> bool:
     """Whether a process that this one waits for is gone; gloo has no class for it."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return not names.isdisjoint(LOST) or "/gloo/transport/" in str(error)
+
+
+def lost_loader(error: BaseException | None) -> bool:
+    """Whether a process that gathers batches has died.
+
+    torch says so from a signal's handler, and so in the midst of anything else that fails.
+    """
+    while error is not None and LOADER_WORKER not in str(error):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def fail(message: str, code: int) -> None:

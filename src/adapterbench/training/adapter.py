@@ -1,6 +1,8 @@
 """Train one adapter on encoded shards; the frozen encoders are never called."""
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,17 @@ from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
 from adapterbench.adapters.core.variant import Variant
 from adapterbench.core.config import TrainParams
 from adapterbench.core.environment import peak_memory_mb
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import MANIFEST, publish, remove, write_json
 from adapterbench.core.limits import check_memory
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.prompts import unconditional_embeds
 from adapterbench.runs.resume import alone, resume_path
+from adapterbench.training.batches import Batches, Shares
 from adapterbench.training.distributed import Team
-from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
-from adapterbench.training.loss import denoising_loss, draw_noise
+from adapterbench.training.loop import Fitted, OnLog, fit
+from adapterbench.training.loss import denoising_loss
 
 
 @dataclass(frozen=True)
@@ -90,27 +93,43 @@ def train_adapter(
     noise_bytes = 4 * params.batch_size * shape.numel()
     what = f"the noise of a batch of train.batch_size = {params.batch_size:,}"
     check_memory(noise_bytes, what, "lower it")
+    share = team.share(params.batch_size)
+    batches = Batches(Shares(data, schedule, params, share), params.steps, team.device)
 
-    def loss(step: int, generator: torch.Generator, part: slice) -> Tensor:
-        index = batch_indices(len(data), params.batch_size, params.seed, step)
-        phrasing = torch.rand(len(index), generator=generator)
-        drop = torch.rand(len(index), generator=generator)
-        noise, t = draw_noise(schedule, (len(index), *shape), generator)
-        batch = data.gather(index[part], phrasing[part]).to(team.device)
-        conditions = drop_conditions(
-            batch.image_embeds, batch.texts, empty, params, drop[part].to(team.device)
-        )
+    def loss(step: int, _generator: torch.Generator, part: slice) -> Tensor:
+        own = slice(part.start - share.start, part.stop - share.start)
+        batch = batches(step).each(lambda tensor: tensor[own])
+        conditions = drop_conditions(batch.image_embeds, batch.texts, empty, params, batch.drop)
         return denoising_loss(
-            unet, schedule, batch.latents, conditions, noise[part], t[part], params.min_snr_gamma
+            unet, schedule, batch.latents, conditions, batch.noise, batch.t, params.min_snr_gamma
         )
 
-    with alone(resume, leads=team.leads):
+    team.reset_peak_memory()
+    with alone(resume, leads=team.leads), little_memory(params):
         fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, team)
         if team.leads:
             save_adapter(adapter, out, variant, {"digest": identity})
             remove(resume)
         team.accelerator.wait_for_everyone()
-    return Trained(costs(adapter.count, fitted, params, out), fitted.losses)
+    taken = costs(adapter.count, fitted, params, out) | memory(team.peak_memory_mb())
+    return Trained(taken, fitted.losses)
+
+
+@contextmanager
+def little_memory(params: TrainParams) -> Iterator[None]:
+    """Say in one line how to need less where the memory of a device is used up in the block.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the device has not enough memory ({one_line(error, 120)}): raise train.accumulate "
+            f"(now {params.accumulate}), which cuts the batch into smaller parts, lower "
+            f"train.batch_size (now {params.batch_size}), or set train.gradient_checkpointing"
+        ) from error
 
 
 def check_trainable(name: str, variant: Variant) -> None:
@@ -162,13 +181,22 @@ def drop_conditions(
 
 
 def costs(count: int, fitted: Fitted, params: TrainParams, model: Path) -> dict[str, float]:
-    """What the training took, as the table's columns name it."""
+    """What the training took, as the table's columns name it, but for the memory."""
     return {
         "trainable_params": count,
         "loss": fitted.losses[-1][1],
         "steps": params.steps,
         "train_seconds": round(fitted.seconds, 1),
         "images_per_second": round(fitted.samples_per_second, 1),
-        "peak_memory_mb": peak_memory_mb(),
         "checkpoint_mb": round((model / WEIGHTS).stat().st_size / 2**20, 3),
     }
+
+
+def memory(device: float | None) -> dict[str, float]:
+    """Most memory held at once, MiB, as the table's columns name it.
+
+    Args:
+        device: of the GPU; None for a CPU, whose memory is that of this process on its host.
+    """
+    host = peak_memory_mb()
+    return {"peak_memory_mb": host if device is None else device, "host_memory_mb": host}

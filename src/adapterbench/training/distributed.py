@@ -56,21 +56,30 @@ class Team:
         """Whether this process logs and saves for all."""
         return self.accelerator.is_main_process
 
-    def parts(self, batch: int) -> list[slice]:
-        """This process's share of a batch of `batch` samples, in equal parts.
+    def share(self, batch: int) -> slice:
+        """This process's share of a batch of `batch` samples, which `accumulate` divides.
 
         Raises:
             UserError: the batch cannot be cut so.
         """
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        size, rest = divmod(batch, processes * self.accumulate)
-        if rest:
+        size, rest = divmod(batch, processes)
+        if rest or size % self.accumulate:
             raise UserError(
                 f"batch_size {batch} cannot be cut into {processes} processes x accumulate "
                 f"{self.accumulate} equal parts: change one of them"
             )
-        first = rank * self.accumulate
-        return [slice(n * size, (n + 1) * size) for n in range(first, first + self.accumulate)]
+        return slice(rank * size, (rank + 1) * size)
+
+    def parts(self, batch: int) -> list[slice]:
+        """The equal parts of `share`.
+
+        Raises:
+            UserError: the batch cannot be cut so.
+        """
+        share = self.share(batch)
+        size = (share.stop - share.start) // self.accumulate
+        return [slice(at, at + size) for at in range(share.start, share.stop, size)]
 
     def backward(
         self,
@@ -92,14 +101,24 @@ class Team:
             total = total + value.detach()
         return self.average(total, weights) if self.accelerator.num_processes > 1 else total
 
-    def usable(self, norm: Tensor) -> bool:
-        """Whether a gradient norm is finite, or fp16's scale may have made it overflow.
+    def may_skip(self) -> bool:
+        """Whether fp16's scale may make a gradient overflow; the step is then skipped.
 
-        Then the step is skipped and the scale halved; below 1 it enlarges nothing any more.
+        The scale is halved each time; below 1 it enlarges nothing any more.
         """
         scaler = self.accelerator.scaler
-        enlarged = scaler is not None and scaler.get_scale() >= 1
-        return enlarged or bool(torch.isfinite(norm))
+        return scaler is not None and scaler.get_scale() >= 1
+
+    def reset_peak_memory(self) -> None:
+        """Measure `peak_memory_mb` from now on."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_memory_mb(self) -> float | None:
+        """Most memory of a GPU that tensors have held at once, MiB; None: the device is a CPU."""
+        if self.device.type != "cuda":
+            return None
+        return round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
 
     def average(self, loss: Tensor, weights: Sequence[nn.Parameter]) -> Tensor:
         """Average the gradients over the processes, in place; return the mean loss."""

@@ -1,5 +1,8 @@
 """One optimisation loop for everything that is trained here: exact to resume, quiet to read.
 
+It waits for the device only where losses are logged or a checkpoint is written: there it looks at
+the losses of all steps since, so that what is not finite is found before it is kept.
+
 All randomness is drawn from (seed, step), and the learning rate is a function of the step, so a
 checkpoint is the weights, the optimiser's moments and the step number; nothing else has a state.
 """
@@ -60,6 +63,11 @@ def seeded(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed(*numbers))
 
 
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """What everything that is drawn for a step comes from."""
+    return seeded(seed, step, 1)
+
+
 def batch_indices(size: int, batch: int, seed: int, step: int) -> Tensor:
     """Sample numbers of a step `(batch,)`: epochs in a fresh order each, cut into batches.
 
@@ -109,8 +117,8 @@ def fit(
             when left out.
 
     Raises:
-        UserError: the loss or the gradient is not finite (the last checkpoint is from before), or
-            the batch cannot be shared.
+        UserError: the loss, the gradient or a weight is not finite (the last checkpoint is from
+            before), or the batch cannot be shared.
     """
     team = team or Team()
     torch.set_flush_denormal(True)  # denormals slow a CPU's convolutions several times
@@ -127,17 +135,22 @@ def fit(
         disable=not team.leads,
     ) as bar:
         for step in range(start, params.steps):
-            fitted.recent.append(trainer.step(step))
+            trainer.step(step)
             bar.update()
             done = step + 1
-            if done % params.log_every == 0 or done == params.steps:
+            last = done == params.steps
+            saves = done % params.checkpoint_every == 0 and not last
+            logs = done % params.log_every == 0 or last
+            if saves or logs:
+                fitted.recent += trainer.losses()
+            if logs:
                 values = meter.read(done)
                 bar.set_postfix_str(
                     "loss {loss:.4f}, {samples_per_second:.0f} img/s".format(**values)
                 )
                 if team.leads:
                     on_log(done, values)
-            if team.leads and done % params.checkpoint_every == 0 and done < params.steps:
+            if saves and team.leads:
                 fitted.seconds = meter.seconds
                 trainer.state.save(resume, done, fitted)
     trainer.finish()
@@ -176,33 +189,50 @@ class Trainer:
         )
         self.ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
         self.state = State(weights, self.optimizer, self.ema, team.accelerator)
+        self.unread: list[tuple[int, Tensor, bool]] = []
+        """Steps since `losses`: number; loss and gradient norm `(2,)`; whether fp16 may skip it."""
 
-    def step(self, number: int) -> float:
-        """Do step `number`; the mean loss of its batch.
-
-        Raises:
-            UserError: the loss or the gradient is not finite; the weights are those from before.
-        """
+    def step(self, number: int) -> None:
+        """Do step `number`, or have the device do it: nothing is waited for."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.params)
         value = self.team.backward(partial(self.loss_of, number), self.parts, self.weights)
         norm = self.team.accelerator.clip_grad_norm_(self.weights, self.params.max_grad_norm)
-        loss = value.item()
-        if not (math.isfinite(loss) and self.team.usable(norm)):
-            raise UserError(
-                f"{self.label}: the loss is not finite at step {number} "
-                f"(loss {loss}, gradient norm {norm.item()}): lower learning_rate "
-                f"(now {self.params.learning_rate}) or look for bad inputs; nothing was published"
-            )
+        self.unread.append((number, torch.stack([value, norm]), self.team.may_skip()))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.params.ema_decay:
             self.ema.step(self.weights)
-        return loss
+
+    def losses(self) -> list[float]:
+        """The mean loss of each step since the last call, when the device has done them.
+
+        Raises:
+            UserError: one of them, a gradient or a weight is not finite.
+        """
+        steps, self.unread = self.unread, []
+        read = torch.stack([values for _, values, _ in steps]).tolist()
+        for (number, _, may_skip), (loss, norm) in zip(steps, read, strict=True):
+            if not (math.isfinite(loss) and (may_skip or math.isfinite(norm))):
+                raise self.diverged(
+                    f"the loss is not finite at step {number} (loss {loss}, gradient norm {norm})"
+                )
+        if not torch.stack([weight.isfinite().all() for weight in self.weights]).all():
+            raise self.diverged(
+                f"a weight is not finite after one of the steps {steps[0][0]} to {steps[-1][0]}"
+            )
+        return [loss for loss, _ in read]
+
+    def diverged(self, cause: str) -> UserError:
+        """What to do where numbers have gone beyond what floats hold."""
+        return UserError(
+            f"{self.label}: {cause}: lower learning_rate (now {self.params.learning_rate}) or look "
+            "for bad inputs; nothing was published"
+        )
 
     def loss_of(self, number: int, part: slice) -> Tensor:
         """Loss of a part of a step's batch, by the step's own generator."""
-        return self.loss(number, seeded(self.params.seed, number, 1), part)
+        return self.loss(number, step_generator(self.params.seed, number), part)
 
     def finish(self) -> None:
         """Keep the averaged weights, where there are such."""
