@@ -26,7 +26,7 @@ from adapterbench.report.methods import BASELINES
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 TRAIN: dict[str, Any] = yaml.safe_load(PARAMS.read_text())["train"]
-COMPARE = {"bootstrap_samples": 100, "confidence": 0.95, "seed": 0}
+COMPARE = {"bootstrap_samples": 100, "confidence": 0.95, "seed": 0, "labels": {}}
 
 
 def written(path: Path, **sections: Any) -> Path:
@@ -45,7 +45,7 @@ def refusal(call: Any, *arguments: Any) -> str:
 
 def test_a_section_is_read_with_its_types(tmp_path: Path) -> None:
     params = load_params(CompareParams, "compare", written(tmp_path))
-    assert params == CompareParams(bootstrap_samples=100, confidence=0.95, seed=0)
+    assert params == CompareParams(bootstrap_samples=100, confidence=0.95, seed=0, labels={})
 
 
 def test_a_section_is_frozen(tmp_path: Path) -> None:

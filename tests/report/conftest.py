@@ -27,7 +27,7 @@ ILLUSTRATE: dict[str, Any] = {
     "sweep_items": 3,
     "pairs": 5,
 }
-PARAMS = CompareParams(bootstrap_samples=500, confidence=0.95, seed=0)
+PARAMS = CompareParams(bootstrap_samples=500, confidence=0.95, seed=0, labels={})
 
 # CLIP-I over the floor: as in the original table, IP-Adapter in front and the MLP LoRA last
 VARIANTS = {

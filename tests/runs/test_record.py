@@ -37,7 +37,7 @@ def test_trainings_and_the_comparison_tell_what_was_typed(
 
 
 def test_a_finished_run() -> None:
-    section = CompareParams(bootstrap_samples=10, confidence=0.9, seed=0)
+    section = CompareParams(bootstrap_samples=10, confidence=0.9, seed=0, labels={})
     with stage_record("train", variant="a", params={"compare": section}) as record:
         assert read()["status"] == "running"
         for step in range(3):

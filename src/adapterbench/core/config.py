@@ -255,7 +255,7 @@ class CompareParams(Section):
     """Coverage of the intervals, such as 0.95."""
     seed: Seed
     """Seed of the resampling."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str]
     """Name of a variant in tables and figures, by its key; the others keep ours, or their key."""
 
 
