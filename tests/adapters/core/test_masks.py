@@ -48,6 +48,26 @@ def test_a_mask_bounds_what_a_layer_does(adapter: Adapter, unet: UNet2DCondition
     assert (whole - base).abs().min(dim=-1).values.max() > 1e-5
 
 
+SIDE, SHARE = 32, 0.5
+"""Latent pixels, and what those outside the mask may change of what those inside do, on average:
+the UNet's other layers, of random weights, spread what the masked ones add."""
+
+
+@torch.no_grad()
+def test_latents_outside_the_mask_change_by_less_than_half(
+    adapter: Adapter, unet: UNet2DConditionModel
+) -> None:
+    torch.manual_seed(7)
+    noise, text = torch.randn(1, 4, SIDE, SIDE), torch.randn(1, 7, 32)
+    mask = {"ip_adapter_masks": [HALF[None, None]]}
+    image = {"image_embeds": [prompts(1, 1)]}
+    made = unet(noise, 500, text, added_cond_kwargs=image, cross_attention_kwargs=mask).sample
+    adapter.detach(unet)
+    change = (made - unet(noise, 500, text).sample).abs()
+    inside, outside = change[..., : SIDE // 2].mean(), change[..., SIDE // 2 :].mean()
+    assert 1e-4 < outside < SHARE * inside
+
+
 @torch.no_grad()
 def test_a_white_mask_is_none_and_a_black_one_no_image(
     adapter: Adapter, unet: UNet2DConditionModel
