@@ -1,4 +1,4 @@
-"""Train one adapter on encoded shards; the frozen encoders are never called."""
+"""Train one adapter on encoded shards; of the frozen encoders, at most that of texts is called."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from adapterbench.core.limits import check_memory
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.prompts import unconditional_embeds
+from adapterbench.frozen.texts import as_embeddings
 from adapterbench.runs.resume import alone, resume_path
 from adapterbench.training.distributed import Team
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
@@ -84,7 +85,11 @@ def train_adapter(
     # autocast would cast frozen weights anew at each call; the adapter has its copies in fp32
     unet.type(team.dtype)
     adapter.attach(unet)
-    empty, shape = data.empty.to(team.device), data.row(0)[0].shape
+    text_encoder = None
+    if data.live:
+        text_encoder = load_part(backbone, "text_encoder").to(team.device, team.dtype)
+    empty = as_embeddings(data.empty[None].to(team.device), text_encoder)[0]
+    shape = data.row(0)[0].shape
     # every process draws the noise of the whole batch, so that it depends on nothing else
     noise_bytes = 4 * params.batch_size * shape.numel()
     what = f"the noise of a batch of train.batch_size = {params.batch_size:,}"
@@ -96,8 +101,9 @@ def train_adapter(
         drop = torch.rand(len(index), generator=generator)
         noise, t = draw_noise(schedule, (len(index), *shape), generator)
         batch = data.gather(index[part], phrasing[part]).to(team.device)
+        texts = as_embeddings(batch.texts, text_encoder)
         conditions = drop_conditions(
-            batch.image_embeds, batch.texts, empty, params, drop[part].to(team.device)
+            batch.image_embeds, texts, empty, params, drop[part].to(team.device)
         )
         return denoising_loss(
             unet, schedule, batch.latents, conditions, noise[part], t[part], params.min_snr_gamma
