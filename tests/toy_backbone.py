@@ -121,7 +121,9 @@ class Toy:
 
     @property
     def encode_params(self) -> EncodeParams:
-        return EncodeParams(image_encoder="backbone:image_encoder", pretrained=None, batch_size=4)
+        return EncodeParams(
+            image_encoder="backbone:image_encoder", pretrained=None, batch_size=4, texts="stored"
+        )
 
     @property
     def image_encoder(self) -> str:

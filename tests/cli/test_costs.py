@@ -13,11 +13,12 @@ def test_hours_are_work_over_speed() -> None:
 
 def test_a_training() -> None:
     params = load_params(TrainParams, "train").model_copy(update={"steps": 10, "batch_size": 4})
-    found = training(1000, Passes(forward=7, backward=5), params)
+    found = training(1000, Passes(forward=7, backward=5), 0, params)
     assert found.optimizer_bytes == 16_000
     assert found.samples_seen == 40
     assert found.flops_per_step == 48
     assert found.flops == 480
+    assert training(1000, Passes(forward=7, backward=5), 3, params).flops == 600
 
 
 @pytest.mark.parametrize(("guidance", "predictions"), [(1.0, 5), (3.0, 10)])

@@ -24,7 +24,7 @@ def test_the_bytes_are_those_that_encode_writes(toy: "Toy") -> None:
     for path in toy.encoded.glob("*.safetensors"):
         for name, tensor in load_file(path).items():
             written[KINDS.get(name, name)] += tensor.nbytes
-    expected = encoded_bytes(count_shards(toy.shards), Shapes((4, 4, 4), (16, 32), 24))
+    expected = encoded_bytes(count_shards(toy.shards), Shapes((4, 4, 4), (16, 32), 24), "stored")
     assert expected == dict(written)
 
 
@@ -37,13 +37,15 @@ def test_captions_are_counted_once(toy: "Toy") -> None:
 
 def test_bytes_of_cc3m() -> None:
     """Two bytes a value: 4 x 64 x 64 latents, 77 x 768 text, 512 of the picture."""
-    sizes = encoded_bytes(plain(1000), Shapes((4, 64, 64), (77, 768), 512))
+    shapes = Shapes((4, 64, 64), (77, 768), 512)
+    sizes = encoded_bytes(plain(1000), shapes, "stored")
     assert sizes == {
         "latents": 32_768_000,
         "image_embeds": 1_024_000,
         "texts": 118_272 * 1001,
         "phrasings": 8_000,
     }
+    assert encoded_bytes(plain(1000), shapes, "live") == {**sizes, "texts": 4 * 77 * 1001}
 
 
 def test_a_damaged_shard_is_one_line(tmp_path: Path) -> None:

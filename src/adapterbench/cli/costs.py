@@ -38,9 +38,16 @@ class Training:
     """Of all steps."""
 
 
-def training(count: int, passes: Passes, params: TrainParams) -> Training:
-    """The training of a variant with `count` weights and these passes a sample."""
-    flops = params.batch_size * (passes.forward + passes.backward)
+def training(count: int, passes: Passes, text: int, params: TrainParams) -> Training:
+    """The training of a variant with `count` weights, these passes a sample and `text` a caption.
+
+    Args:
+        count: trained weights.
+        passes: of the UNet.
+        text: operations of the text encoder in a step, a sample; 0 where embeddings are stored.
+        params: of the training.
+    """
+    flops = params.batch_size * (passes.forward + passes.backward + text)
     return Training(
         trainable_params=count,
         optimizer_bytes=ADAMW_BYTES * count,

@@ -1,5 +1,6 @@
 """Bytes that stage `encode` will write; the format stands in `formats.encoded`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -7,8 +8,13 @@ from pathlib import Path
 from adapterbench.cli.architecture import Shapes
 from adapterbench.formats.shards import find_shards, read_captions, read_manifest
 
-HALF, INTEGER = 2, 8
-"""Bytes of an fp16 value and of a row number."""
+HALF, TOKEN, INTEGER = 2, 4, 8
+"""Bytes of an fp16 value, of a token id and of a row number."""
+TEXT_BYTES: dict[str, Callable[[tuple[int, int]], int]] = {
+    "stored": lambda text: HALF * prod(text),
+    "live": lambda text: TOKEN * text[0],
+}
+"""`encode.texts` -> shape `(L, D)` of an embedding -> bytes of a caption."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,18 @@ def count_shards(folder: Path) -> Corpus:
     return Corpus(samples, len(distinct), phrasings)
 
 
-def encoded_bytes(corpus: Corpus, shapes: Shapes) -> dict[str, int]:
-    """Bytes of each kind of tensor in the encoded shards, without the names of the samples."""
+def encoded_bytes(corpus: Corpus, shapes: Shapes, texts: str) -> dict[str, int]:
+    """Bytes of each kind of tensor in the encoded shards, without the names of the samples.
+
+    Args:
+        corpus: what is encoded.
+        shapes: of one sample.
+        texts: one of `TEXT_BYTES`.
+    """
     return {
         "latents": HALF * prod(shapes.latents) * corpus.samples,
         "image_embeds": HALF * shapes.image * corpus.samples,
         # the empty caption besides
-        "texts": HALF * prod(shapes.text) * (corpus.captions + 1),
+        "texts": TEXT_BYTES[texts](shapes.text) * (corpus.captions + 1),
         "phrasings": INTEGER * corpus.phrasings,
     }

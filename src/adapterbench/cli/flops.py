@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.cli.architecture import Shapes
@@ -55,6 +56,13 @@ def unet_passes(unet: UNet2DConditionModel, adapter: Adapter | None, shapes: Sha
             if adapter:
                 predicted.sum().backward()
     return Passes(forward, counter.get_total_flops() - forward)
+
+
+def text_flops(config: Mapping[str, Any], shapes: Shapes) -> int:
+    """Operations of a CLIP text encoder of this configuration for one caption."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        CLIPTextModel(CLIPTextConfig(**config))(torch.empty(1, shapes.text[0], dtype=torch.long))
+    return int(counter.get_total_flops())
 
 
 def decoder_flops(config: Mapping[str, Any], shapes: Shapes) -> int:

@@ -65,6 +65,7 @@ def whole_run(facts: dict[str, Any]) -> Table:
     sampled = facts["sampling"]
     table = Table.grid(padding=(0, 2))
     table.add_row("Encoded data", encoded(facts))
+    table.add_row("Texts", texts(facts))
     images = f"{sampled['images']:,}, {OPERATIONS(sampled['flops'])}"
     table.add_row("Images to sample", f"{images}, {hours(sampled['hours'])} h")
     table.add_row(
@@ -80,6 +81,18 @@ def encoded(facts: dict[str, Any]) -> str:
         return "unknown: give --samples, or prepare the data (stage prepare)"
     kinds = ", ".join(f"{name} {BYTES(size)}" for name, size in sizes.items())
     return f"{facts['samples']:,} images, {BYTES(sum(sizes.values()))} ({kinds})"
+
+
+def texts(facts: dict[str, Any]) -> str:
+    """What keeping embeddings or token ids of captions takes."""
+    found = facts["texts"]
+    extra = f" and {OPERATIONS(found['flops_per_caption'])} a caption in every step"
+    costs = {"stored": "", "live": extra}
+    parts = [
+        f"{name}: {'?' if size is None else BYTES(size)} in all{costs[name]}"
+        for name, size in found["bytes_of_all"].items()
+    ]
+    return f"{found['chosen']} ({'; '.join(parts)})"
 
 
 def hours(value: float | None) -> str:

@@ -107,6 +107,9 @@ class EncodeParams(Section):
     """open_clip weights tag; `null` for a folder."""
     batch_size: Count
     """Images a forward pass."""
+    texts: Literal["stored", "live"]
+    """What is kept of captions: embeddings, or token ids that are embedded anew whenever they are
+    needed, which takes far less disk and a little arithmetic."""
 
 
 class OwnEncoder(Section):

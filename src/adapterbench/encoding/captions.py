@@ -1,6 +1,6 @@
-"""Every distinct caption of all shards, embedded once (format: `formats.encoded`)."""
+"""Every distinct caption of all shards, once (format: `formats.encoded`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,12 @@ from more_itertools import chunked
 from torch import Tensor
 from tqdm import tqdm
 
-from adapterbench.encoding.encoders import Encoders
 from adapterbench.formats.encoded import read_index, save_half
 from adapterbench.runs.processes import share
 
 CAPTIONS_PER_FILE = 4096
+Kept = Callable[[list[str]], Tensor]
+"""Texts -> what is kept of them: embeddings `(T, L, D)` or token ids `(T, L)`."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def collect(indices: Mapping[str, Sequence[Path]]) -> Captions:
     return Captions(list(numbers), phrasings)
 
 
-def embed(captions: Captions, encoders: Encoders, out: Path, state: PartialState) -> list[Path]:
+def write(captions: Captions, kept: Kept, out: Path, state: PartialState) -> list[Path]:
     """Write `out/texts-00000.safetensors` and so on, this process its share; return all paths.
 
     A file that is there already is whole, and is kept.
@@ -58,5 +59,5 @@ def embed(captions: Captions, encoders: Encoders, out: Path, state: PartialState
     mine = share(list(zip(paths, parts, strict=True)), state)
     for path, texts in tqdm(mine, "captions", unit="file", disable=not state.is_main_process):
         if not path.exists():
-            save_half({"texts": encoders.texts(texts)}, path)
+            save_half({"texts": kept(texts)}, path)
     return paths

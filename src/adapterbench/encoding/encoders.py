@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adapterbench.core.config import EncodeParams
 from adapterbench.frozen.load import Clip, clip_name, load_clip, load_part
+from adapterbench.frozen.texts import embeddings, token_ids
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,16 @@ class Encoders:
         latents: Tensor = self.vae.encode(scaled).latent_dist.mode()
         return latents.cpu() * self.vae.config.scaling_factor
 
-    @torch.no_grad()
     def texts(self, captions: list[str]) -> Tensor:
-        """Last hidden states of the text encoder `(T, L, D)`, as the pipeline computes them."""
+        """Embeddings `(T, L, D)`, as the pipeline computes them."""
         chunks = []
         for part in chunked(captions, self.batch_size):
-            ids = self.tokenizer(
-                list(part),
-                padding="max_length",
-                truncation=True,
-                return_tensors="pt",
-                max_length=self.tokenizer.model_max_length,
-            ).input_ids
-            ids = ids.to(self.text_encoder.device)
-            chunks.append(self.text_encoder(ids).last_hidden_state.cpu())
+            chunks.append(embeddings(self.token_ids(part), self.text_encoder).cpu())
         return torch.cat(chunks)
+
+    def token_ids(self, captions: list[str]) -> Tensor:
+        """Token ids `(T, L)`, of which an embedding is computed when it is needed."""
+        return token_ids(captions, self.tokenizer)
 
 
 def load_encoders(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from adapterbench.core.config import EncodeParams
 from adapterbench.core.errors import InputError
 from adapterbench.core.files import MANIFEST, link_or_copy, publish, read_json, sha256, write_json
-from adapterbench.encoding.captions import CAPTIONS_PER_FILE, collect, embed
+from adapterbench.encoding.captions import CAPTIONS_PER_FILE, collect, write
 from adapterbench.encoding.encoders import Encoders, load_encoders
 from adapterbench.encoding.reading import Images, read_batches
 from adapterbench.formats.encoded import COMMON, read_index, save_half
@@ -55,10 +55,11 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
         state.wait_for_everyone()
         indices = {split: [index_of(s, done) for s in part] for split, part in found.items()}
         captions = collect(indices)
-        texts = embed(captions, encoders, done, state)
+        kept = {"stored": encoders.texts, "live": encoders.token_ids}[params.texts]
+        texts = write(captions, kept, done, state)
         state.wait_for_everyone()
         if state.is_main_process:
-            save_half({"empty": encoders.texts([""])[0]} | captions.phrasings, done / COMMON)
+            save_half({"empty": kept([""])[0]} | captions.phrasings, done / COMMON)
             publish_shards(indices, texts, encoders.clip.embed_dim, out)
             shutil.rmtree(done)
         state.wait_for_everyone()

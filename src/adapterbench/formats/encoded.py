@@ -2,12 +2,12 @@
 
 `<split>-00000.safetensors` stands for `<split>-00000.tar` and holds, for N pictures, `latents
 (N, C, h, w)` (scaled) and `image_embeds (N, c)`; `<split>-00000.json` beside it lists keys,
-concepts and captions. `texts-00000.safetensors` and so on hold `texts (T, L, D)`, each distinct
-caption of all splits once. `common.safetensors` holds `empty (L, D)`, the embedding of the empty
-caption, and by the name of each split its phrasings `(N, P)`: the number, over all `texts`, of
-each phrasing of each sample. All floats are fp16. `manifest.json` lists the files with digests
-and numbers of samples, so it stays small however many pictures there are. No file is read that has
-another digest.
+concepts and captions. `texts-00000.safetensors` and so on hold `texts`, each distinct caption of
+all splits once: embeddings `(T, L, D)` or, where they are computed live, token ids `(T, L)`.
+`common.safetensors` holds `empty`, the same of the empty caption, and by the name of each split its
+phrasings `(N, P)`: the number, over all `texts`, of each phrasing of each sample. All floats are
+fp16. `manifest.json` lists the files with digests and numbers of samples, so it stays small however
+many pictures there are. No file is read that has another digest.
 """
 
 from bisect import bisect_right
@@ -80,14 +80,14 @@ class Index(Document):
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples gathered by number, fp32."""
+    """Samples gathered by number; floats are fp32."""
 
     latents: Tensor
     """`(B, C, h, w)`"""
     image_embeds: Tensor
     """`(B, c)`"""
     texts: Tensor
-    """A phrasing of each caption, embedded `(B, L, D)`."""
+    """A phrasing of each caption: embeddings `(B, L, D)` or token ids `(B, L)`."""
 
 
 class EncodedSplit:
@@ -115,11 +115,16 @@ class EncodedSplit:
         self.texts_per_file = self.texts[0].rows("texts")
         self.phrasings: Tensor = common.whole.get_tensor(split)
         """The number of each phrasing of each sample `(N, P)`."""
-        self.empty: Tensor = common.whole.get_tensor("empty").float()
-        """Embedding of the empty caption `(L, D)`."""
+        self.empty: Tensor = widened(common.whole.get_tensor("empty"))
+        """Embedding of the empty caption `(L, D)`, or its token ids `(L,)`."""
 
     def __len__(self) -> int:
         return self.starts[-1]
+
+    @property
+    def live(self) -> bool:
+        """Whether texts are token ids, to be embedded when they are needed."""
+        return not self.empty.is_floating_point()
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
@@ -132,12 +137,12 @@ class EncodedSplit:
         rows = [self.row(i, u) for i, u in zip(index.tolist(), draw.tolist(), strict=True)]
         # floats first: under bf16, torch stacks no fp16 on a CPU
         latents, image_embeds, texts = (
-            torch.stack([tensor.float() for tensor in part]) for part in zip(*rows, strict=True)
+            torch.stack([widened(tensor) for tensor in part]) for part in zip(*rows, strict=True)
         )
         return Batch(latents, image_embeds, texts)
 
     def row(self, number: int, draw: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, image embedding and one embedded phrasing of a sample, fp16."""
+        """Latents, image embedding and one phrasing of a sample, as they are kept."""
         place = bisect_right(self.starts, number) - 1
         shard, at = self.shards[place], number - self.starts[place]
         latents, embeds = (shard[name][at] for name in ("latents", "image_embeds"))
@@ -145,6 +150,11 @@ class EncodedSplit:
         # all files but the last hold as many
         file, row = divmod(int(phrasings[int(draw * len(phrasings))]), self.texts_per_file)
         return latents, embeds, self.texts[file]["texts"][row]
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Floats as fp32, token ids as they are."""
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 class Tensors:

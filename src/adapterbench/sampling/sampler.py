@@ -3,6 +3,7 @@
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from adapterbench.formats.generated import PROTOCOLS, Generated, samples_tar, wr
 from adapterbench.formats.image import to_png
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.precision import autocast
+from adapterbench.frozen.texts import as_embeddings
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.resume import alone, resume_path
 from adapterbench.sampling.items import choose_items, noise
@@ -139,7 +141,13 @@ class Sampler:
 
     def captions(self, pictures: list[Picture]) -> Tensor:
         """Embedded captions of the pictures' items `(N, L, D)`."""
-        return torch.stack([self.data.row(picture.number)[2] for picture in pictures]).float()
+        texts = torch.stack([self.data.row(picture.number)[2] for picture in pictures])
+        return as_embeddings(texts, self.pipeline.text_encoder)
+
+    @cached_property
+    def empty(self) -> Tensor:
+        """The embedded empty caption `(L, D)`."""
+        return as_embeddings(self.data.empty[None], self.pipeline.text_encoder)[0]
 
     @torch.no_grad()
     def draw(self, pictures: list[Picture], text: Tensor | None) -> list[Image.Image]:
@@ -147,7 +155,7 @@ class Sampler:
 
         The noise is drawn on the CPU, so it is the same on every device.
         """
-        empty = self.data.empty.expand(len(pictures), -1, -1)
+        empty = self.empty.expand(len(pictures), -1, -1)
         latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
         prompts = self.image_prompts(pictures)
         with autocast(self.device, self.params.mixed_precision):

@@ -1,4 +1,4 @@
-"""Train one adapter on encoded shards; the frozen encoders are never called."""
+"""Train one adapter on encoded shards; of the frozen encoders, at most that of texts is called."""
 
 import csv
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from adapterbench.core.limits import check_memory
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.prompts import unconditional_embeds
+from adapterbench.frozen.texts import as_embeddings
 from adapterbench.runs.resume import alone, resume_path
 from adapterbench.training.batches import Batches, Shares
 from adapterbench.training.distributed import Team
@@ -88,7 +89,11 @@ def train_adapter(
     # autocast would cast frozen weights anew at each call; the adapter has its copies in fp32
     unet.type(team.dtype)
     adapter.attach(unet)
-    empty, shape = data.empty.to(team.device), data.row(0)[0].shape
+    text_encoder = None
+    if data.live:
+        text_encoder = load_part(backbone, "text_encoder").to(team.device, team.dtype)
+    empty = as_embeddings(data.empty[None].to(team.device), text_encoder)[0]
+    shape = data.row(0)[0].shape
     # every process draws the noise of the whole batch, so that it depends on nothing else
     noise_bytes = 4 * params.batch_size * shape.numel()
     what = f"the noise of a batch of train.batch_size = {params.batch_size:,}"
@@ -99,7 +104,8 @@ def train_adapter(
     def loss(step: int, _generator: torch.Generator, part: slice) -> Tensor:
         own = slice(part.start - share.start, part.stop - share.start)
         batch = batches(step).each(lambda tensor: tensor[own])
-        conditions = drop_conditions(batch.image_embeds, batch.texts, empty, params, batch.drop)
+        texts = as_embeddings(batch.texts, text_encoder)
+        conditions = drop_conditions(batch.image_embeds, texts, empty, params, batch.drop)
         return denoising_loss(
             unet, schedule, batch.latents, conditions, batch.noise, batch.t, params.min_snr_gamma
         )
