@@ -202,7 +202,7 @@ def test_an_adapter_does_not_decide_what_is_loaded(
         return load_clip(toy.evaluator, None)
 
     loaded: list[tuple[str, str | None]] = []
-    for module in ("exchange.pipeline", "sampling.prompts", "frozen.load"):
+    for module in ("exchange.reader", "sampling.prompts", "frozen.load"):
         monkeypatch.setattr(f"adapterbench.{module}.load_clip", loads)
     hint = f"image_encoder {toy.evaluator!r}, pretrained 'tag'"
     image_prompt = load_adapter(pipe, stranger)
