@@ -9,9 +9,7 @@ from typer import Option
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core import config
 from adapterbench.core.config import load_params
-from adapterbench.core.files import publish
-from adapterbench.illustrating.pictures import Inputs, draw
-from adapterbench.illustrating.scores import score
+from adapterbench.illustrating.pictures import Inputs, illustrate
 from adapterbench.runs.record import stage_record
 from adapterbench.scoring.evaluator import Folders
 
@@ -31,9 +29,9 @@ def main(
     variant = load_variant(out.name) if adapter else None
     inputs = Inputs(encoded, shards, backbone, bases, adapter, variant)
     facts = {"illustrate": params, "sample": sample}
-    with stage_record("illustrate", variant=out.name, params=facts) as record, publish(out) as to:
-        record.set(images=draw(params, sample, inputs, to))
-        score(load_params(config.ScoreParams, "score"), Folders(backbone, evaluator), shards, to)
+    with stage_record("illustrate", variant=out.name, params=facts) as record:
+        scoring, folders = load_params(config.ScoreParams, "score"), Folders(backbone, evaluator)
+        record.set(images=illustrate(params, sample, scoring, inputs, folders, out))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from typing import NoReturn
 SRC = Path(__file__).resolve().parents[1] / "src"
 VARIABLE = "ADAPTERBENCH_LAUNCH"
 
-SHARING = {"encode", "train", "sample", "score"}
+SHARING = {"encode", "train", "sample", "score", "illustrate"}
 """Stages whose processes share the work; processes of another would all do the same."""
 
 FOLLOWER = "ADAPTERBENCH_FOLLOWER"

@@ -16,9 +16,11 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json
 from adapterbench.data.emoji_sets import SETS
 from adapterbench.data.sources.emoji import captions
+from adapterbench.formats.pairs import list_path, write_pairs
 from adapterbench.formats.shards import Sample
-from adapterbench.illustrating.drawing import embedded
-from adapterbench.illustrating.pairs import choose, draw_pairs, score_pairs
+from adapterbench.illustrating.drawing import draw_share, embedded, pack
+from adapterbench.illustrating.pairs import choose, find_pairs, pair_sheets, score_pairs
+from adapterbench.runs.processes import processes
 from adapterbench.sampling.sampler import Picture, Sampler
 from adapterbench.scoring.evaluator import Evaluator, load_evaluator
 
@@ -112,8 +114,14 @@ def drawn(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
     folder = tmp_path_factory.mktemp("pairs")
     for name, adapter in {"toy": toy.adapter, "text_only": None}.items():
         sampler = Sampler(toy_backbone.SAMPLE, toy.encoded, toy.backbone, adapter)
-        made = draw_pairs(sampler, toy.shards, COUNT, folder / name)
-        assert made == 2 * COUNT * (len(ROWS) if adapter else 1)
+        pairs = find_pairs(sampler, toy.shards, COUNT)
+        sheets = list(pair_sheets(sampler, pairs, folder / name))
+        draw_share(sampler, sheets, processes())
+        for sheet in sheets:
+            pack(sheet)
+        for protocol, rows in pairs.items():
+            write_pairs(list_path(folder / name, protocol), rows)
+        assert sum(len(s.names) for s in sheets) == 2 * COUNT * (len(ROWS) if adapter else 1)
     return {name: folder / name for name in ("toy", "text_only")}
 
 

@@ -21,14 +21,25 @@ from torch.multiprocessing import start_processes
 from toy_backbone import Toy
 
 import adapterbench.encoding.shards as module
+from adapterbench.core.config import IllustrateParams
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.shards import Shard
+from adapterbench.illustrating.pictures import Inputs, illustrate
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.program import guarded
-from adapterbench.sampling.sampler import sample
+from adapterbench.sampling.sampler import Sampler, sample
 from adapterbench.scoring.scores import load_scorer, score_samples
 
 SAMPLE = toy_backbone.SAMPLE.model_copy(update={"items": 5, "batch_size": 2})
+
+ILLUSTRATE = IllustrateParams.model_validate(
+    {
+        "prompts": [{"image": "frame", "text": "blue"}, {"image": "diamond", "text": "red"}],
+        "scales": [0, 1],
+        "sweep_items": 3,
+        "pairs": 2,
+    }
+)
 
 
 @pytest.fixture(autouse=True)
@@ -177,3 +188,51 @@ def test_two_processes_sample_and_score_the_same_bytes(toy: Toy) -> None:
     together(sample_and_score, toy, Path("two"))
     assert contents(Path("two")) == contents(Path("one"))
     assert contents(Path("one")).keys() == {"toy/image.tar", "scores.parquet"}
+
+
+def illustrate_toy(toy: Toy, out: Path) -> None:
+    inputs = Inputs(toy.encoded, toy.shards, toy.backbone, Path("bases"), toy.adapter)
+    illustrate(ILLUSTRATE, SAMPLE, toy.score_params(), inputs, toy.folders, out / "toy")
+
+
+@pytest.fixture
+def illustrated(toy: Toy, workplace: Path) -> dict[str, bytes]:
+    """What one process draws of an adapter, on two bases."""
+    for name in ("one", "two"):
+        (workplace / "bases").mkdir(exist_ok=True)
+        (workplace / "bases" / name).symlink_to(toy.backbone)
+    illustrate_toy(toy, Path("alone"))
+    return contents(workplace / "alone")
+
+
+def test_two_processes_illustrate_the_same_bytes(toy: Toy, illustrated: dict[str, bytes]) -> None:
+    together(illustrate_toy, toy, Path("shared"))
+    assert contents(Path("shared")) == illustrated
+    assert list(Path(".resume").iterdir()) == []
+    assert {name.removeprefix("toy/") for name in illustrated} >= {
+        *("prompts.tar", "bases/one.tar", "bases/two.tar", "sweep/0.tar", "sweep/1.tar"),
+        *("sweep.parquet", "pairs.parquet", "pairs/restyle.json", "pairs/concept/image_only.tar"),
+    }
+
+
+@pytest.mark.parametrize("stop", [2, 5, 9])
+def test_illustrating_goes_on_after_a_kill(
+    toy: Toy, illustrated: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    draw, calls = Sampler.draw, []
+
+    def counted(self: Sampler, *arguments: Any) -> list[Any]:
+        calls.append(1)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return draw(self, *arguments)
+
+    monkeypatch.setattr(Sampler, "draw", counted)
+    with pytest.raises(KeyboardInterrupt):
+        illustrate_toy(toy, Path("again"))
+    assert not Path("again").exists()
+    illustrate_toy(toy, Path("again"))
+    assert contents(Path("again")) == illustrated
+    calls_of_one_run = len(calls) - 1  # that which was interrupted is made again
+    illustrate_toy(toy, Path("again"))
+    assert len(calls) - 1 - calls_of_one_run == calls_of_one_run

@@ -1,13 +1,19 @@
-"""What all illustrations share: texts as the base model reads them, images, and their tars."""
+"""What all illustrations share: texts as the base model reads them, and tars that are drawn."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from accelerate import PartialState
+from more_itertools import chunked
 from torch import Tensor
+from tqdm import tqdm
 
+from adapterbench.core.files import publish
 from adapterbench.formats.generated import Generated, write_images
 from adapterbench.formats.image import to_png
+from adapterbench.runs.processes import share
 from adapterbench.sampling.sampler import Picture, Sampler
 
 
@@ -18,18 +24,61 @@ def embedded(texts: Sequence[str], sampler: Sampler) -> Tensor:
     return embeds
 
 
-def drawn(
-    sampler: Sampler, pictures: Sequence[Picture], texts: Tensor | None
-) -> Iterator[Image.Image]:
-    """Each picture of an image prompt and, unless None, of one of `texts (N, L, D)`."""
-    size = sampler.params.batch_size
-    for start in range(0, len(pictures), size):
-        part = slice(start, start + size)
-        yield from sampler.draw(list(pictures[part]), None if texts is None else texts[part])
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The images of one tar."""
+
+    tar: Path
+    names: Sequence[Picture]
+    """Under whose keys and numbers they are kept."""
+    prompts: Sequence[Picture]
+    """Whose image prompts and noise they are drawn from."""
+    texts: Tensor | None
+    """What else they are drawn from `(N, L, D)`."""
+    scale: float
+    """Weight of the image prompts (lambda)."""
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the images until the tar is packed."""
+        return self.tar.with_suffix("")
+
+    def file(self, number: int) -> Path:
+        """An image until the tar is packed."""
+        return self.parts / f"{number}.png"
 
 
-def write(path: Path, names: Sequence[Picture], images: Iterable[Image.Image]) -> int:
-    """Write images under the keys and numbers of `names`; return how many."""
-    named = zip(names, images, strict=True)
-    write_images(path, (Generated(name.key, name.k, to_png(image)) for name, image in named))
-    return len(names)
+def draw_share(sampler: Sampler, sheets: Sequence[Sheet], state: PartialState) -> None:
+    """Draw this process's share of the batches of all sheets; what is there already is kept."""
+    size, quiet = sampler.params.batch_size, not state.is_main_process
+    # cut into batches before they are shared: an image is rounded as its batch is
+    batches = [
+        (sheet, batch) for sheet in sheets for batch in chunked(range(len(sheet.names)), size)
+    ]
+    for sheet, batch in tqdm(share(batches, state), "illustrate", unit="batch", disable=quiet):
+        draw_batch(sampler, sheet, batch)
+
+
+def draw_batch(sampler: Sampler, sheet: Sheet, numbers: list[int]) -> None:
+    """Draw some images of a sheet, unless they are all there."""
+    if sheet.tar.exists() or all(sheet.file(number).exists() for number in numbers):
+        return
+    if sampler.adapter:
+        sampler.adapter.scale = sheet.scale
+    texts = None if sheet.texts is None else sheet.texts[numbers]
+    images = sampler.draw([sheet.prompts[number] for number in numbers], texts)
+    for number, image in zip(numbers, images, strict=True):
+        with publish(sheet.file(number)) as beside:
+            beside.write_bytes(to_png(image))
+
+
+def pack(sheet: Sheet) -> None:
+    """Put the images of a sheet, which have all been drawn, into its tar."""
+    if sheet.tar.exists():
+        return
+    with publish(sheet.tar) as beside:
+        named = enumerate(sheet.names)
+        write_images(
+            beside, (Generated(name.key, name.k, sheet.file(n).read_bytes()) for n, name in named)
+        )
+    shutil.rmtree(sheet.parts)

@@ -8,7 +8,7 @@ does not read the text. All images are held out.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,9 @@ from adapterbench.formats.pairs import (
     read_pairs,
     tar_path,
     tars_path,
-    write_pairs,
 )
 from adapterbench.formats.shards import Sample, read_split
-from adapterbench.illustrating.drawing import drawn, embedded, write
+from adapterbench.illustrating.drawing import Sheet, embedded
 from adapterbench.sampling.sampler import Picture, Sampler
 from adapterbench.scoring.evaluator import Evaluator
 from adapterbench.scoring.measures import cosine, finds
@@ -105,28 +104,27 @@ def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[P
     return {name: pairs[:count] for name, pairs in chosen.items()} if count else {}
 
 
-def draw_pairs(sampler: Sampler, shards: Path, count: int, out: Path) -> int:
-    """Fill the folder `out` with pairs, and with tars of what is drawn of each (`formats.pairs`).
+def find_pairs(sampler: Sampler, shards: Path, count: int) -> dict[str, list[Pair]]:
+    """The pairs of each protocol among the items that are encoded; see `choose`."""
+    keys = {row["key"] for row in sampler.data.samples}
+    return choose(read_split(shards, "validation", keys=keys), count, sampler.params.seed)
 
-    Return the number of generated images.
+
+def pair_sheets(
+    sampler: Sampler, protocols: Mapping[str, Sequence[Pair]], out: Path
+) -> Iterator[Sheet]:
+    """What is drawn of pairs: the sheets of each protocol, in the folder `out` (`formats.pairs`).
 
     An adapter is given image and text, the image alone, and the text with the next pair's image; a
     base model without one the text.
-
-    Raises:
-        UserError: see `choose`.
     """
     numbers = {row["key"]: number for number, row in enumerate(sampler.data.samples)}
-    held_out = read_split(shards, "validation", keys=numbers)
-    made = 0
-    for protocol, pairs in choose(held_out, count, sampler.params.seed).items():
-        write_pairs(list_path(out, protocol), pairs)
+    for protocol, pairs in protocols.items():
         own = [Picture(numbers[pair.prompt], pair.prompt, 0) for pair in pairs]
         texts = embedded([pair.text for pair in pairs], sampler)
-        for prompts, (pictures, said) in rows(sampler, own, texts).items():
-            images = drawn(sampler, pictures, said)
-            made += write(tar_path(out, protocol, prompts), own, images)
-    return made
+        for name, (prompts, said) in rows(sampler, own, texts).items():
+            tar = tar_path(out, protocol, name)
+            yield Sheet(tar, own, prompts, said, sampler.params.scale)
 
 
 def rows(
@@ -135,7 +133,6 @@ def rows(
     """What is drawn of one protocol: image prompts and texts by the name of the row."""
     if sampler.adapter is None:
         return {"text_only": (own, texts)}
-    sampler.adapter.scale = sampler.params.scale
     # the noise stays that of the pair
     others = [
         Picture(other.number, picture.key, picture.k)
@@ -149,7 +146,7 @@ def rows(
 
 
 def score_pairs(evaluator: Evaluator, shards: Path, folder: Path, out: Path) -> None:
-    """Score what `draw_pairs` left in `folder` against goals and copies, a row an image.
+    """Score what is drawn of the pairs in `folder` against goals and copies, a row an image.
 
     `prompts` says what was given, `key` is that of the image prompt. `goal` and `copy` are cosines
     to the two real images; `r_at_1` is whether an image is nearer to its goal than to all other

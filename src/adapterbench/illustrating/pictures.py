@@ -5,21 +5,28 @@ model and the scale.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
-from PIL import Image
-from tqdm import tqdm
+from more_itertools import chunked
 
+from adapterbench.adapters.core.storage import CONFIG, WEIGHTS
 from adapterbench.adapters.core.variant import Variant
-from adapterbench.core.config import IllustrateParams, SampleParams
+from adapterbench.core.config import IllustrateParams, SampleParams, ScoreParams
+from adapterbench.core.files import MANIFEST, link_or_copy, publish
 from adapterbench.formats.generated import Illustrations
-from adapterbench.illustrating.drawing import drawn, embedded, write
-from adapterbench.illustrating.pairs import draw_pairs
-from adapterbench.runs.processes import processes
+from adapterbench.formats.pairs import list_path, write_pairs
+from adapterbench.frozen.load import fingerprint
+from adapterbench.illustrating.drawing import Sheet, draw_batch, draw_share, embedded, pack
+from adapterbench.illustrating.pairs import find_pairs, pair_sheets
+from adapterbench.illustrating.scores import score
+from adapterbench.runs.processes import processes, share
+from adapterbench.runs.resume import alone, resume_path
 from adapterbench.sampling.sampler import Picture, Sampler
+from adapterbench.scoring.evaluator import Folders
 
 log = logging.getLogger(__name__)
 
@@ -39,34 +46,120 @@ class Inputs:
     """Row of the adapter; None: see `Sampler`."""
 
 
-def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Path) -> int:
-    """Fill the folder `out` as `Illustrations` has it; return the number of images.
+def illustrate(
+    params: IllustrateParams,
+    sample: SampleParams,
+    scoring: ScoreParams,
+    inputs: Inputs,
+    folders: Folders,
+    out: Path,
+) -> int:
+    """Write `out` as `Illustrations` has it, with the scores; return the number of images.
+
+    Processes that `accelerate launch` starts share the images. A killed run keeps those it has
+    drawn and goes on with the others.
 
     Raises:
         UserError: an input is missing or does not fit.
     """
+    state = processes()
+    bases = {base.name: fingerprint(base) for base in find_bases(inputs)}
+    facts = {
+        "illustrate": params,
+        "sample": sample,
+        "variant": inputs.variant.row() if inputs.variant else None,
+        "backbone": fingerprint(inputs.backbone),
+        "bases": bases,
+    }
+    own = [inputs.adapter / WEIGHTS, inputs.adapter / CONFIG] if inputs.adapter else []
+    manifests = inputs.encoded / MANIFEST, inputs.shards / MANIFEST
+    made = resume_path(f"illustrate-{out.name}", facts, *manifests, *own)
+    with alone(made, leads=state.is_main_process):
+        count = draw(params, sample, inputs, made)
+        score(scoring, folders, inputs.shards, made)
+        if state.is_main_process:
+            with publish(out) as beside:
+                shutil.copytree(made, beside, copy_function=link_or_copy)
+            shutil.rmtree(made)
+        state.wait_for_everyone()
+    return count
+
+
+def find_bases(inputs: Inputs) -> list[Path]:
+    """Folders of the other base models, sorted."""
+    return sorted(inputs.bases.iterdir())
+
+
+def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Path) -> int:
+    """Fill the folder `out`, which all processes share; return the number of images.
+
+    Raises:
+        UserError: an input is missing or does not fit.
+    """
+    state, to = processes(), Illustrations(out)
 
     def on(base: Path) -> Sampler:
-        where = inputs.adapter, processes().device, inputs.shards, inputs.variant
+        where = inputs.adapter, state.device, inputs.shards, inputs.variant
         return Sampler(sample, inputs.encoded, base, *where)
 
-    sampler, to = on(inputs.backbone), Illustrations(out)
+    sampler = on(inputs.backbone)
     chosen = mentioning([prompt.image for prompt in params.prompts], sampler)
-    texts = embedded([prompt.text for prompt in params.prompts], sampler)
-    pairs = [replace(picture, k=number) for number, picture in enumerate(chosen)]
-    made = write(to.prompts, pairs, drawn(sampler, chosen, texts))
-    if inputs.adapter:
-        own = items(sampler)[: params.sweep_items]
-        for scale in tqdm(params.scales, "scales", mininterval=1):
-            made += write(to.scale(scale), own, pulled(sampler, own, scale))
-    made += draw_pairs(sampler, inputs.shards, params.pairs, to.pairs)
+    pairs = find_pairs(sampler, inputs.shards, params.pairs)
+    sheets = [
+        prompt_sheet(params, sampler, chosen, to.prompts),
+        *(sweep_sheets(params, sampler, to) if inputs.adapter else []),
+        *pair_sheets(sampler, pairs, to.pairs),
+    ]
+    draw_share(sampler, sheets, state)
     once = list(dict.fromkeys(chosen))
-    for base in tqdm(sorted(inputs.bases.iterdir()), "bases", mininterval=1):
-        other = on(base)
-        # an adapter answers the image prompt alone, a base model without one the caption
-        captions = None if inputs.adapter else other.captions(once)
-        made += write(to.base(base.name), once, drawn(other, once, captions))
-    return made
+    # a process draws all that belongs to a base, so that no two load it
+    on_bases = [
+        Sheet(to.base(base.name), once, once, None, sample.scale) for base in find_bases(inputs)
+    ]
+    for base, sheet in share(list(zip(find_bases(inputs), on_bases, strict=True)), state):
+        draw_on_base(on, base, sheet, inputs)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        for sheet in (*sheets, *on_bases):
+            pack(sheet)
+        for protocol, listed in pairs.items():
+            write_pairs(list_path(to.pairs, protocol), listed)
+    state.wait_for_everyone()
+    return sum(len(sheet.names) for sheet in (*sheets, *on_bases))
+
+
+def draw_on_base(on: Callable[[Path], Sampler], base: Path, sheet: Sheet, inputs: Inputs) -> None:
+    """Draw a sheet on another base model, unless its tar is there.
+
+    An adapter answers the image prompt alone, a base model without one the caption.
+    """
+    if sheet.tar.exists():
+        return
+    sampler = on(base)
+    texts = None if inputs.adapter else sampler.captions(list(sheet.prompts))
+    for batch in chunked(range(len(sheet.names)), sampler.params.batch_size):
+        draw_batch(sampler, replace(sheet, texts=texts), batch)
+
+
+def prompt_sheet(
+    params: IllustrateParams, sampler: Sampler, chosen: Sequence[Picture], tar: Path
+) -> Sheet:
+    """Image prompts with other texts."""
+    texts = embedded([prompt.text for prompt in params.prompts], sampler)
+    names = [replace(picture, k=number) for number, picture in enumerate(chosen)]
+    return Sheet(tar, names, chosen, texts, sampler.params.scale)
+
+
+def sweep_sheets(params: IllustrateParams, sampler: Sampler, to: Illustrations) -> list[Sheet]:
+    """Each item's caption, pulled by each scale towards the next item's image prompt."""
+    own = items(sampler)[: params.sweep_items]
+    numbers = [picture.number for picture in own]
+    both = [
+        replace(picture, number=other)
+        for picture, other in zip(own, [*numbers[1:], numbers[0]], strict=True)
+    ]
+    texts = sampler.captions(own)
+    return [Sheet(to.scale(scale), own, both, texts, scale) for scale in params.scales]
 
 
 def items(sampler: Sampler) -> list[Picture]:
@@ -85,15 +178,3 @@ def mentioning(words: Sequence[str], sampler: Sampler) -> list[Picture]:
         next((p for p, caption in zip(pictures, said, strict=True) if word in caption), some)
         for word, some in zip(words, cycle(pictures), strict=False)
     ]
-
-
-def pulled(sampler: Sampler, own: Sequence[Picture], scale: float) -> Iterator[Image.Image]:
-    """Pictures of each item's caption, pulled by `scale` towards the next item's image prompt."""
-    assert sampler.adapter
-    sampler.adapter.scale = scale
-    numbers = [picture.number for picture in own]
-    both = [
-        replace(picture, number=other)
-        for picture, other in zip(own, [*numbers[1:], numbers[0]], strict=True)
-    ]
-    return drawn(sampler, both, sampler.captions(list(own)))
