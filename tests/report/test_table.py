@@ -54,10 +54,10 @@ def test_files_have_the_promised_columns_rows_and_bytes(
     ]
     assert lines[7].split(",")[1:4] == ["No prompt", "", "0"]
     assert lines[7].endswith(",40,3,,,,,")
-    assert lines[6].endswith(",0.45,45.678,,0.180")  # its peak memory was not measured
-    assert lines[13].endswith(f"{'1.000000,' * 9},,,,40,1,,,,")  # one image has no diversity
-    assert 0.2 < float(lines[1].split(",")[-10]) < 0.4  # nor were there enough for KID
-    assert lines[1].split(",")[-9:-5] == ["", "", "", "40"]
+    assert lines[6].endswith(",0.45,45.678,,1234.50,0.180")  # its peak memory was not measured
+    assert lines[13].endswith(f"{'1.000000,' * 9},,,,40,1,,,,,")  # one image has no diversity
+    assert 0.2 < float(lines[1].split(",")[-11]) < 0.4  # nor were there enough for KID
+    assert lines[1].split(",")[-10:-6] == ["", "", "", "40"]
 
 
 def test_what_is_written_is_read_back(
