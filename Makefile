@@ -73,6 +73,8 @@ bench: setup ## Measure speed and memory against other ways of doing the same wo
 	python benchmarks/sampling.py
 	python benchmarks/scoring.py
 	python benchmarks/encoding.py
+	python benchmarks/data.py
+	python benchmarks/texts.py
 	for precision in fp32 bf16; do \
 	    python benchmarks/training_step.py --size sd15 --batch 1 --rounds 3 --steps 1 \
 	        --precision $$precision || exit 1; \
