@@ -286,7 +286,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         )
         numbers = frame.columns.intersection([*PRECISION, TRAINABLE.key, "n", "k"])
         frame[numbers] = frame[numbers].apply(pd.to_numeric)
-        texts = frame.columns.intersection(NAMES)
+        texts = frame.columns.intersection(list(NAMES))
         frame[texts] = frame[texts].fillna("")
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing", path) from error
