@@ -17,6 +17,7 @@ from turns import compare, timed
 from adapterbench.core.config import EncodeParams, load_params
 from adapterbench.encoding.encoders import Encoders, load_encoders
 from adapterbench.encoding.shards import encode
+from adapterbench.formats.image import to_array
 from adapterbench.formats.shards import read_manifest, read_split
 from adapterbench.runs.memory import keep_freed_memory
 
@@ -56,7 +57,8 @@ def theirs(encoders: Encoders, shards: Path) -> int:
     made = []
     for split in read_manifest(shards).splits:
         for sample in read_split(shards, split):
-            latents, embeds = encoders.latents([sample]), encoders.image_embeds([sample])
+            latents = encoders.latents(torch.from_numpy(to_array(sample.image))[None])
+            embeds = encoders.clip.image_embeds([sample.image])
             made.append((latents, embeds, [encoders.texts([text]) for text in sample.captions]))
     return len(made)
 

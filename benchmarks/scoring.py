@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from turns import compare, timed
 
 from adapterbench.core.config import ScoreParams, load_params
-from adapterbench.formats.image import decode
+from adapterbench.formats.generated import decode_images, find_tars, read_names
 from adapterbench.runs.memory import keep_freed_memory
-from adapterbench.scoring.samples import read_images, tars
+from adapterbench.scoring.evaluator import Folders
 from adapterbench.scoring.scores import Scorer, load_scorer, score_samples
 
 
@@ -26,17 +26,18 @@ def main(
     samples: Annotated[Path, typer.Option(help="Folder of stage sample.")] = Path(
         "samples/ip_adapter"
     ),
-    shards: Annotated[Path, typer.Option(help="Folder of stage prepare.")] = Path("data/shards"),
+    data: Annotated[Path, typer.Option(help="Folder of shards and networks.")] = Path("data"),
     rounds: Annotated[int, typer.Option(help="Timed turns of each way.")] = 3,
 ) -> None:
     """Compare the two ways of scoring; needs what `dvc repro sample` leaves."""
     keep_freed_memory()  # as every stage does
-    scorer = load_scorer(load_params(ScoreParams, "score"), shards, samples)
+    folders = Folders(backbone=data / "backbone", evaluator=data / "neutral_evaluator")
+    scorer = load_scorer(load_params(ScoreParams, "score"), folders, data / "shards", samples)
     ways = {
         "each once, in batches (ours)": timed(lambda _: ours(scorer, samples)),
         "all anew, one by one": timed(lambda _: theirs(scorer, samples)),
     }
-    count = sum(1 for tar in tars(samples) for _ in read_images(tar))
+    count = sum(len(read_names(tar)) for tar in find_tars(samples))
     title = (
         f"Scoring {count} images of {len(scorer.items)} items, {torch.get_num_threads()} threads"
     )
@@ -54,10 +55,10 @@ def theirs(scorer: Scorer, samples: Path) -> int:
     scores = []
     assert scorer.clip.text_embeds
     assert scorer.neutral
-    for tar in tars(samples):
-        for row in read_images(tar):
-            item = scorer.items[scorer.numbers[row["key"]]]
-            image = decode(row["png"])
+    items = {item.key: item for item in scorer.items}
+    for tar in find_tars(samples):
+        for key, k in read_names(tar):
+            item, image = items[key], decode_images(tar, [key], k)[0]
             seen = scorer.clip.image_embeds([image])
             text = scorer.clip.text_embeds([item.captions[0]])
             reference = scorer.clip.image_embeds([item.image])

@@ -160,7 +160,7 @@ def serve(asked: Connection, build: Callable[[Case], tuple[Loss, Any]], case: Ca
     def step(number: int) -> None:
         with torch.autocast("cpu", case.dtype, enabled=case.precision is Precision.BF16):
             value = loss(number)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

@@ -135,8 +135,8 @@ def draw_split(pipe: StableDiffusionPipeline, pictures: Pictures, params: Report
 
 def compare(neutral: Evaluator, made: Tensor, real: Tensor, params: ReportParams) -> Likeness:
     """Neutral likeness of images uint8 `(N, 3, H, W)` to their references."""
-    embeds = [neutral.images(images(pixels)) for pixels in (made, real)]
-    return likeness(*embeds, params.shown, params.seed)
+    a, b = (neutral.images(images(pixels)) for pixels in (made, real))
+    return likeness(a, b, params.shown, params.seed)
 
 
 def clip_t(evaluator: Evaluator, drawn: Drawn) -> dict[str, float]:
