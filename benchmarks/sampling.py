@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from turns import compare, timed
 
-from adapterbench.adapters.core.storage import load_config
+from adapterbench.adapters.core.storage import load_variant
 from adapterbench.core.config import SampleParams, load_params
 from adapterbench.exchange.ip_adapter import save_ip_adapter, to_ip_adapter
 from adapterbench.runs.memory import keep_freed_memory
@@ -97,7 +97,7 @@ def theirs(sampler: Sampler, peer: StableDiffusionPipeline) -> list[Image.Image]
 def stock(sampler: Sampler, backbone: Path, adapter: Path) -> StableDiffusionPipeline:
     """diffusers' pipeline with the same adapter, by its own loader."""
     assert sampler.adapter
-    variant = load_config(adapter).variant
+    variant = load_variant(adapter)
     weights = to_ip_adapter(sampler.adapter, sampler.unet, variant.projection)
     pipeline = StableDiffusionPipeline.from_pretrained(backbone, safety_checker=None)
     pipeline = pipeline.to(torch.float32)
