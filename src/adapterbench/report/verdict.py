@@ -55,15 +55,17 @@ def price(comparison: Comparison) -> str:
 
 def distance(comparison: Comparison) -> str:
     """Where the adapters stand between another image, the caption and the base's own ceiling."""
-    others = {name: above(comparison, name, NEUTRAL) for name in ("other_item", "text_only")}
     count = len(comparison.variants)
     told = " and ".join(
-        f"{over} of {count} adapters are above {comparison.label(name).lower()} "
+        f"{above(comparison, name, NEUTRAL)} of {count} above {comparison.label(name).lower()} "
         f"({NEUTRAL.text(comparison.row(name)[NEUTRAL.key])})"
-        for name, over in others.items()
+        for name in ("other_item", "text_only")
     )
     ceiling = NEUTRAL.text(comparison.row("vae")[NEUTRAL.key])
-    return f"On {NEUTRAL.label}, {told}, intervals apart; the base's own ceiling is {ceiling}."
+    return (
+        f"On {NEUTRAL.label}, the intervals of the differences put {told}; the base's own "
+        f"ceiling is {ceiling}."
+    )
 
 
 def above(comparison: Comparison, baseline: str, metric: Metric) -> int:
