@@ -61,7 +61,7 @@ def test_ticks_stand_where_the_points_are(both: list[Comparison]) -> None:
     ax = figures.pareto(both[0]).axes[0]
     sizes = {row["trainable_params"] for row in both[0].rows.to_dict("records")}
     assert set(ax.get_xticks()) <= sizes
-    assert len(ax.get_xticks()) > 2
+    assert len(ax.get_xticks()) > 1
 
 
 def test_a_variant_keeps_its_colour_and_marker_whatever_others_there_are() -> None:

@@ -153,7 +153,7 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 def tick_points(ax: Axes, sizes: Sequence[float]) -> None:
     """Ticks of the log parameter axis where the points are, those too near to another left out."""
     low, high = min(sizes) / 1.3, max(sizes) * 1.3
-    gap = (high / low) ** 0.09
+    gap = (high / low) ** 0.16  # the width of a label
     ticks: list[float] = []
     for size in sorted(set(sizes)):
         if not ticks or size / ticks[-1] > gap:
