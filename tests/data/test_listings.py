@@ -1,5 +1,6 @@
 """Images that lie in tars already: none is copied, and they come back as packed ones do."""
 
+import errno
 import json
 import os
 import tarfile
@@ -254,3 +255,21 @@ def test_what_does_not_lie_in_its_tar_as_it_is_is_packed(
     names = [shard["name"] for split in manifest["splits"].values() for shard in split["shards"]]
     assert all(name.endswith(".tar") for name in names)
     assert everything(tmp_path / "packed") == expected
+
+
+@pytest.mark.usefixtures("source")
+def test_a_full_disk_keeps_what_was_there(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(params(), raw, tmp_path / "shards")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+
+    def full(path: Path, *_: Any) -> None:
+        path.write_text("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "write_listing", full)
+    with pytest.raises(OSError, match="No space"):
+        prepare(params(seed=1), raw, tmp_path / "shards")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "shards"]
