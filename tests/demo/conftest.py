@@ -19,6 +19,8 @@ from adapterbench.demo.hosts import known_hosts
 from adapterbench.demo.server import listening, temporary_workspace, url
 from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.report import table
+from adapterbench.report.methods import BASELINES, contrasts, label
+from adapterbench.report.metrics import SCORES
 
 from .visitor import Visitor
 
@@ -45,12 +47,29 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     rows = pd.DataFrame(
         [
-            dict.fromkeys(table.COLUMNS, 0.123)
-            | {"method": "ip_adapter", "label": "IP-Adapter", "trained": ""}
+            dict.fromkeys(table.COLUMNS, 0.123) | {"method": m, "label": label(m), "trained": ""}
+            for m in ("ip_adapter", *BASELINES)
         ]
     )
-    paired = pd.DataFrame(columns=table.PAIRED)
-    table.write([table.Comparison(protocol=p, rows=rows, paired=paired) for p in PROTOCOLS], folder)
+    pairs = pd.DataFrame(
+        [
+            {
+                "method": a,
+                "baseline": b,
+                "metric": metric.key,
+                "difference": 0.1,
+                "lo": 0,
+                "hi": 0.2,
+            }
+            for a, b in contrasts(["ip_adapter"])
+            for metric in SCORES
+        ]
+    ).assign(apart=False)
+    tables = [
+        table.Comparison(protocol=p, rows=rows, paired=pairs.assign(protocol=p)[table.PAIRED])
+        for p in PROTOCOLS
+    ]
+    table.write(tables, folder)
     (folder / "figures").mkdir()
     Image.new("RGB", (64, 48), "teal").save(folder / "figures" / "pareto.png")
     return folder
