@@ -51,9 +51,15 @@ def imported() -> set[str]:
     return roots - sys.stdlib_module_names - {"adapterbench"}
 
 
+@cache
+def distributions() -> dict[str, list[str]]:
+    """Importable package -> what has files in it; found by reading every installed file's name."""
+    return dict(packages_distributions())
+
+
 def makers(package: str) -> set[str]:
     """Distributions that have files in an importable package."""
-    return {canonical(name) for name in packages_distributions()[package]}
+    return {canonical(name) for name in distributions()[package]}
 
 
 def test_what_is_imported_is_declared() -> None:
@@ -91,7 +97,7 @@ def without_extras() -> str:
     core = frozenset[str]().union(*map(needed, names(PROJECT["dependencies"])))
     extras = set[str]().union(*(names(EXTRAS[part]) for part in PARTS))
     absent = frozenset[str]().union(*map(needed, extras)) - core
-    modules = {package for package in packages_distributions() if makers(package) <= absent}
+    modules = {package for package in distributions() if makers(package) <= absent}
     assert {"dvc", "mlflow", "gradio", "pandas", "seaborn", "webdataset"} <= modules
     return BLOCK.format(modules=sorted(modules))
 
