@@ -159,7 +159,7 @@ def test_losses_are_those_of_a_plain_loop(toy: Toy) -> None:
     unet = load_part(toy.backbone, "unet").to(memory_format=torch.channels_last)
     schedule = load_part(toy.backbone, "scheduler")
     torch.manual_seed(params.seed)
-    adapter = build_adapter(VARIANT, unet, CLIP_PARAMS.embed_dim)
+    adapter = build_adapter(parse_variant(VARIANT), unet, CLIP_PARAMS.embed_dim)
     adapter.attach(unet)
     optimizer = torch.optim.AdamW(adapter.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     orders = [torch.randperm(18, generator=seeded(params.seed, epoch)) for epoch in range(2)]
