@@ -28,7 +28,7 @@ def errors(done: "subprocess.CompletedProcess[str]") -> list[str]:
         (
             {"compare": {"confidnce": 0.9}},
             "error: params.yaml: compare.confidnce is not a parameter "
-            "(known: bootstrap_samples, confidence, seed)",
+            "(known: bootstrap_samples, confidence, labels, seed)",
         ),
         (
             {"data": {"samples_per_shard": "many"}},
