@@ -64,7 +64,7 @@ def pretraining(project: Project, tmp_path: Path) -> Project:
         "vae": VAE_PARAMS.model_dump(mode="json"),
         "unet": UNET_PARAMS.model_dump(mode="json"),
         "controlnet": {**FIT, "conditioning_channels": [8, 8, 8, 8], "drop_text": 0.5},
-        "report": measured,
+        "report": {**measured, "shown": 2, "resolution": 32},
         "edges": measured,
         "openmoji": {"package": drawings(tmp_path / "openmoji")},
         **{

@@ -88,7 +88,8 @@ def report(
             split: asdict(compare(neutral, each.generated, each.pictures.pixels, params))
             for split, each in drawn.items()
         },
-        "across_makers": {
+        "across_makers": pairs
+        and {
             "among": len(pairs),
             **{
                 name: across_makers(embed, queries, gallery)
