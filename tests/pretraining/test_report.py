@@ -23,7 +23,7 @@ def shards(tmp_path: Path) -> Path:
     held_out = sorted(s.key for s in toy_samples() if s.key.startswith("red-"))[:2]
     for split in ("train", "validation"):
         rows = [s for s in toy_samples() if (s.key in held_out) == (split == "validation")]
-        shard = write_shard(folder / f"{split}-00000.tar", rows)
+        shard = write_shard(folder / f"{split}-00000.tar", (row.packed() for row in rows))
         splits[split] = {"samples": len(rows), "concepts": 0, "shards": [shard]}
     write_json(folder / MANIFEST, {"attribution": {}, "dropped": {}, "drops": [], "splits": splits})
     return folder
