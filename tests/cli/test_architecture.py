@@ -56,9 +56,9 @@ def test_a_profile_that_is_not_there_is_one_line() -> None:
 
 
 @pytest.mark.usefixtures("workplace")
-def test_a_profile_where_there_is_no_conf_is_one_line() -> None:
-    with pytest.raises(UserError, match="conf/profile is missing here"):
-        find("emoji", None)
+def test_outside_a_project_the_profiles_are_those_of_the_package() -> None:
+    with pytest.raises(UserError, match=r"no profile 'mine' \(there are emoji, sd15\)"):
+        find("mine", None)
 
 
 @pytest.mark.parametrize(
