@@ -113,7 +113,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from adapterbench import load_adapter
 
-pipe = StableDiffusionPipeline.from_pretrained({backbone!r}, safety_checker=None)
+pipe = StableDiffusionPipeline.from_pretrained({backbone!r}, safety_checker=None).to(torch.float32)
 image_prompt = load_adapter(pipe, {adapter!r}, image_encoder={encoder!r})
 conditions = image_prompt(Image.new("RGB", (32, 32), "red"))
 print(pipe("a red frame", num_inference_steps=1, **conditions).images[0].size)

@@ -27,6 +27,7 @@ from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, Toy, picture
 from adapterbench import load_adapter
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import save_adapter
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.frozen.load import load_part
 
 if TYPE_CHECKING:
@@ -89,11 +90,12 @@ def folders(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     root, unet = tmp_path_factory.mktemp("adapters"), load_part(toy.backbone, "unet")
     torch.manual_seed(6)
     for name, row in ROWS.items():
-        adapter = build_adapter(row, unet, CLIP_PARAMS.embed_dim)
+        variant = parse_variant(row)
+        adapter = build_adapter(variant, unet, CLIP_PARAMS.embed_dim)
         with torch.no_grad():
             for weight in adapter.trainable_parameters():
                 weight += 0.2 * torch.randn_like(weight)
-        save_adapter(adapter, root / name, row, {})
+        save_adapter(adapter, root / name, variant, {})
     return {name: root / name for name in ROWS}
 
 

@@ -21,6 +21,7 @@ from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, picture
 from adapterbench import load_adapter, load_embeddings, save_embeddings
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import save_adapter
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.errors import UserError
 from adapterbench.exchange.pipeline import ImagePrompt
 from adapterbench.exchange.presets import PRESETS, places, save_presets
@@ -255,7 +256,8 @@ def test_presets_are_measured(
 ) -> None:
     folder = tmp_path / "it"
     torch.manual_seed(0)
-    save_adapter(build_adapter(VARIANT, pipeline.unet, CLIP_PARAMS.embed_dim), folder, VARIANT, {})
+    variant = parse_variant(VARIANT)
+    save_adapter(build_adapter(variant, pipeline.unet, CLIP_PARAMS.embed_dim), folder, variant, {})
     image_prompt = load_adapter(pipeline, folder, toy.backbone / "image_encoder")
     refused("scale = 'style': .* has no measured presets", image_prompt, RING, scale="style")
     first, *rest = image_prompt.adapter.layers
@@ -303,7 +305,8 @@ def test_several_adapters_take_lists(
         load_adapter(pipeline, toy.adapter)
     both.detach()
     wider = toy_unet(cross_attention_dim=48, block_out_channels=(32, 64))
-    save_adapter(build_adapter(VARIANT, wider, CLIP_PARAMS.embed_dim), tmp_path / "w", VARIANT, {})
+    variant = parse_variant(VARIANT)
+    save_adapter(build_adapter(variant, wider, CLIP_PARAMS.embed_dim), tmp_path / "w", variant, {})
     for folders, message in {
         (): "no adapter is named",
         (toy.adapter, tmp_path / "w"): "w/adapter.safetensors does not fit .* another base",

@@ -12,7 +12,7 @@ from adapterbench.core.config import EncodeParams
 from adapterbench.core.errors import UserError
 from adapterbench.runs.resume import RESUME, alone, resume_path
 
-PARAMS = EncodeParams(image_encoder="e", pretrained=None, batch_size=1)
+PARAMS = EncodeParams(image_encoder="e", pretrained=None, batch_size=1, texts="stored")
 
 
 @pytest.fixture

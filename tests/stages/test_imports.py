@@ -43,6 +43,7 @@ Parts that a parameter names, such as a source or an evaluator, come later with 
 
 IMPORTER = """
 import json, os, runpy, sys
+sys.path.insert(0, "stages")  # as Python and launch.py do for a script
 from importlib import import_module
 
 def forked(work, *arguments):

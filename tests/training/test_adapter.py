@@ -2,13 +2,13 @@
 
 import json
 import math
+import multiprocessing
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -204,7 +204,8 @@ def test_a_gathering_process_that_is_killed_is_one_line(
         def __call__(self, step: int, values: dict[str, float]) -> None:
             super().__call__(step, values)
             if step == 10:
-                psutil.Process().children()[0].kill()
+                [worker] = multiprocessing.active_children()
+                worker.kill()
 
     monkeypatch.setattr(batches, "workers", lambda _device: 1)
     with pytest.raises(SystemExit) as left:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 LONGEST = 2**14
@@ -68,6 +67,8 @@ def tokenizer(model: Any) -> list[Tensor]:
 
 def scheduler(model: Any) -> list[Tensor]:
     """A step by each of the schedulers that are made of its configuration."""
+    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler  # seconds to import
+
     steps = []
     for made in (
         DDPMScheduler.from_config(model.config),

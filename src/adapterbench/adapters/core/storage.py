@@ -109,8 +109,9 @@ def load_variant(folder: Path) -> Variant:
     Raises:
         UserError: the configuration is missing, or its `variant` is none that is known here.
     """
+    row = load_config(folder).variant
     try:
-        return parse_variant(load_config(folder).variant)
+        return parse_variant(row)
     except UserError as error:
         cause = str(error).removeprefix(f"{PARAMS}: ")
         raise UserError(f"{folder / CONFIG}: {cause}") from error
