@@ -14,7 +14,7 @@ from torch import Tensor
 from adapterbench.core.config import Count, Section
 from adapterbench.core.errors import InputError, one_line
 from adapterbench.formats.image import to_array
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 from adapterbench.scoring.evaluator import Evaluator, Folders
 
 FILES = ("config.json", "model.safetensors")
@@ -45,7 +45,7 @@ def evaluator(params: Params, folder: Path) -> Evaluator:
         UserError: see `load_network`.
     """
     model = load_network(folder, params.resolution)
-    model.to(processes().device, memory_format=torch.channels_last)
+    model.to(process_state().device, memory_format=torch.channels_last)
     try:
         mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
         embeds = embedder(model, params.resolution, mean, std)
@@ -93,7 +93,7 @@ def embedder(
         scaled = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
         pixels = torch.from_numpy(np.stack([to_array(image) for image in scaled])) / 255
         normal = ((pixels - shift) / scale).contiguous(memory_format=torch.channels_last)
-        features: Tensor = model(normal.to(processes().device)).cpu()
+        features: Tensor = model(normal.to(process_state().device)).cpu()
         return features
 
     return image_embeds
