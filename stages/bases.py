@@ -6,7 +6,7 @@ from typing import Annotated
 from remedies import run
 from typer import Option
 
-from adapterbench.backbone.bases import bring
+from adapterbench.backbone.bases import fetch_base
 from adapterbench.core.config import load_bases
 from adapterbench.core.files import publish
 from adapterbench.runs.record import stage_record
@@ -21,7 +21,7 @@ def main(
     with stage_record("bases", params={"bases": bases}, inputs=[backbone]), publish(out) as folder:
         folder.mkdir()
         for name, params in bases.items():
-            bring(name, params, backbone, folder / name)
+            fetch_base(name, params, backbone, folder / name)
 
 
 if __name__ == "__main__":

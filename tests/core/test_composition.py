@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from adapterbench.core.composition import compose_params, differing, warn_unsaved_edits
+from adapterbench.core.composition import compose_params, differing_keys, warn_unsaved_edits
 
 CONFIG = {"defaults": ["_self_", {"variants": "mine"}], "train": {"steps": 3, "rate": 0.1}}
 
@@ -75,5 +75,5 @@ def test_a_project_without_conf_is_none_of_its_business(
 def test_keys_that_differ() -> None:
     one = {"a": {"b": 1, "c": None, "d": {"e": 2}}, "f": [1], "g": {}}
     other = {"a": {"b": 1.0, "d": {"e": 3}}, "f": [1, 2], "g": 5, "h": 0}
-    assert list(differing(one, other)) == ["a.c", "a.d.e", "f", "g", "h"]
-    assert list(differing(one, one)) == []
+    assert list(differing_keys(one, other)) == ["a.c", "a.d.e", "f", "g", "h"]
+    assert list(differing_keys(one, one)) == []

@@ -12,7 +12,7 @@ import toy_backbone
 from PIL import Image
 from toy_backbone import Toy
 
-from adapterbench.backbone.bases import bring
+from adapterbench.backbone.bases import fetch_base
 from adapterbench.core.config import BackboneParams, IllustrateParams
 from adapterbench.frozen.load import load_part
 from adapterbench.illustrating.pictures import Inputs, draw, items, mentioning
@@ -54,7 +54,7 @@ def bases(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     descendant.save(unet, folder / "lora")
     out = folder / "bases"
     for name, path in {"styled": folder / "lora", "twin": toy.backbone}.items():
-        bring(name, params(next(path.glob("*.safetensors"), path)), toy.backbone, out / name)
+        fetch_base(name, params(next(path.glob("*.safetensors"), path)), toy.backbone, out / name)
     return out
 
 
@@ -161,5 +161,5 @@ def test_what_is_no_base_is_one_line(toy: Toy, tmp_path: Path) -> None:
     }
     for path, line in cases.items():
         with pytest.raises(UserError, match=line) as caught:
-            bring("mine", params(path), toy.backbone, tmp_path / "out")
+            fetch_base("mine", params(path), toy.backbone, tmp_path / "out")
         assert "\n" not in str(caught.value)

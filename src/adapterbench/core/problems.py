@@ -1,4 +1,4 @@
-"""What pydantic found wrong with values, as an error tells it."""
+"""Validation errors of pydantic as clauses of a message."""
 
 from collections.abc import Collection
 
@@ -12,22 +12,22 @@ SENTENCES = {
     "value_error": "{place}: {message}",
     "json_invalid": "{place}: {message}",
 }
-"""By pydantic's type of an error; others have a value that is worth showing."""
-OTHERS = "{place} = {value}: {message}"
+"""Sentences by pydantic's type of an error."""
+OTHER_SENTENCE = "{place} = {value}: {message}"
 
 
 def problems(error: ValidationError, root: str = "", fields: Collection[str] = ()) -> list[str]:
-    """A clause for each place that is not as it should be.
+    """One clause per invalid value.
 
     Args:
-        error: of a model or a `TypeAdapter`.
-        root: how the user knows what was checked, such as `train`; empty: a whole file.
-        fields: its known names.
+        error: raised by a model or a `TypeAdapter`.
+        root: name of what was checked, such as `train`; empty for a whole file.
+        fields: names of its fields, listed where an unknown one is given.
     """
     clauses = []
     for item in error.errors(include_url=False):
         place = ".".join(filter(None, (root, *map(str, item["loc"])))) or "content"
-        sentence = SENTENCES.get(item["type"], OTHERS)
+        sentence = SENTENCES.get(item["type"], OTHER_SENTENCE)
         clause = sentence.format(place=place, value=short_repr(item["input"]), message=item["msg"])
         if item["type"] == "extra_forbidden" and len(item["loc"]) == 1 and fields:
             clause += f" (known: {', '.join(sorted(fields))})"

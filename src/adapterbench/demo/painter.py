@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.adapters.core.storage import CONFIG
-from adapterbench.core.config import NAME, TAKEN, BackboneParams, EncodeParams
+from adapterbench.core.config import NAME, RESERVED_NAMES, BackboneParams, EncodeParams
 from adapterbench.core.errors import UserError
 from adapterbench.demo.settings import Settings, short
 from adapterbench.demo.stream import stream
@@ -63,7 +63,7 @@ def adapters(models: Path) -> list[str]:
     Raises:
         UserError: there is none.
     """
-    folders = {path.parent.name for path in models.glob(f"*/{CONFIG}")} - TAKEN
+    folders = {path.parent.name for path in models.glob(f"*/{CONFIG}")} - RESERVED_NAMES
     found = sorted(filter(NAME.fullmatch, folders))  # not what a killed stage left, for one
     if not found:
         raise UserError(
