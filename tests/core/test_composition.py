@@ -39,7 +39,7 @@ def test_a_variant_that_was_typed_is_told(project: Path, caplog: pytest.LogCaptu
     edit(project, variants={"a": {"rank": 4}, "b": {}}, train={"steps": 5, "rate": 0.1})
     warn_unsaved_edits()
     [line] = caplog.messages
-    assert "conf/ composes: train.steps, variants.b differ. `dvc exp run`" in line
+    assert "conf/ composes, in train.steps, variants.b. `dvc exp run`" in line
 
 
 def test_an_experiment_sets_what_it_likes(

@@ -157,7 +157,7 @@ def test_what_is_no_base_is_one_line(toy: Toy, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, strange)
     cases: dict[Any, str] = {
         tmp_path / "nowhere": r"bases\.mine: .*nowhere has no model_index.*set bases\.mine\.path",
-        strange: r"bases\.mine: .*strange\.safetensors is no LoRA for this backbone",
+        strange: r"bases\.mine: .*strange\.safetensors is not a LoRA for this backbone",
     }
     for path, line in cases.items():
         with pytest.raises(UserError, match=line) as caught:

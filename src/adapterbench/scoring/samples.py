@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from adapterbench.formats.generated import Generated, intact
+from adapterbench.formats.generated import Generated, input_errors
 from adapterbench.formats.image import decode
 from adapterbench.scoring.evaluator import Evaluator
 
@@ -18,7 +18,7 @@ def check_counts(path: Path, images: Sequence[Generated]) -> None:
         UserError: an item has fewer images than another.
     """
     counts = Counter(image.key for image in images).most_common()
-    with intact(path):
+    with input_errors(path):
         if counts and counts[-1][1] < counts[0][1]:
             raise ValueError("{} has {} images, others {}".format(*counts[-1], counts[0][1]))
 
@@ -31,7 +31,7 @@ def embed(path: Path, images: Sequence[Generated], evaluator: Evaluator) -> Tens
     """
 
     def network(batch: list[Generated]) -> Tensor:
-        with intact(path):
+        with input_errors(path):
             decoded = [decode(image.png) for image in batch]
         return evaluator.image_embeds(decoded)
 
