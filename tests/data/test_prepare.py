@@ -378,7 +378,7 @@ def test_an_empty_split_is_one_line(tmp_path: Path, source: Callable[[Source], N
         return (s for s in with_split(folder, params) if s.split == "train")
 
     source(train_alone)
-    with pytest.raises(UserError, match="has no usable picture for validation"):
+    with pytest.raises(UserError, match="has no usable image for validation"):
         prepare(data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -148,7 +148,7 @@ def check_trainable(name: str, variant: Variant) -> None:
     if variant.reads_patches:
         raise UserError(
             f"variants.{name}.projection = {variant.projection!r} reads patches, which stage "
-            "encode does not store: choose a projection that reads the image embedding, such as linear, "
+            "encode does not store: choose a projection of the image embedding, such as linear, "
             "or import a trained adapter with `adapterbench adopt`"
         )
 

@@ -246,7 +246,7 @@ def test_unbalanced_braces_are_one_line() -> None:
 
 def test_no_hub_is_one_line(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at(9, workplace, monkeypatch)
-    assert "cannot reach the hub: check the network and run again to go on" in refusal()
+    assert "cannot reach the hub: check the network and run again to resume" in refusal()
 
 
 @pytest.mark.usefixtures("workplace")

@@ -264,7 +264,7 @@ def test_what_is_wrong_with_a_path_is_one_line(tmp_path: Path) -> None:
     assert "matches no file" in refusal(mine / "*.tar", raw)
     assert "has unbalanced braces" in refusal(mine / "{0..9.tar", raw)
     mine.mkdir()
-    assert "has no picture (jpg" in refusal(mine, raw)
+    assert "has no image (jpg" in refusal(mine, raw)
     (mine / "a.png").write_bytes(picture(0))
     assert "has a caption: put a .txt of the same name beside each" in refusal(mine, raw)
     (mine / "a.zip").write_bytes(b"PK")
