@@ -88,7 +88,7 @@ def holder(workplace: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("place", ["train-a", "train-b"])
 def test_two_runs_do_not_share_a_place(holder: subprocess.Popen[str], place: str) -> None:
     with (
-        pytest.raises(UserError, match="another run of the same is under way"),
+        pytest.raises(UserError, match="the same run is already in progress"),
         exclusive_run(Path(place)),
     ):
         pytest.fail("both hold it")

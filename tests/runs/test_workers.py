@@ -34,7 +34,7 @@ def test_results_come_in_order_from_other_processes() -> None:
     assert os.getpid() not in {pid for _, pid in done}
 
 
-@pytest.mark.parametrize("count", [0, 1, 3 * workers.FEW])
+@pytest.mark.parametrize("count", [0, 1, 3 * workers.MAX_INLINE])
 def test_a_few_portions_are_done_here(count: int) -> None:
     assert list(parallel_map(who, range(count), 3)) == [(n, os.getpid()) for n in range(count)]
 
@@ -54,7 +54,7 @@ def test_a_few_tasks_are_taken_ahead() -> None:
 
     results = parallel_map(who, tasks(), 2)
     next(results)
-    assert len(taken) <= 2 * (workers.FEW + 3)
+    assert len(taken) <= 2 * (workers.MAX_INLINE + 3)
     results.close()  # type: ignore[attr-defined]
 
 

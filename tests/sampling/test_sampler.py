@@ -301,7 +301,7 @@ def test_another_backbone_than_that_of_the_training_is_one_line(toy: Toy) -> Non
 
 def test_two_runs_of_the_same_do_not_share_their_pictures(toy: Toy) -> None:
     def meanwhile(*_: Any) -> None:
-        with pytest.raises(UserError, match="another run of the same is under way"):
+        with pytest.raises(UserError, match="the same run is already in progress"):
             run(toy, "second", ["image"])
         raise KeyboardInterrupt
 

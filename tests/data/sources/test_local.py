@@ -115,8 +115,8 @@ def test_two_fetches_write_the_same_bytes(tmp_path: Path) -> None:
 def test_processes_pack_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "PER_TAR", 2)
     folder = write_pictures(tmp_path / "mine")
-    for name, few in {"one": workers.FEW, "two": 0}.items():
-        monkeypatch.setattr(workers, "FEW", few)
+    for name, few in {"one": workers.MAX_INLINE, "two": 0}.items():
+        monkeypatch.setattr(workers, "MAX_INLINE", few)
         brought(folder, tmp_path / name)
     tars = [{p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "two")]
     assert tars[0] == tars[1]

@@ -125,7 +125,7 @@ def download(params: Params, done: Path, name: str, digest: str) -> None:
     if (actual := sha256(Path(downloaded))) != digest:
         remove(Path(downloaded))
         raise UserError(
-            f"{name} arrived damaged (digest {actual}, not the hub's {digest}): run again to fetch it"
+            f"{name} arrived damaged (digest {actual}, not the hub's {digest}): run again for it"
         )
     whole.parent.mkdir(parents=True, exist_ok=True)
     Path(downloaded).replace(whole)
