@@ -1,4 +1,4 @@
-"""Stage `bases`: bring the other base models that the adapters are put on."""
+"""Stage `bases`: fetch the further base models on which the adapters are used."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ def main(
     backbone: Annotated[Path, Option(help="Folder of stage backbone, which LoRAs go over.")],
     out: Annotated[Path, Option(help="Folder of <base>, diffusers layout.")],
 ) -> None:
-    """Bring the other base models, at their pinned revisions."""
+    """Fetch the further base models, at their pinned revisions."""
     bases = load_bases()
     with stage_record("bases", params={"bases": bases}, inputs=[backbone]), publish(out) as folder:
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Stage `figures`: the figures and the one-page report from the tables and the pictures."""
+"""Stage `figures`: the figures and the one-page report from the tables and the images."""
 
 from pathlib import Path
 from typing import Annotated

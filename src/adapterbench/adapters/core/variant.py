@@ -1,7 +1,7 @@
-"""A variant: a row of `variants:`, parsed once; its two parts are modules that it names.
+"""Variants: parsed rows of `variants:`, which name the modules of their two parts.
 
-The row is flat data such as `{projection: linear, attention: lora, tokens: 4, rank: 32}`: a field
-goes to the part whose `Params` declare it.
+A row is flat data such as `{projection: linear, attention: lora, tokens: 4, rank: 32}`; a field
+belongs to the part whose `Params` declare it.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ KINDS = {
     "projection": "adapterbench.adapters.projections",
     "attention": "adapterbench.adapters.attention",
 }
-"""The two parts of a variant, and the package with their files."""
+"""The two parts of a variant, and the package with their modules."""
 
 
 class ReadsEmbedding(Section):
@@ -40,7 +40,7 @@ class ReadsPatches(Section):
 
 
 class Variant(ImageEncoderParams):
-    """What every row has; `parse_variant` gives a subclass with the fields of both parts."""
+    """Fields of every row; `parse_variant` returns a subclass with the fields of both parts."""
 
     projection: str
     """Module of `adapterbench.adapters.projections`."""
@@ -60,11 +60,11 @@ class Variant(ImageEncoderParams):
         return isinstance(self, ReadsPatches)
 
     def as_given(self) -> dict[str, Any]:
-        """The row as it was given, without defaults."""
+        """The row as given, without defaults."""
         return self.model_dump(exclude_unset=True)
 
     def row(self) -> dict[str, Any]:
-        """The part of the row that builds the adapter."""
+        """The fields of the row that build the adapter."""
         return self.model_dump(
             exclude_none=True, exclude={"train", *ImageEncoderParams.model_fields}
         )
@@ -75,21 +75,21 @@ def parse_variant(row: Any, name: str = "variant") -> Variant:
 
     Args:
         row: flat data.
-        name: how the user knows it, such as `variants.ip_adapter`.
+        name: its name in errors, such as `variants.ip_adapter`.
 
     Raises:
-        UserError: a part that does not exist, or a field that is missing, unknown or of a wrong
-            type; one line that names each.
+        UserError: a part does not exist, or fields are missing, unknown or of a wrong type; one
+            line that names each.
     """
     if not isinstance(row, Mapping):
         raise UserError(f"{PARAMS}: {name} must be a mapping of fields, not {short_repr(row)}")
-    return parse(joined(*(part(kind, row, name) for kind in KINDS)), dict(row), name)
+    return parse(variant_class(*(part(kind, row, name) for kind in KINDS)), dict(row), name)
 
 
 @cache
-def joined(*parts: ModuleType) -> type[Variant]:
-    """A variant with the fields of its parts; the same class for the same parts."""
-    # the last one's fields come first
+def variant_class(*parts: ModuleType) -> type[Variant]:
+    """The class of variants with these parts; cached."""
+    # pydantic puts the fields of the last base first
     return create_model("Variant", __base__=(*(part.Params for part in reversed(parts)), Variant))
 
 
@@ -102,7 +102,7 @@ def part(kind: str, row: Mapping[str, Any], name: str) -> ModuleType:
     """The module that a row names as its `kind`.
 
     Raises:
-        UserError: it names none, or one that does not exist.
+        UserError: it is missing or does not exist.
     """
     package = KINDS[kind]
     if kind not in row:
