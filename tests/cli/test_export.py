@@ -344,7 +344,7 @@ def test_what_cannot_be_used_is_not_adopted(
     save_ip_adapter(weights, Path("nan.safetensors"))
     refused("image_proj.proj.bias holds what is not a finite", "nan.safetensors", "it")
     for name in ("no_prompt", "reference", "a b", "../it", "1", ""):
-        refused("the name of a variant|a row of the table", "wide.bin", name)
+        refused("the name of a variant|the name of a baseline", "wide.bin", name)
     assert sorted(path.name for path in workplace.iterdir()) == ["nan.safetensors", "wide.bin"]
 
 

@@ -235,7 +235,7 @@ def test_masks_are_drawn(image_prompt: ImagePrompt) -> None:
     for masks in ([], ["mask.png"], 3, Path("mask.png")):
         refused("masks: give a PIL image", image_prompt, RING, masks=masks)
     refused("2 image.*give", image_prompt, [RING, BAR], masks=[grey, grey], scale=[0.7])
-    refused("leave weights out", image_prompt, [RING, BAR], masks=[grey] * 2, weights=[1, 2])
+    refused("omit weights", image_prompt, [RING, BAR], masks=[grey] * 2, weights=[1, 2])
 
 
 def test_masks_of_another_count_or_shape_are_refused(

@@ -166,7 +166,7 @@ def test_numbers_for_other_images_are_refused_in_one_line(unet: UNet2DConditionM
 
     adapter.prompt_weights = [1.0, 2.0]
     refused("2 weights for 1 image")
-    refused("weights are of images that share", cross_attention_kwargs=mask)
+    refused("weights apply to images that share", cross_attention_kwargs=mask)
     for shares in ([], [0.0], [-1.0, 2.0], [float("nan")], ["much"]):
         with pytest.raises(UserError, match="weights = "):
             adapter.prompt_weights = shares
