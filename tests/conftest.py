@@ -11,24 +11,28 @@ if TYPE_CHECKING:
     from toy_backbone import Toy
 
 
+TESTS = Path(__file__).parent
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several processes would fight
 
 
+FIRST = ("test_repro.py", "runs", "pipeline")
+"""Files and folders that take longest: the first makes the project that `pipeline` shares."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file runs in one process, so that what its tests share is made once.
-
-    All of `pipeline` shares a project; it takes longest and goes first.
-    """
-    items.sort(key=lambda item: group(item) != "pipeline")
+    """A file runs in one process, so that what its tests share is made once; the longest first."""
+    items.sort(key=lambda item: turn(item.path))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
 
 
-def group(item: pytest.Item) -> str:
-    """The tests that one process runs."""
-    folder = item.path.parent.name
-    return folder if folder == "pipeline" else str(item.path)
+def turn(path: Path) -> int:
+    """How many files and folders of `FIRST` come before a file of tests."""
+    names = (path.name, path.parent.name)
+    return next((n for n, name in enumerate(FIRST) if name in names), len(FIRST))
 
 
 @pytest.fixture
