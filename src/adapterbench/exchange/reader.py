@@ -21,7 +21,7 @@ def beside(pipeline: DiffusionPipeline) -> str | None:
 
 
 class Reader:
-    """An image encoder, loaded with the first image, and the `fit` of images that are not square."""
+    """An image encoder, loaded with the first image, and the `fit` of images to a square."""
 
     def __init__(
         self,

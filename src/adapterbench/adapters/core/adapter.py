@@ -18,8 +18,8 @@ class Adapter(nn.Module):
     """Adds image prompts to a frozen UNet; its parameters are exactly the trained ones.
 
     With it attached, the UNet needs `added_cond_kwargs={"image_embeds": [c_g]}` in each call, with
-    `c_g (B, n, c)`, the embeddings of n image prompts (or `(B, n, S, c)`, the features of their S patches,
-    if `reads_patches`). A pipeline needs `ip_adapter_image_embeds=[c_g]`, under guidance
+    `c_g (B, n, c)`, the embeddings of n image prompts (or `(B, n, S, c)`, the features of their S
+    patches, if `reads_patches`). A pipeline needs `ip_adapter_image_embeds=[c_g]`, under guidance
     `(2 B, n, ..)` with the unconditional half first: zeros, or the patch features of a zero image.
     An adapter is attached to one UNet at a time; a UNet may have several (`attach_together`), with
     one list entry for each. The caller must freeze the UNet.
