@@ -21,9 +21,7 @@ def main(
     bases: Annotated[Path, Option(help="Folder of stage bases.")],
     evaluator: Annotated[Path, Option(help="Folder of stage neutral_evaluator.")],
     out: Annotated[Path, Option(help="Folder of the images, named after the method.")],
-    adapter: Annotated[
-        Path | None, Option(help="Folder of stage train; omit for a baseline.")
-    ] = None,
+    adapter: Annotated[Path | None, Option(help="Folder of stage train; none: baseline.")] = None,
 ) -> None:
     """Generate with other texts, base models, scales and prompt pairs; score the last two."""
     params = load_params(config.IllustrateParams, "illustrate")

@@ -19,9 +19,7 @@ def main(
     backbone: Annotated[Path, Option(help="Folder of stage backbone.")],
     out: Annotated[Path, Option(help="Folder for <protocol>.tar, named after the method.")],
     protocol: Annotated[list[str], Option(help="image or image_text; may be given twice.")],
-    adapter: Annotated[
-        Path | None, Option(help="Folder of stage train; omit for a baseline.")
-    ] = None,
+    adapter: Annotated[Path | None, Option(help="Folder of stage train; none: baseline.")] = None,
     shards: Annotated[Path | None, Option(help="Stage prepare's, for outside adapters.")] = None,
 ) -> None:
     """Generate the images that are scored, with or without an adapter; a killed run resumes."""
