@@ -17,7 +17,7 @@ def main(
     backbone: Annotated[Path, Option(help="Folder of the project's stage backbone.")],
     controlnet: Annotated[Path, Option(help="Folder of stage controlnet.")],
     metrics: Annotated[Path, Option(help="JSON of the agreement.")],
-    out: Annotated[Path, Option(help="PNG: edge maps, pictures without control, with it.")],
+    out: Annotated[Path, Option(help="PNG: edge maps, images without control, with it.")],
 ) -> None:
     """Measure on held-out concepts whether the ControlNet is followed."""
     params = load_params(DrawParams, "edges")

@@ -14,7 +14,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.formats.generated import decode_images, read_names
 from adapterbench.report import figures
 from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
-from adapterbench.report.methods import BASELINES, CEILINGS, DECK, label
+from adapterbench.report.methods import BASELINES, CEILINGS, STUDY, label
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison, compare
 
@@ -65,7 +65,7 @@ def test_ticks_stand_where_the_points_are(both: list[Comparison]) -> None:
 
 
 def test_a_variant_keeps_its_colour_and_marker_whatever_others_there_are() -> None:
-    names = [*DECK, "mine"]
+    names = [*STUDY, "mine"]
     drawn = figures.looks(names)
     assert figures.looks(names[::-1]) == drawn
     assert figures.looks(["mine", names[2]]) == {name: drawn[name] for name in ("mine", names[2])}

@@ -8,7 +8,7 @@ import yaml
 from typer import Argument, Option
 
 from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
-from adapterbench.cli.options import free
+from adapterbench.cli.options import require_absent
 from adapterbench.cli.paths import BACKBONE, MODELS, TRAIN_METRICS
 from adapterbench.core.config import OwnEncoder, check_name
 from adapterbench.core.files import publish, sha256, write_json
@@ -45,7 +45,7 @@ def adopt(
     `--image-encoder ViT-H-14 --pretrained laion2b_s32b_b79k`.
     """
     check_name(name)
-    folder = free(MODELS / name)
+    folder = require_absent(MODELS / name)
     # seconds to import, so not for `--help` or a slip
     from adapterbench.adapters.core.storage import WEIGHTS, save_adapter
     from adapterbench.exchange.ip_adapter import from_ip_adapter

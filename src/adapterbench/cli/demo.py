@@ -39,19 +39,19 @@ def demo(
     with listening(host, port) as bound, temporary_workspace() as folder:
         # seconds to import, so not for `--help` or a bad option; Gradio reads where to write
         from adapterbench.demo.application import application, serve
+        from adapterbench.demo.generator import ImageGenerator, bases
         from adapterbench.demo.page import build
-        from adapterbench.demo.painter import Painter, bases
         from adapterbench.demo.references import references
         from adapterbench.demo.upload import Uploads
 
-        painter = Painter(
+        generator = ImageGenerator(
             MODELS,
             bases(load_params(BackboneParams, "backbone"), BACKBONE, BASES),
             load_params(EncodeParams, "encode"),
             CONTROLNET if CONTROLNET.is_dir() else None,
         )
         uploads, defaults = Uploads(), load_params(SampleParams, "sample")
-        page = build(painter, references(SHARDS), defaults, RESULTS, folder, uploads)
+        page = build(generator, references(SHARDS), defaults, RESULTS, folder, uploads)
         app = application(page, uploads, known_hosts(host, allow_host or ()), auth)
         typer.echo(f"{url(bound)} (Ctrl-C stops it)")
         serve(app, bound)

@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
-from adapterbench.cli.options import free
+from adapterbench.cli.options import require_absent
 from adapterbench.cli.paths import BACKBONE
 from adapterbench.core.config import OwnEncoder
 from adapterbench.core.errors import UserError
@@ -78,7 +78,7 @@ def export(
     from adapterbench.exchange import ip_adapter
     from adapterbench.frozen.load import ENCODER, load_part
 
-    free(out)
+    require_absent(out)
     config, variant = storage.load_config(model), storage.load_variant(model)
     check = ip_adapter.check_peft if format is Format.PEFT else ip_adapter.check_ip_adapter
     check(variant)

@@ -28,11 +28,11 @@ Backbone = Annotated[
 Json = Annotated[bool, Option("--json", help="Print JSON: plain numbers, no rounding.")]
 
 
-def free(path: Path) -> Path:
-    """The path, where nothing stands: a command overwrites nobody's files.
+def require_absent(path: Path) -> Path:
+    """Return `path` if nothing exists there: commands overwrite no files.
 
     Raises:
-        UserError: something is there.
+        UserError: `path` exists.
     """
     if path.exists():
         raise UserError(f"{path} is there already: choose another name, or remove it")

@@ -8,7 +8,7 @@ from io import BytesIO
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 ENVIRONMENT = Environment(
     loader=PackageLoader("adapterbench.demo"),

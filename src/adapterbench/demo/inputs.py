@@ -10,7 +10,7 @@ import gradio as gr
 from adapterbench.core.errors import UserError
 from adapterbench.demo import html, upload
 from adapterbench.demo.upload import Uploads
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 TEMPLATE = """<div class="chosen">${value}
 <label class="upload"><input type="file" accept="image/png,image/jpeg,image/webp">

@@ -14,14 +14,14 @@ from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import UserError
 from adapterbench.demo import html, settings
 from adapterbench.demo.folder import ImageFolder
+from adapterbench.demo.generator import TEXT_ONLY, Finished, ImageGenerator
 from adapterbench.demo.inputs import image_input, selected, show_user_errors
-from adapterbench.demo.painter import TEXT_ONLY, Finished, Painter
 from adapterbench.demo.progress import Progress
 from adapterbench.demo.results import results_tab
 from adapterbench.demo.settings import Settings
 from adapterbench.demo.upload import Uploads
 from adapterbench.report.methods import label
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 INTRODUCTION = """# adapterbench
 An **image as a prompt**: choose one, press *Generate*, and see what each adapter makes of it over
@@ -146,7 +146,7 @@ class Views:
 
 
 def build(
-    painter: Painter,
+    generator: ImageGenerator,
     references: Sequence[Reference],
     defaults: SampleParams,
     results: Path,
@@ -167,7 +167,7 @@ def build(
     with page:
         gr.Markdown(INTRODUCTION)
         with gr.Tab("Try it"):
-            try_tab(painter, references, defaults, ImageFolder(folder), uploads)
+            try_tab(generator, references, defaults, ImageFolder(folder), uploads)
         with gr.Tab("Results"):
             results_tab(results)
     page.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
@@ -175,7 +175,7 @@ def build(
 
 
 def try_tab(
-    painter: Painter,
+    generator: ImageGenerator,
     references: Sequence[Reference],
     defaults: SampleParams,
     folder: ImageFolder,
@@ -184,19 +184,21 @@ def try_tab(
     """Fill the tab that is being built."""
     with gr.Row():
         with gr.Column(scale=5, min_width=340):
-            controls, start, stop = ask(painter, references, defaults, uploads)
+            controls, start, stop = ask(generator, references, defaults, uploads)
         with gr.Column(scale=7, min_width=340, elem_id=RESULT):
             views = show()
 
     def generate(values: Values) -> Iterator[Values]:
         with show_user_errors():
-            methods = controls.chosen_methods(values, painter.methods)
+            methods = controls.chosen_methods(values, generator.methods)
             common = controls.settings(values)
             reference, control = values[controls.reference], values[controls.control]
             made: list[tuple[Path, Settings]] = []
             progress = Progress(reference.image, methods, common.steps)
             yield {views.strip: progress.html()}
-            painting = painter.paint(common, methods, reference.image, control and control.image)
+            painting = generator.generate(
+                common, methods, reference.image, control and control.image
+            )
             with closing(painting) as events:  # *Stop* ends the painting, too
                 for event in events:
                     yield {views.strip: progress.after(event)}
@@ -229,7 +231,10 @@ def try_tab(
 
 
 def ask(
-    painter: Painter, references: Sequence[Reference], defaults: SampleParams, uploads: Uploads
+    generator: ImageGenerator,
+    references: Sequence[Reference],
+    defaults: SampleParams,
+    uploads: Uploads,
 ) -> tuple[Controls, gr.Button, gr.Button]:
     """The left side: the controls, and the buttons that start and stop."""
     first = references[START % len(references)]
@@ -240,8 +245,8 @@ def ask(
         max_length=settings.MAX_TEXT,
     )
     methods = gr.CheckboxGroup(
-        [(label(method), method) for method in painter.methods],
-        value=[method for method in painter.methods if method != TEXT_ONLY],
+        [(label(method), method) for method in generator.methods],
+        value=[method for method in generator.methods if method != TEXT_ONLY],
         label="Adapters, side by side",
         info="Text only is the base model without any.",
     )
@@ -278,11 +283,11 @@ def ask(
             max_length=settings.MAX_TEXT,
         )
         base = gr.Dropdown(
-            list(painter.bases),
+            list(generator.bases),
             label="Base model",
             info="The adapters were trained over the first.",
         )
-        control = image_input(CONTROL, uploads) if painter.controlnet else gr.State(None)
+        control = image_input(CONTROL, uploads) if generator.controlnet else gr.State(None)
     controls = Controls(
         reference=reference,
         control=control,

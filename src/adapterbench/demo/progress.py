@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from adapterbench.demo.generator import Event, Step
 from adapterbench.demo.html import Card, strip
-from adapterbench.demo.painter import Event, Step
 from adapterbench.report.methods import label
 
 

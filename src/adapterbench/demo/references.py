@@ -6,7 +6,7 @@ from pathlib import Path
 from more_itertools import unique_everseen
 
 from adapterbench.formats.shards import read_split
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 COUNT = 32
 

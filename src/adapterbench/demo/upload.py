@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from adapterbench.core.errors import UserError
 from adapterbench.formats.image import MAX_PIXELS, BadImageError, decode
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 MAX_BYTES = 10 * 2**20
 """Of an uploaded file."""

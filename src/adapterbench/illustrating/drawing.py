@@ -14,7 +14,7 @@ from adapterbench.core.files import publish
 from adapterbench.formats.generated import Generated, write_images
 from adapterbench.formats.image import to_png
 from adapterbench.runs.processes import share
-from adapterbench.sampling.sampler import Picture, Sampler
+from adapterbench.sampling.sampler import ImageId, Sampler
 
 
 def embedded(texts: Sequence[str], sampler: Sampler) -> Tensor:
@@ -29,9 +29,9 @@ class Sheet:
     """The images of one tar."""
 
     tar: Path
-    names: Sequence[Picture]
+    names: Sequence[ImageId]
     """Under whose keys and numbers they are kept."""
-    prompts: Sequence[Picture]
+    prompts: Sequence[ImageId]
     """Whose image prompts and noise they are drawn from."""
     texts: Tensor | None
     """What else they are drawn from `(N, L, D)`."""

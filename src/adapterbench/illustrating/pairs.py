@@ -30,7 +30,7 @@ from adapterbench.formats.pairs import (
 )
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.illustrating.drawing import Sheet, embedded
-from adapterbench.sampling.sampler import Picture, Sampler
+from adapterbench.sampling.sampler import ImageId, Sampler
 from adapterbench.scoring.evaluator import Evaluator
 from adapterbench.scoring.measures import cosine, finds
 from adapterbench.scoring.samples import embed
@@ -120,7 +120,7 @@ def pair_sheets(
     """
     numbers = {row["key"]: number for number, row in enumerate(sampler.data.samples)}
     for protocol, pairs in protocols.items():
-        own = [Picture(numbers[pair.prompt], pair.prompt, 0) for pair in pairs]
+        own = [ImageId(numbers[pair.prompt], pair.prompt, 0) for pair in pairs]
         texts = embedded([pair.text for pair in pairs], sampler)
         for name, (prompts, said) in rows(sampler, own, texts).items():
             tar = tar_path(out, protocol, name)
@@ -128,15 +128,15 @@ def pair_sheets(
 
 
 def rows(
-    sampler: Sampler, own: list[Picture], texts: Tensor
-) -> dict[str, tuple[list[Picture], Tensor | None]]:
+    sampler: Sampler, own: list[ImageId], texts: Tensor
+) -> dict[str, tuple[list[ImageId], Tensor | None]]:
     """What is drawn of one protocol: image prompts and texts by the name of the row."""
     if sampler.adapter is None:
         return {"text_only": (own, texts)}
     # the noise stays that of the pair
     others = [
-        Picture(other.number, picture.key, picture.k)
-        for picture, other in zip(own, [*own[1:], own[0]], strict=True)
+        ImageId(other.number, image_id.key, image_id.k)
+        for image_id, other in zip(own, [*own[1:], own[0]], strict=True)
     ]
     return {
         "image_and_text": (own, texts),

@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from adapterbench.core.config import FitParams, Fraction
 from adapterbench.frozen.towers import layer_weights
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -74,7 +74,7 @@ def model_config(params: ClipParams, resolution: int, tokenizer: CLIPTokenizer) 
 
 def train(
     params: ClipParams,
-    pictures: Pictures,
+    images: CaptionedImages,
     tokenizer: CLIPTokenizer,
     resume: Path,
     on_log: OnLog,
@@ -82,14 +82,14 @@ def train(
 ) -> tuple[CLIP, Fitted]:
     """Contrastive training on random phrasings of the captions."""
     torch.manual_seed(params.seed)
-    model = CLIP(**model_config(params, pictures.pixels.shape[-1], tokenizer))
+    model = CLIP(**model_config(params, images.pixels.shape[-1], tokenizer))
     contrast = ClipLoss()
-    phrasings = [tokenize(list(texts), tokenizer) for texts in pictures.captions]
-    others = same_emoji(pictures.keys)
+    phrasings = [tokenize(list(texts), tokenizer) for texts in images.captions]
+    others = same_emoji(images.keys)
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
-        index = batch_indices(len(pictures), params.batch_size, params.seed, step)
-        x = augmented(pictures.pixels[index], params, generator)
+        index = batch_indices(len(images), params.batch_size, params.seed, step)
+        x = augmented(images.pixels[index], params, generator)
         draw = torch.rand(len(index), generator=generator)
         ids = [phrasings[i][int(u * len(phrasings[i]))] for i, u in zip(index, draw, strict=True)]
         image, text, scale = model(normalise(x), torch.stack(ids))
@@ -97,7 +97,7 @@ def train(
         if params.maker_weight:
             draw = torch.rand(len(index), generator=generator)
             partner = [others[i][int(u * len(others[i]))] for i, u in zip(index, draw, strict=True)]
-            y = augmented(pictures.pixels[partner], params, generator)
+            y = augmented(images.pixels[partner], params, generator)
             other = model.encode_image(normalise(y), normalize=True)
             total = total + params.maker_weight * contrast(image, other, scale.clamp(max=100))
         return total
@@ -152,12 +152,13 @@ def augmented(pixels: Tensor, params: ClipParams, generator: torch.Generator) ->
 
 
 @torch.no_grad()
-def embed(model: CLIP, pictures: Pictures, tokenizer: CLIPTokenizer) -> tuple[Tensor, Tensor]:
-    """Unit embeddings `(N, D)` of all pictures and of their first captions."""
-    images = [model.encode_image(normalise(x), normalize=True) for x in pictures.pixels.split(256)]
-    ids = tokenize([texts[0] for texts in pictures.captions], tokenizer)
-    texts = [model.encode_text(chunk, normalize=True) for chunk in ids.split(256)]
-    return torch.cat(images), torch.cat(texts)
+def embed(model: CLIP, images: CaptionedImages, tokenizer: CLIPTokenizer) -> tuple[Tensor, Tensor]:
+    """Unit embeddings `(N, D)` of all images and of their first captions."""
+    chunks = images.pixels.split(256)
+    of_images = [model.encode_image(normalise(x), normalize=True) for x in chunks]
+    ids = tokenize([texts[0] for texts in images.captions], tokenizer)
+    of_texts = [model.encode_text(chunk, normalize=True) for chunk in ids.split(256)]
+    return torch.cat(of_images), torch.cat(of_texts)
 
 
 def recall(images: Tensor, texts: Tensor, k: int) -> float:

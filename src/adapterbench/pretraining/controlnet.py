@@ -14,7 +14,7 @@ from adapterbench.core.config import FitParams
 from adapterbench.formats.edges import edge_map
 from adapterbench.formats.image import to_array
 from adapterbench.frozen.load import load_part
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.pretraining.unet import TextToLatents, schedule
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
 from adapterbench.training.loss import denoising_loss, draw_noise
@@ -52,12 +52,11 @@ class Controlled(nn.Module):
         )
 
 
-def edges(pictures: Pictures) -> Tensor:
-    """Edge maps of all pictures, uint8 `(N, 3, H, W)`."""
-    side = pictures.pixels.shape[-1]
+def edges(images: CaptionedImages) -> Tensor:
+    """Edge maps of all images, uint8 `(N, 3, H, W)`."""
+    side = images.pixels.shape[-1]
     maps = (
-        edge_map(Image.fromarray(pixels.permute(1, 2, 0).numpy()), side)
-        for pixels in pictures.pixels
+        edge_map(Image.fromarray(pixels.permute(1, 2, 0).numpy()), side) for pixels in images.pixels
     )
     return torch.from_numpy(np.stack([to_array(lines) for lines in maps]))
 

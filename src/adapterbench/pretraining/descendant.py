@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from adapterbench.core.config import Count
 from adapterbench.frozen.load import load_part
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.pretraining.unet import TextParams, encode, text_loss
 from adapterbench.training.loop import Fitted, OnLog, fit
 
@@ -27,17 +27,17 @@ class DescendantParams(TextParams):
 
 def train(
     params: DescendantParams,
-    pictures: Pictures,
+    images: CaptionedImages,
     backbone: Path,
     resume: Path,
     on_log: OnLog,
 ) -> tuple[UNet2DConditionModel, Fitted]:
-    """Teach the frozen backbone to answer the captions with these pictures, by a LoRA."""
+    """Teach the frozen backbone to answer the captions with these images, by a LoRA."""
     unet, vae, text, tokenizer, schedule = (
         load_part(backbone, part)
         for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     )
-    data = encode(pictures, vae, text, tokenizer)
+    data = encode(images, vae, text, tokenizer)
     torch.manual_seed(params.seed)
     adapted(unet, params.rank)
     weights = [weight for weight in unet.parameters() if weight.requires_grad]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adapterbench.core.seeds import rank
 from adapterbench.pretraining.clip import same_emoji
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.report.intervals import bootstrap
 from adapterbench.scoring.measures import cosine, finds
 
@@ -56,7 +56,9 @@ def likeness(made: Tensor, real: Tensor, among: int, seed: int) -> Likeness:
     )
 
 
-def same_drawn_twice(held_out: Pictures, train: Pictures, seed: int) -> list[tuple[int, int]]:
+def same_drawn_twice(
+    held_out: CaptionedImages, train: CaptionedImages, seed: int
+) -> list[tuple[int, int]]:
     """Pairs of one emoji by two makers, one pair a concept.
 
     Returns:

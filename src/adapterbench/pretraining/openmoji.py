@@ -1,4 +1,4 @@
-"""OpenMoji's artwork for the concepts of another set of pictures."""
+"""OpenMoji's artwork for the concepts of another set of images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,10 @@ from adapterbench.data.emoji_sets import DAMAGED
 from adapterbench.data.sources.emoji import Package, integrity, npm_pack
 from adapterbench.formats.image import decode, to_array
 from adapterbench.formats.tars import open_tar
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 
 SCALE = 2
-"""Pixels that a drawing is rendered at, to one of the picture that it ends as."""
+"""Pixels that a drawing is rendered at, to one of the image that it ends as."""
 LINES = "[stroke] { stroke-width: 3px }"
 """Half as thick again as they are drawn: the small VAE has no thinner ones."""
 
@@ -45,11 +45,11 @@ def fetch(package: Package, out: Path) -> None:
             )
 
 
-def redrawn(pictures: Pictures, tarball: Path, style: str) -> Pictures:
-    """The pictures that OpenMoji has too, in its style, with the captions that they had.
+def redrawn(images: CaptionedImages, tarball: Path, style: str) -> CaptionedImages:
+    """The images that OpenMoji has too, in its style, with the captions that they had.
 
     Args:
-        pictures: keys end in code points, such as `google-1f436`.
+        images: keys end in code points, such as `google-1f436`.
         tarball: of `fetch`.
         style: `color` (flat colours within black outlines) or `black` (the outlines alone).
 
@@ -57,20 +57,20 @@ def redrawn(pictures: Pictures, tarball: Path, style: str) -> Pictures:
         UserError: the tarball is missing or damaged.
     """
     drawings = read(tarball, f"package/{style}/svg")
-    kept = [n for n, key in enumerate(pictures.keys) if code(key) in drawings]
-    side = pictures.pixels.shape[-1]
+    kept = [n for n, key in enumerate(images.keys) if code(key) in drawings]
+    side = images.pixels.shape[-1]
     drawn: dict[str, np.ndarray] = {}
     for number in tqdm(kept, desc="draw", mininterval=1):
-        name = code(pictures.keys[number])
+        name = code(images.keys[number])
         if name not in drawn:
             drawn[name] = to_array(draw(drawings[name], side))
-    pixels = torch.from_numpy(np.stack([drawn[code(pictures.keys[n])] for n in kept]))
+    pixels = torch.from_numpy(np.stack([drawn[code(images.keys[n])] for n in kept]))
     return replace(
-        pictures,
+        images,
         pixels=pixels,
-        captions=[pictures.captions[n] for n in kept],
-        keys=[pictures.keys[n] for n in kept],
-        concepts=[pictures.concepts[n] for n in kept],
+        captions=[images.captions[n] for n in kept],
+        keys=[images.keys[n] for n in kept],
+        concepts=[images.concepts[n] for n in kept],
     )
 
 

@@ -14,7 +14,8 @@ from adapterbench.core.files import publish
 from adapterbench.formats.shards import read_manifest
 from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining.clip import recall
-from adapterbench.pretraining.drawing import DrawParams, choose, draw, grid, images, load_pipeline
+from adapterbench.pretraining.drawing import DrawParams, choose, draw, grid, load_pipeline, to_pil
+from adapterbench.pretraining.images import CaptionedImages, load_images
 from adapterbench.pretraining.likeness import (
     Likeness,
     across_makers,
@@ -22,7 +23,6 @@ from adapterbench.pretraining.likeness import (
     same_drawn_twice,
     thumbnails,
 )
-from adapterbench.pretraining.pictures import Pictures, load_pictures
 from adapterbench.pretraining.vae import psnr, reconstruct
 from adapterbench.scoring.evaluator import Evaluator
 from adapterbench.scoring.evaluators import timm
@@ -50,7 +50,7 @@ TEMPLATE = Environment(
 class Drawn:
     """Images of a split and what text to image makes of their captions."""
 
-    pictures: Pictures
+    real: CaptionedImages
     generated: Tensor
     """uint8 `(N, 3, H, W)`."""
 
@@ -68,15 +68,15 @@ def report(
         evaluators: `evaluator` and `image_encoder`, two CLIPs, and `neutral`.
     """
     torch.set_flush_denormal(True)
-    held_out, train = load_pictures(shards, "validation"), load_pictures(shards, "train")
+    held_out, train = load_images(shards, "validation"), load_images(shards, "train")
     pipe = load_pipeline(pipeline)
     splits = [split for split in DRAWN if split in read_manifest(shards).splits]
-    drawn = {split: draw_split(pipe, load_pictures(shards, split), params) for split in splits}
+    drawn = {split: draw_split(pipe, load_images(shards, split), params) for split in splits}
     restored = reconstruct(pipe.vae, held_out.pixels)
     neutral = evaluators["neutral"]
     pairs = same_drawn_twice(held_out, train, params.seed)
-    queries = images(held_out.pixels[[query for query, _ in pairs]])
-    gallery = images(train.pixels[[partner for _, partner in pairs]])
+    queries = to_pil(held_out.pixels[[query for query, _ in pairs]])
+    gallery = to_pil(train.pixels[[partner for _, partner in pairs]])
     embedders = {name: each.images for name, each in evaluators.items()}
     bars = {
         "pictures": {"validation": len(held_out), "train": len(train)},
@@ -85,7 +85,7 @@ def report(
             **asdict(compare(neutral, restored, held_out.pixels, params)),
         },
         "text_to_image": {
-            split: asdict(compare(neutral, each.generated, each.pictures.pixels, params))
+            split: asdict(compare(neutral, each.generated, each.real.pixels, params))
             for split, each in drawn.items()
         },
         "across_makers": pairs
@@ -111,7 +111,7 @@ def report(
         shown = slice(params.shown)
         grid(held_out.pixels[shown], restored[shown]).save(folder / "vae.png")
         for split, each in drawn.items():
-            sheet = grid(each.pictures.pixels[shown], each.generated[shown])
+            sheet = grid(each.real.pixels[shown], each.generated[shown])
             sheet.save(folder / f"text_to_image_{split}.png")
     return bars
 
@@ -127,24 +127,26 @@ def load_evaluators(clips: dict[str, Path], network: Path, resolution: int) -> d
     return evaluators
 
 
-def draw_split(pipe: StableDiffusionPipeline, pictures: Pictures, params: ReportParams) -> Drawn:
+def draw_split(
+    pipe: StableDiffusionPipeline, images: CaptionedImages, params: ReportParams
+) -> Drawn:
     """Text to image for images of different concepts, chosen by hash."""
-    concepts = len(set(pictures.concepts))
-    chosen = pictures.at(choose(pictures, min(params.items, concepts), params.seed))
+    concepts = len(set(images.concepts))
+    chosen = images.at(choose(images, min(params.items, concepts), params.seed))
     return Drawn(chosen, draw(pipe, chosen, params))
 
 
 def compare(neutral: Evaluator, made: Tensor, real: Tensor, params: ReportParams) -> Likeness:
     """Neutral likeness of images uint8 `(N, 3, H, W)` to their references."""
-    a, b = (neutral.images(images(pixels)) for pixels in (made, real))
+    a, b = (neutral.images(to_pil(pixels)) for pixels in (made, real))
     return likeness(a, b, params.shown, params.seed)
 
 
 def clip_t(evaluator: Evaluator, drawn: Drawn) -> dict[str, float]:
     """Mean cosine to the captions: of generated and real images, and of shuffled captions."""
-    text = evaluator.texts([texts[0] for texts in drawn.pictures.captions])
-    real = evaluator.images(images(drawn.pictures.pixels))
-    made = evaluator.images(images(drawn.generated))
+    text = evaluator.texts([texts[0] for texts in drawn.real.captions])
+    real = evaluator.images(to_pil(drawn.real.pixels))
+    made = evaluator.images(to_pil(drawn.generated))
     means = {
         "generated": cosine(made, text),
         "real": cosine(real, text),
@@ -153,7 +155,7 @@ def clip_t(evaluator: Evaluator, drawn: Drawn) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in means.items()}
 
 
-def embed_pairs(evaluator: Evaluator, pictures: Pictures, count: int) -> tuple[Tensor, Tensor]:
-    """Unit embeddings of the first pictures and of their first captions."""
-    texts = evaluator.texts([texts[0] for texts in pictures.captions[:count]])
-    return evaluator.images(images(pictures.pixels[:count])), texts
+def embed_pairs(evaluator: Evaluator, images: CaptionedImages, count: int) -> tuple[Tensor, Tensor]:
+    """Unit embeddings of the first images and of their first captions."""
+    texts = evaluator.texts([texts[0] for texts in images.captions[:count]])
+    return evaluator.images(to_pil(images.pixels[:count])), texts

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from adapterbench.core.config import FitParams
 from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining.clip import text_model, tokenize
-from adapterbench.pretraining.pictures import Pictures, to_signed
+from adapterbench.pretraining.images import CaptionedImages, to_signed
 from adapterbench.training.loop import Fitted, Loss, OnLog, batch_indices, fit
 from adapterbench.training.loss import denoising_loss, draw_noise
 
@@ -88,18 +88,18 @@ def build(params: UnetParams, latents: Tensor, text_width: int) -> UNet2DConditi
 
 @torch.no_grad()
 def encode(
-    pictures: Pictures, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer
+    images: CaptionedImages, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> TextToLatents:
-    """Latents and text embeddings of all pictures; all must have as many phrasings."""
-    chunks = tqdm(pictures.pixels.split(64), desc="encode", mininterval=1)
+    """Latents and text embeddings of all images; all must have as many phrasings."""
+    chunks = tqdm(images.pixels.split(64), desc="encode", mininterval=1)
     latents = torch.cat([vae.encode(to_signed(x)).latent_dist.mode() for x in chunks])
-    phrasings = len(pictures.captions[0])
-    ids = tokenize([t for texts in pictures.captions for t in texts], tokenizer)
+    phrasings = len(images.captions[0])
+    ids = tokenize([t for texts in images.captions for t in texts], tokenizer)
     embedded = torch.cat([text(chunk).last_hidden_state for chunk in ids.split(256)])
     empty = text(tokenize([""], tokenizer)).last_hidden_state[0]
     return TextToLatents(
         latents * vae.config.scaling_factor,
-        embedded.unflatten(0, (len(pictures), phrasings)),
+        embedded.unflatten(0, (len(images), phrasings)),
         empty,
     )
 

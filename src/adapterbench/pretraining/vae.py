@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapterbench.core.config import FitParams, Fraction
-from adapterbench.pretraining.pictures import Pictures, mirrored, to_signed
+from adapterbench.pretraining.images import CaptionedImages, mirrored, to_signed
 from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
 
 KL_WEIGHT = 1e-6
@@ -56,7 +56,7 @@ def build(params: VaeParams, resolution: int) -> AutoencoderKL:
 
 def train(
     params: VaeParams,
-    pictures: Pictures,
+    images: CaptionedImages,
     network: nn.Module,
     resume: Path,
     on_log: OnLog,
@@ -67,13 +67,13 @@ def train(
         network: pretrained, of timm, whose features the perceptual loss compares.
     """
     torch.manual_seed(params.seed)
-    vae = build(params, pictures.pixels.shape[-1]).to(memory_format=torch.channels_last)
+    vae = build(params, images.pixels.shape[-1]).to(memory_format=torch.channels_last)
 
     network.to(memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
-        index = batch_indices(len(pictures), params.batch_size, params.seed, step)
-        x = to_signed(mirrored(pictures.pixels[index], 0.5, generator))
+        index = batch_indices(len(images), params.batch_size, params.seed, step)
+        x = to_signed(mirrored(images.pixels[index], 0.5, generator))
         x = x.to(memory_format=torch.channels_last)
         y, likeness = reconstruction_loss(vae, x, generator)
         if not params.perceptual_weight:
@@ -84,8 +84,8 @@ def train(
 
     fitted = fit(list(vae.parameters()), loss, params, resume, on_log, "vae")
     vae.eval()
-    balance(vae, latents_of(vae, pictures), params.balance)
-    vae.register_to_config(scaling_factor=1 / float(latents_of(vae, pictures).std()))
+    balance(vae, latents_of(vae, images), params.balance)
+    vae.register_to_config(scaling_factor=1 / float(latents_of(vae, images).std()))
     return vae, fitted
 
 
@@ -120,9 +120,9 @@ def perceptual_loss(network: Any, y: Tensor, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def latents_of(vae: AutoencoderKL, pictures: Pictures, count: int = 2048) -> Tensor:
+def latents_of(vae: AutoencoderKL, images: CaptionedImages, count: int = 2048) -> Tensor:
     """Latents of the first `count` images, `(count, C, h, w)`."""
-    chunks = pictures.pixels[:count].split(128)
+    chunks = images.pixels[:count].split(128)
     return torch.cat([vae.encode(to_signed(chunk)).latent_dist.mode() for chunk in chunks])
 
 
@@ -164,7 +164,7 @@ def reconstruct(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture `(N,)`, dB; inputs uint8 `(N, 3, H, W)`."""
+    """Peak signal-to-noise ratio of each image `(N,)`, dB; inputs uint8 `(N, 3, H, W)`."""
     mse = (a.double() - b.double()).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return 10 * torch.log10(255.0**2 / mse)
 

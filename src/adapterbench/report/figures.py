@@ -19,9 +19,9 @@ from PIL import Image
 from adapterbench.core.errors import InputError, one_line
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
-from adapterbench.report.methods import BASELINES, CEILINGS, DECK, FLOORS, Names
+from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, STUDY, Names
 from adapterbench.report.metrics import SCORES, TRAINABLE, Metric
-from adapterbench.report.pictures import thumbnail
+from adapterbench.report.references import thumbnail
 from adapterbench.report.table import Comparison
 
 DPI = 200
@@ -74,11 +74,11 @@ def looks(variants: Sequence[str]) -> dict[str, tuple[tuple[float, ...], str]]:
     Those of the study have a place of their own; for any other its name decides.
     """
     palette = sns.color_palette("colorblind")
-    known = list(DECK)
+    known = list(STUDY)
     own, rest = len(known), len(palette) - len(known)
     places = {
         v: (known.index(v), known.index(v))
-        if v in DECK
+        if v in STUDY
         else (own + crc32(v.encode()) % rest, own + crc32(v[::-1].encode()) % rest)
         for v in variants
     }

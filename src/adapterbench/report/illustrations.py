@@ -15,7 +15,7 @@ from adapterbench.formats.generated import Illustrations, decode_images, read_na
 from adapterbench.formats.pairs import list_path, read_pairs, tar_path
 from adapterbench.report.figures import Cell
 from adapterbench.report.methods import Names
-from adapterbench.report.pictures import read_references
+from adapterbench.report.references import read_references
 from adapterbench.report.scores import ROUNDING
 
 Columns = dict[str, Sequence[Cell]]
@@ -35,7 +35,7 @@ class Sweep:
     """Text prompt of the pictures shown."""
     image: Image.Image
     """Image prompt of the pictures shown."""
-    pictures: dict[str, list[Image.Image]]
+    images: dict[str, list[Image.Image]]
     """By variant, a picture a scale."""
     scores: dict[str, pd.DataFrame]
     """By variant, columns `scale, clip_t, clip_i`, a row a scale: means over the items."""
@@ -131,7 +131,7 @@ def read_sweep(
     return Sweep(
         text=text.caption,
         image=image.image,
-        pictures={
+        images={
             v: [decode_images(at.scale(scale), [own])[0] for scale in params.scales]
             for v, at in drawn.items()
         },

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
+from adapterbench.report.findings import findings
 from adapterbench.report.measured import MeasuredOn
-from adapterbench.report.methods import OTHERWISE
+from adapterbench.report.methods import DAGGER
 from adapterbench.report.sheets import costs, headline
 from adapterbench.report.table import FILES, Comparison
 from adapterbench.report.verdict import verdict
-from adapterbench.report.words import findings
 
 HOW_TO_READ = (
     "CLIP-T: cosine of generated image and caption; CLIP-I: cosine of generated image and "
@@ -54,7 +54,7 @@ def render(comparison: Comparison, measured: MeasuredOn) -> str:
 def otherwise(comparison: Comparison) -> list[str]:
     """What the dagger means, where a row has one."""
     rows = [f"{name}: {settings}" for name, settings in comparison.otherwise.items()]
-    return [f"{OTHERWISE} trained otherwise than the others. {'; '.join(rows)}."] if rows else []
+    return [f"{DAGGER} trained otherwise than the others. {'; '.join(rows)}."] if rows else []
 
 
 def bullets(lines: list[str]) -> str:

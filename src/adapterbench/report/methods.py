@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-DECK = {
+STUDY = {
     "uni_controlnet_global": "Uni-ControlNet (Global)",
     "ip_adapter_mlp_lora": "IP-Adapter MLP LoRA",
     "ip_adapter_lora": "IP-Adapter LoRA",
@@ -39,19 +39,19 @@ ORIGINAL = "ip_adapter"
 Names = Callable[[str], str]
 """Method -> what people call it."""
 
-OTHERWISE = "†"
+DAGGER = "†"
 """Stands behind the name of a variant that was trained otherwise than the others."""
 
 
 def label(method: str, own: Mapping[str, str] | None = None) -> str:
     """Name of a method for people: its own where the user gave one, else ours, else its key."""
-    return {**DECK, **BASELINES, **(own or {})}.get(method, method)
+    return {**STUDY, **BASELINES, **(own or {})}.get(method, method)
 
 
 def in_order(variants: Sequence[str]) -> list[str]:
     """The variants of the original table in its order, then the added ones as they come."""
-    known = list(DECK)
-    return sorted(variants, key=lambda v: known.index(v) if v in DECK else len(known))
+    known = list(STUDY)
+    return sorted(variants, key=lambda v: known.index(v) if v in STUDY else len(known))
 
 
 def contrasts(variants: Sequence[str]) -> list[tuple[str, str]]:

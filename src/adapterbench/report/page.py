@@ -14,18 +14,18 @@ from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.formats.pairs import PROTOCOLS as PAIR_PROTOCOLS
 from adapterbench.report import pairs, sheets
+from adapterbench.report.findings import findings
 from adapterbench.report.markdown import HOW_TO_READ, ROWS, otherwise
 from adapterbench.report.measured import MeasuredOn
 from adapterbench.report.table import Comparison
 from adapterbench.report.verdict import verdict
-from adapterbench.report.words import findings
 
 FIRST = "image_prompts"
 """The figure that stands on top: what the adapters do, to look at."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plate:
+class CaptionedFigure:
     """A figure of the page."""
 
     path: Path
@@ -46,7 +46,7 @@ def render(
     comparisons: Mapping[str, Comparison],
     answers: pd.DataFrame,
     measured: MeasuredOn,
-    plates: Sequence[Plate],
+    figures: Sequence[CaptionedFigure],
     provenance: Mapping[str, str],
     attribution: Mapping[str, str],
 ) -> str:
@@ -55,7 +55,7 @@ def render(
     Args:
         comparisons: by protocol, the headline protocol first.
         answers: see `pairs`; without rows it has no section.
-        plates: the figures in order.
+        figures: in the order of the page.
         provenance: what the numbers come from (revision, digests, versions), by name.
         attribution: makers and licences of the pictures shown, by image set.
     """
@@ -94,8 +94,8 @@ def render(
         verdict=verdict(headline),
         sections=sections,
         costs=sheets.costs(headline),
-        first=next(plate for plate in plates if plate.path.stem == FIRST),
-        plates=[plate for plate in plates if plate.path.stem != FIRST],
+        first=next(figure for figure in figures if figure.path.stem == FIRST),
+        figures=[figure for figure in figures if figure.path.stem != FIRST],
         provenance=provenance,
         attribution=attribution,
     )

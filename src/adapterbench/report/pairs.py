@@ -12,12 +12,12 @@ from adapterbench.core.errors import InputError, UserError
 from adapterbench.formats.frames import read_frame
 from adapterbench.formats.generated import Illustrations
 from adapterbench.formats.pairs import PROTOCOLS
+from adapterbench.report.findings import Finding, listed
 from adapterbench.report.methods import Names, in_order
 from adapterbench.report.metrics import ANSWERS, COPY, GOAL, LEADS, Metric
 from adapterbench.report.scores import ROUNDING
 from adapterbench.report.sheets import Sheet
 from adapterbench.report.table import mean_and_interval, read_csv, write_csv
-from adapterbench.report.words import Finding, listed
 
 FILE = "pairs.csv"
 

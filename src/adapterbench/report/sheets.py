@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from adapterbench.report.findings import amount, interval, significance_sign
 from adapterbench.report.methods import BASELINES
 from adapterbench.report.metrics import (
     CLIP_T,
@@ -17,7 +18,6 @@ from adapterbench.report.metrics import (
     count_text,
 )
 from adapterbench.report.table import Comparison
-from adapterbench.report.words import amount, interval, significance_sign
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,25 +10,23 @@ from adapterbench.report.figures import GREY, SIDE, looks, style
 from adapterbench.report.illustrations import Sweep
 from adapterbench.report.methods import Names
 from adapterbench.report.metrics import CLIP_I, CLIP_T
-from adapterbench.report.pictures import thumbnail
+from adapterbench.report.references import thumbnail
 
 
 def sweep_figure(sweep: Sweep, label: Names) -> Figure:
     """A row of pictures a variant, a column a scale; beside it CLIP-T against CLIP-I."""
     with style():
-        figure = Figure(
-            figsize=(11.6, 0.9 + 0.82 * (len(sweep.pictures) + 1)), layout="constrained"
-        )
+        figure = Figure(figsize=(11.6, 0.9 + 0.82 * (len(sweep.images) + 1)), layout="constrained")
         halves = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.7, 1))
-        draw_pictures(halves[0, 0], sweep, label)
+        draw_images(halves[0, 0], sweep, label)
         draw_curves(halves[0, 1].subplots(), sweep, label)
     return figure
 
 
-def draw_pictures(figure: SubFigure, sweep: Sweep, label: Names) -> None:
+def draw_images(figure: SubFigure, sweep: Sweep, label: Names) -> None:
     """Pictures by variant and scale, under the two prompts that pull at them."""
     scales = next(iter(sweep.scores.values()))["scale"]
-    cells = figure.subplots(len(sweep.pictures) + 1, len(scales) + 1)
+    cells = figure.subplots(len(sweep.images) + 1, len(scales) + 1)
     for ax in cells.flat:
         ax.axis("off")
     text = textwrap.fill(f"Text prompt: {sweep.text}", 44, max_lines=3, placeholder=" …")
@@ -37,7 +35,7 @@ def draw_pictures(figure: SubFigure, sweep: Sweep, label: Names) -> None:
     show(cells[0, -1], sweep.image)
     for ax, scale in zip(cells[1, 1:], scales, strict=True):
         ax.set_title(f"λ = {scale:g}", fontsize=8.5)
-    for row, (variant, images) in zip(cells[1:], sweep.pictures.items(), strict=True):
+    for row, (variant, images) in zip(cells[1:], sweep.images.items(), strict=True):
         write(row[0], textwrap.fill(label(variant), 14), 1.0, "right")
         for ax, image in zip(row[1:], images, strict=True):
             show(ax, image)

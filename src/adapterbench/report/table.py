@@ -15,7 +15,7 @@ from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import HEADLINE, PROTOCOLS
 from adapterbench.report.intervals import bootstrap
-from adapterbench.report.methods import BASELINES, ORIGINAL, OTHERWISE, contrasts, in_order, label
+from adapterbench.report.methods import BASELINES, DAGGER, ORIGINAL, contrasts, in_order, label
 from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
 from adapterbench.report.scores import Scores, read_scores
 
@@ -76,7 +76,7 @@ class Comparison:
     def label(self, method: str) -> str:
         """Name of a method for people; a dagger marks one that was trained otherwise."""
         row = self.row(method)
-        return f"{row['label']} {OTHERWISE}" if row["trained"] else str(row["label"])
+        return f"{row['label']} {DAGGER}" if row["trained"] else str(row["label"])
 
     def row(self, method: str) -> dict[str, Any]:
         """One method's row."""

@@ -1,5 +1,6 @@
 """The comparison in three sentences: which adapter, at what price, and how far it gets."""
 
+from adapterbench.report.findings import amount, interval, ranked, significance_sign
 from adapterbench.report.metrics import (
     CLIP_I,
     NEUTRAL,
@@ -9,7 +10,6 @@ from adapterbench.report.metrics import (
     count_text,
 )
 from adapterbench.report.table import Comparison
-from adapterbench.report.words import amount, interval, ranked, significance_sign
 
 
 def verdict(comparison: Comparison) -> list[str]:

@@ -85,7 +85,7 @@ class OwnPrompts:
         name = str(variant.image_encoder)
         if shards is None:
             raise UserError(
-                f"the adapter reads pictures through {name}: name the folder of stage prepare "
+                f"the adapter reads image_ids through {name}: name the folder of stage prepare "
                 "with --shards"
             )
         self.data, self.shards = data, shards

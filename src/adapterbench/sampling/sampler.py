@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageId:
     """A picture to make: number of its item in the split, key, and which of the item's K."""
 
     number: int
@@ -123,25 +123,25 @@ class Sampler:
         if variant.image_encoder is None:
             return encoded_prompts(self.data)
         own = OwnPrompts(self.data, variant, shards, self.params.batch_size)
-        own([picture.number for picture in self.pictures()])  # in one pass over the shards
+        own([image_id.number for image_id in self.image_ids()])  # in one pass over the shards
         return own
 
-    def pictures(self) -> list[Picture]:
+    def image_ids(self) -> list[ImageId]:
         """All pictures of a protocol, item by item."""
         items = choose_items(self.data.samples, self.params.items, self.params.seed)
         return [
-            Picture(number, self.data.samples[number]["key"], k)
+            ImageId(number, self.data.samples[number]["key"], k)
             for number in items
             for k in range(self.params.images_per_item)
         ]
 
-    def make(self, pictures: list[Picture], with_text: bool) -> list[Image.Image]:
+    def make(self, image_ids: list[ImageId], with_text: bool) -> list[Image.Image]:
         """Sample some pictures together; each depends on its own noise alone."""
-        return self.draw(pictures, self.captions(pictures) if with_text else None)
+        return self.draw(image_ids, self.captions(image_ids) if with_text else None)
 
-    def captions(self, pictures: list[Picture]) -> Tensor:
+    def captions(self, image_ids: list[ImageId]) -> Tensor:
         """Embedded captions of the pictures' items `(N, L, D)`."""
-        texts = torch.stack([self.data.row(picture.number)[2] for picture in pictures])
+        texts = torch.stack([self.data.row(image_id.number)[2] for image_id in image_ids])
         return as_embeddings(texts, self.pipeline.text_encoder)
 
     @cached_property
@@ -150,14 +150,14 @@ class Sampler:
         return as_embeddings(self.data.empty[None], self.pipeline.text_encoder)[0]
 
     @torch.no_grad()
-    def draw(self, pictures: list[Picture], text: Tensor | None) -> list[Image.Image]:
+    def draw(self, image_ids: list[ImageId], text: Tensor | None) -> list[Image.Image]:
         """Sample pictures of their items' image prompts and of texts `(N, L, D)`, or none.
 
         The noise is drawn on the CPU, so it is the same on every device.
         """
-        empty = self.empty.expand(len(pictures), -1, -1)
-        latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
-        prompts = self.image_prompts(pictures)
+        empty = self.empty.expand(len(image_ids), -1, -1)
+        latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in image_ids]
+        prompts = self.image_prompts(image_ids)
         with autocast(self.device, self.params.mixed_precision):
             images: list[Image.Image] = self.pipeline(
                 prompt_embeds=empty if text is None else text,
@@ -169,11 +169,11 @@ class Sampler:
             ).images
         return images
 
-    def image_prompts(self, pictures: list[Picture]) -> list[Tensor] | None:
+    def image_prompts(self, image_ids: list[ImageId]) -> list[Tensor] | None:
         """What the pipeline takes: under guidance the unconditional half, then the prompts."""
         if self.adapter is None:
             return None
-        found, unconditional = self.prompts([picture.number for picture in pictures])
+        found, unconditional = self.prompts([image_id.number for image_id in image_ids])
         half = [unconditional.expand_as(found)] if self.params.guidance_scale > 1 else []
         return [torch.cat([*half, found])[:, None].to(self.device)]
 
@@ -215,9 +215,9 @@ def sample(
     if adapter:
         check_backbone(adapter, identity)
     sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, variant)
-    pictures = sampler.pictures()
+    image_ids = sampler.image_ids()
     # cut into batches before they are shared: a picture is rounded as its batch is
-    mine = share(list(chunked(pictures, params.batch_size)), state)
+    mine = share(list(chunked(image_ids, params.batch_size)), state)
     quiet = not state.is_main_process
     with alone(made, leads=state.is_main_process):
         for protocol in protocols:
@@ -230,10 +230,10 @@ def sample(
             with publish(out) as beside:
                 beside.mkdir()
                 for protocol in protocols:
-                    pack(made / protocol, pictures, samples_tar(beside, protocol))
+                    pack(made / protocol, image_ids, samples_tar(beside, protocol))
             shutil.rmtree(made)
         state.wait_for_everyone()
-    return len(pictures) * len(protocols)
+    return len(image_ids) * len(protocols)
 
 
 def check_backbone(adapter: Path, identity: str) -> None:
@@ -248,16 +248,16 @@ def check_backbone(adapter: Path, identity: str) -> None:
         )
 
 
-def make_missing(sampler: Sampler, batch: list[Picture], with_text: bool, folder: Path) -> None:
+def make_missing(sampler: Sampler, batch: list[ImageId], with_text: bool, folder: Path) -> None:
     """Write those pictures of a batch that `folder` does not hold yet."""
-    todo = [picture for picture in batch if not (folder / f"{picture.name}.png").exists()]
+    todo = [image_id for image_id in batch if not (folder / f"{image_id.name}.png").exists()]
     images = sampler.make(todo, with_text) if todo else []
-    for picture, image in zip(todo, images, strict=True):
-        with publish(folder / f"{picture.name}.png") as beside:
+    for image_id, image in zip(todo, images, strict=True):
+        with publish(folder / f"{image_id.name}.png") as beside:
             beside.write_bytes(to_png(image))
 
 
-def pack(folder: Path, pictures: list[Picture], path: Path) -> None:
+def pack(folder: Path, image_ids: list[ImageId], path: Path) -> None:
     """Write the pictures that `make_missing` left as one tar."""
-    files = ((picture, folder / f"{picture.name}.png") for picture in pictures)
+    files = ((image_id, folder / f"{image_id.name}.png") for image_id in image_ids)
     write_images(path, (Generated(p.key, p.k, file.read_bytes()) for p, file in files))

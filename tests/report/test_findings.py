@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
+from adapterbench.report.findings import findings
 from adapterbench.report.methods import BASELINES, contrasts, label
 from adapterbench.report.metrics import SCORES
 from adapterbench.report.table import Comparison
-from adapterbench.report.words import findings
 
 HALF = 0.01
 

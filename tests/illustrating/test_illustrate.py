@@ -15,7 +15,7 @@ from toy_backbone import Toy
 from adapterbench.backbone.bases import bring
 from adapterbench.core.config import BackboneParams, IllustrateParams
 from adapterbench.frozen.load import load_part
-from adapterbench.illustrating.pictures import Inputs, draw, items, mentioning
+from adapterbench.illustrating.illustrate import Inputs, draw, items, mentioning
 from adapterbench.pretraining import descendant
 from adapterbench.sampling.sampler import Sampler
 

@@ -87,7 +87,7 @@ def bases(params: BackboneParams, folder: Path, others: Path) -> dict[str, Path]
     return {Path(params.path).name: folder, **found}
 
 
-class Painter:
+class ImageGenerator:
     """Paints one picture at a time, whoever asks."""
 
     def __init__(
@@ -137,7 +137,7 @@ class Painter:
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def paint(
+    def generate(
         self,
         settings: Settings,
         methods: Sequence[str],
@@ -160,7 +160,9 @@ class Painter:
                 if control:
                     pipe, inputs = self.controlled(pipe), {"image": edge_map(control, side(pipe))}
                 for method in methods:
-                    self.paint_one(pipe, replace(settings, method=method), embedding, inputs, emit)
+                    self.generate_one(
+                        pipe, replace(settings, method=method), embedding, inputs, emit
+                    )
 
         return stream(work)
 
@@ -172,7 +174,7 @@ class Painter:
         both.set_progress_bar_config(disable=True)
         return both
 
-    def paint_one(
+    def generate_one(
         self,
         pipe: Any,
         settings: Settings,

@@ -16,8 +16,8 @@ from adapterbench.report.illustrations import (
     prompts_grid,
     read_sweep,
 )
-from adapterbench.report.page import Plate
-from adapterbench.report.pictures import choose, read_references
+from adapterbench.report.page import CaptionedFigure
+from adapterbench.report.references import choose, read_references
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison
 
@@ -58,7 +58,7 @@ def draw(
     params: IllustrateParams,
     sources: Sources,
     out: Path,
-) -> list[Plate]:
+) -> list[CaptionedFigure]:
     """Draw all figures into the folder `out`; return them with captions, in the report's order.
 
     Raises:
@@ -123,11 +123,12 @@ def draw(
             "model.",
         ),
     }
-    plates = []
+    captioned = []
     for name, (figure, caption) in drawn.items():
-        plates.append(Plate(out / f"{name}.png", caption, ALTS.get(name, ALTS["answers"])))
-        figures.save(figure, plates[-1].path)
-    return plates
+        path, alt = out / f"{name}.png", ALTS.get(name, ALTS["answers"])
+        figures.save(figure, path)
+        captioned.append(CaptionedFigure(path, caption, alt))
+    return captioned
 
 
 def tar(sources: Sources, method: str, protocol: str) -> Path:

@@ -1,4 +1,4 @@
-"""The pictures of a split in memory, for training on all of them."""
+"""The images of a split in memory, for training on all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from adapterbench.formats.shards import read_split
 
 
 @dataclass(frozen=True)
-class Pictures:
+class CaptionedImages:
     """A whole split: uint8 pixels `(N, 3, H, W)` and the phrasings of each caption."""
 
     pixels: Tensor
@@ -24,9 +24,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def at(self, rows: Sequence[int]) -> "Pictures":
+    def at(self, rows: Sequence[int]) -> "CaptionedImages":
         """Those with the numbers `rows`, in their order."""
-        return Pictures(
+        return CaptionedImages(
             self.pixels[list(rows)],
             [self.captions[row] for row in rows],
             [self.keys[row] for row in rows],
@@ -34,11 +34,11 @@ class Pictures:
         )
 
 
-def load_pictures(shards: Path, *splits: str) -> Pictures:
-    """Read the shards of some splits into memory (12 kB a picture at 64 pixels)."""
+def load_images(shards: Path, *splits: str) -> CaptionedImages:
+    """Read the shards of some splits into memory (12 kB a image at 64 pixels)."""
     samples = [sample for split in splits for sample in read_split(shards, split)]
     pixels = torch.from_numpy(np.stack([to_array(sample.image) for sample in samples]))
-    return Pictures(
+    return CaptionedImages(
         pixels,
         [sample.captions for sample in samples],
         [sample.key for sample in samples],

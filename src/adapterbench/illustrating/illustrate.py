@@ -25,7 +25,7 @@ from adapterbench.illustrating.pairs import find_pairs, pair_sheets
 from adapterbench.illustrating.scores import score
 from adapterbench.runs.processes import processes, share
 from adapterbench.runs.resume import alone, resume_path
-from adapterbench.sampling.sampler import Picture, Sampler
+from adapterbench.sampling.sampler import ImageId, Sampler
 from adapterbench.scoring.evaluator import Folders
 
 log = logging.getLogger(__name__)
@@ -142,39 +142,39 @@ def draw_on_base(on: Callable[[Path], Sampler], base: Path, sheet: Sheet, inputs
 
 
 def prompt_sheet(
-    params: IllustrateParams, sampler: Sampler, chosen: Sequence[Picture], tar: Path
+    params: IllustrateParams, sampler: Sampler, chosen: Sequence[ImageId], tar: Path
 ) -> Sheet:
     """Image prompts with other texts."""
     texts = embedded([prompt.text for prompt in params.prompts], sampler)
-    names = [replace(picture, k=number) for number, picture in enumerate(chosen)]
+    names = [replace(image_id, k=number) for number, image_id in enumerate(chosen)]
     return Sheet(tar, names, chosen, texts, sampler.params.scale)
 
 
 def sweep_sheets(params: IllustrateParams, sampler: Sampler, to: Illustrations) -> list[Sheet]:
     """Each item's caption, pulled by each scale towards the next item's image prompt."""
     own = items(sampler)[: params.sweep_items]
-    numbers = [picture.number for picture in own]
+    numbers = [image_id.number for image_id in own]
     both = [
-        replace(picture, number=other)
-        for picture, other in zip(own, [*numbers[1:], numbers[0]], strict=True)
+        replace(image_id, number=other)
+        for image_id, other in zip(own, [*numbers[1:], numbers[0]], strict=True)
     ]
     texts = sampler.captions(own)
     return [Sheet(to.scale(scale), own, both, texts, scale) for scale in params.scales]
 
 
-def items(sampler: Sampler) -> list[Picture]:
+def items(sampler: Sampler) -> list[ImageId]:
     """The first picture of every sampled item."""
-    return [picture for picture in sampler.pictures() if picture.k == 0]
+    return [image_id for image_id in sampler.image_ids() if image_id.k == 0]
 
 
-def mentioning(words: Sequence[str], sampler: Sampler) -> list[Picture]:
+def mentioning(words: Sequence[str], sampler: Sampler) -> list[ImageId]:
     """For each word the first item whose caption has it, or else some item."""
-    pictures = items(sampler)
-    captions = [sampler.data.samples[p.number]["captions"][0] for p in pictures]
+    image_ids = items(sampler)
+    captions = [sampler.data.samples[p.number]["captions"][0] for p in image_ids]
     said = [set(caption.replace(",", " ").split()) for caption in captions]
     if unheard := sorted(set(words).difference(*said)):
         log.warning("no item's caption has %s: other items take the place", ", ".join(unheard))
     return [
-        next((p for p, caption in zip(pictures, said, strict=True) if word in caption), some)
-        for word, some in zip(words, cycle(pictures), strict=False)
+        next((p for p, caption in zip(image_ids, said, strict=True) if word in caption), some)
+        for word, some in zip(words, cycle(image_ids), strict=False)
     ]
