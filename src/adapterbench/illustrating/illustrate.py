@@ -1,7 +1,7 @@
-"""An adapter's pictures with other texts, on other base models and at other scales.
+"""Generate an adapter's images with other texts, on other base models and at other scales.
 
-A picture's noise is that of its item in stage `sample`: the same whatever the method, the base
-model and the scale.
+An image's noise is that of its item in stage `sample`: the same for every method, base model and
+scale.
 """
 
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders that other stages leave."""
+    """Output folders of other stages, and the row of the adapter."""
 
     encoded: Path
     shards: Path
@@ -41,9 +41,9 @@ class Inputs:
     bases: Path
     """`<base>/` in diffusers layout."""
     adapter: Path | None
-    """None: the base models alone, given texts."""
+    """None: the base models alone, from text prompts."""
     variant: Variant | None = None
-    """Row of the adapter; None: see `Sampler`."""
+    """Row of the adapter; None: the variant stored with it."""
 
 
 def illustrate(
@@ -54,13 +54,13 @@ def illustrate(
     folders: Folders,
     out: Path,
 ) -> int:
-    """Write `out` as `Illustrations` has it, with the scores; return the number of images.
+    """Write the folder `out` in the layout of `Illustrations`, with scores; return the image count.
 
-    Processes that `accelerate launch` starts share the images. A killed run keeps those it has
-    drawn and goes on with the others.
+    Processes that `accelerate launch` starts share the images. A killed run resumes: images that
+    are already generated are kept.
 
     Raises:
-        UserError: an input is missing or does not fit.
+        UserError: an input is missing or does not fit the others.
     """
     state = processes()
     bases = {base.name: fingerprint(base) for base in find_bases(inputs)}
@@ -86,56 +86,59 @@ def illustrate(
 
 
 def find_bases(inputs: Inputs) -> list[Path]:
-    """Folders of the other base models, sorted."""
+    """Folders of the additional base models, sorted."""
     return sorted(inputs.bases.iterdir())
 
 
 def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Path) -> int:
-    """Fill the folder `out`, which all processes share; return the number of images.
+    """Generate all images into `out`, which all processes share; return the number of images.
 
     Raises:
-        UserError: an input is missing or does not fit.
+        UserError: an input is missing or does not fit the others.
     """
-    state, to = processes(), Illustrations(out)
+    state, layout = processes(), Illustrations(out)
 
-    def on(base: Path) -> Sampler:
-        where = inputs.adapter, state.device, inputs.shards, inputs.variant
-        return Sampler(sample, inputs.encoded, base, *where)
+    def sampler_over(base: Path) -> Sampler:
+        adapter = inputs.adapter, state.device, inputs.shards, inputs.variant
+        return Sampler(sample, inputs.encoded, base, *adapter)
 
-    sampler = on(inputs.backbone)
+    sampler = sampler_over(inputs.backbone)
     chosen = mentioning([prompt.image for prompt in params.prompts], sampler)
     pairs = find_pairs(sampler, inputs.shards, params.pairs)
     sheets = [
-        prompt_sheet(params, sampler, chosen, to.prompts),
-        *(sweep_sheets(params, sampler, to) if inputs.adapter else []),
-        *pair_sheets(sampler, pairs, to.pairs),
+        prompt_sheet(params, sampler, chosen, layout.prompts),
+        *(sweep_sheets(params, sampler, layout) if inputs.adapter else []),
+        *pair_sheets(sampler, pairs, layout.pairs),
     ]
     draw_share(sampler, sheets, state)
-    once = list(dict.fromkeys(chosen))
-    # a process draws all that belongs to a base, so that no two load it
+    distinct = list(dict.fromkeys(chosen))
+    # one process draws all images of a base, so that it is loaded once
     on_bases = [
-        Sheet(to.base(base.name), once, once, None, sample.scale) for base in find_bases(inputs)
+        Sheet(layout.base(base.name), distinct, distinct, None, sample.scale)
+        for base in find_bases(inputs)
     ]
     for base, sheet in share(list(zip(find_bases(inputs), on_bases, strict=True)), state):
-        draw_on_base(on, base, sheet, inputs)
+        draw_on_base(sampler_over, base, sheet, inputs)
     state.wait_for_everyone()
     if state.is_main_process:
         for sheet in (*sheets, *on_bases):
             pack(sheet)
         for protocol, listed in pairs.items():
-            write_pairs(list_path(to.pairs, protocol), listed)
+            write_pairs(list_path(layout.pairs, protocol), listed)
     state.wait_for_everyone()
     return sum(len(sheet.names) for sheet in (*sheets, *on_bases))
 
 
-def draw_on_base(on: Callable[[Path], Sampler], base: Path, sheet: Sheet, inputs: Inputs) -> None:
-    """Draw a sheet on another base model, unless its tar is there.
+def draw_on_base(
+    sampler_over: Callable[[Path], Sampler], base: Path, sheet: Sheet, inputs: Inputs
+) -> None:
+    """Generate a sheet on another base model, unless its tar exists.
 
-    An adapter answers the image prompt alone, a base model without one the caption.
+    With an adapter from the image prompt alone, without one from the caption.
     """
     if sheet.tar.exists():
         return
-    sampler = on(base)
+    sampler = sampler_over(base)
     texts = None if inputs.adapter else sampler.captions(list(sheet.prompts))
     for batch in chunked(range(len(sheet.names)), sampler.params.batch_size):
         draw_batch(sampler, replace(sheet, texts=texts), batch)
@@ -144,37 +147,40 @@ def draw_on_base(on: Callable[[Path], Sampler], base: Path, sheet: Sheet, inputs
 def prompt_sheet(
     params: IllustrateParams, sampler: Sampler, chosen: Sequence[ImageId], tar: Path
 ) -> Sheet:
-    """Image prompts with other texts."""
+    """The sheet of image prompts combined with other texts."""
     texts = embedded([prompt.text for prompt in params.prompts], sampler)
     names = [replace(image_id, k=number) for number, image_id in enumerate(chosen)]
     return Sheet(tar, names, chosen, texts, sampler.params.scale)
 
 
-def sweep_sheets(params: IllustrateParams, sampler: Sampler, to: Illustrations) -> list[Sheet]:
-    """Each item's caption, pulled by each scale towards the next item's image prompt."""
-    own = items(sampler)[: params.sweep_items]
-    numbers = [image_id.number for image_id in own]
-    both = [
+def sweep_sheets(params: IllustrateParams, sampler: Sampler, layout: Illustrations) -> list[Sheet]:
+    """One sheet per scale: each item's caption combined with the next item's image prompt."""
+    image_ids = items(sampler)[: params.sweep_items]
+    numbers = [image_id.number for image_id in image_ids]
+    prompts = [
         replace(image_id, number=other)
-        for image_id, other in zip(own, [*numbers[1:], numbers[0]], strict=True)
+        for image_id, other in zip(image_ids, [*numbers[1:], numbers[0]], strict=True)
     ]
-    texts = sampler.captions(own)
-    return [Sheet(to.scale(scale), own, both, texts, scale) for scale in params.scales]
+    texts = sampler.captions(image_ids)
+    return [Sheet(layout.scale(scale), image_ids, prompts, texts, scale) for scale in params.scales]
 
 
 def items(sampler: Sampler) -> list[ImageId]:
-    """The first picture of every sampled item."""
+    """The first image of every sampled item."""
     return [image_id for image_id in sampler.image_ids() if image_id.k == 0]
 
 
 def mentioning(words: Sequence[str], sampler: Sampler) -> list[ImageId]:
-    """For each word the first item whose caption has it, or else some item."""
+    """For each word, the first item whose caption contains it; if none does, some other item."""
     image_ids = items(sampler)
     captions = [sampler.data.samples[p.number]["captions"][0] for p in image_ids]
-    said = [set(caption.replace(",", " ").split()) for caption in captions]
-    if unheard := sorted(set(words).difference(*said)):
-        log.warning("no item's caption has %s: other items take the place", ", ".join(unheard))
+    caption_words = [set(caption.replace(",", " ").split()) for caption in captions]
+    if missing := sorted(set(words).difference(*caption_words)):
+        log.warning("no caption contains %s: other items are used instead", ", ".join(missing))
     return [
-        next((p for p, caption in zip(image_ids, said, strict=True) if word in caption), some)
-        for word, some in zip(words, cycle(image_ids), strict=False)
+        next(
+            (p for p, caption in zip(image_ids, caption_words, strict=True) if word in caption),
+            fallback,
+        )
+        for word, fallback in zip(words, cycle(image_ids), strict=False)
     ]
