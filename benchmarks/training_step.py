@@ -45,7 +45,7 @@ from adapterbench.formats.shards import read_split
 from adapterbench.frozen.load import load_part
 from adapterbench.runs.memory import keep_freed_memory
 from adapterbench.training.adapter import drop_conditions
-from adapterbench.training.batches import Share, Shares
+from adapterbench.training.batches import LocalBatch, LocalBatches
 from adapterbench.training.loss import denoising_loss, draw_noise
 
 GEMM = 2048
@@ -190,11 +190,11 @@ def peak_flops(a: Tensor) -> float:
 def cached(case: Case) -> tuple[Loss, Any]:
     """Ours: what stage `train` does in a step."""
     schedule = noise_schedule(case)
-    draw: Callable[[int], Share]
+    draw: Callable[[int], LocalBatch]
     if case.size is Size.SMALL:
         data = EncodedSplit(case.data / "encoded", "train")
         width, empty = data.embed_dim, data.empty
-        draw = Shares(data, schedule, case.params, slice(0, case.batch)).draw
+        draw = LocalBatches(data, schedule, case.params, slice(0, case.batch)).draw
     else:
         width, empty, draw = 512, torch.randn(77, 768), random_shares(case)
     frozen = unet(case).to(memory_format=torch.channels_last)
@@ -210,13 +210,13 @@ def cached(case: Case) -> tuple[Loss, Any]:
     return loss, adapter
 
 
-def random_shares(case: Case) -> Callable[[int], Share]:
+def random_shares(case: Case) -> Callable[[int], LocalBatch]:
     """Random shares at the size of SD 1.5."""
 
-    def draw(_step: int) -> Share:
+    def draw(_step: int) -> LocalBatch:
         n, latents = case.batch, (case.batch, 4, 64, 64)
         t = torch.randint(0, 1000, (n,))
-        return Share(
+        return LocalBatch(
             torch.randn(latents), torch.randn(n, 512), torch.randn(n, 77, 768),
             torch.randn(latents), t, torch.rand(n),
         )  # fmt: skip

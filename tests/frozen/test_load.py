@@ -15,8 +15,8 @@ from toy_backbone import HELD_OUT, Toy, toy_samples
 from transformers import CLIPTextModel
 
 from adapterbench.core.errors import UserError
-from adapterbench.frozen.load import clip_name, fingerprint, load_clip, load_part, own_encoder
-from adapterbench.frozen.trial import TRIALS, try_out
+from adapterbench.frozen.load import bundled_encoder, clip_name, fingerprint, load_clip, load_part
+from adapterbench.frozen.trial import TRIALS, check_usable
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -137,7 +137,7 @@ def test_trying_a_part_draws_nothing(toy: Toy) -> None:
     parts = {part: load_part(toy.backbone, part) for part in TRIALS}
     before = torch.get_rng_state()
     for part, loaded in parts.items():
-        try_out(part, loaded)
+        check_usable(part, loaded)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -380,5 +380,5 @@ def test_a_clip_of_the_backbone_is_named_relative_to_it(name: str, expected: str
 
 
 def test_the_image_encoder_that_a_backbone_brings(backbone: Path, tmp_path: Path) -> None:
-    assert own_encoder(backbone) == f"local-dir:{backbone / 'image_encoder'}"
-    assert own_encoder(tmp_path) is None
+    assert bundled_encoder(backbone) == f"local-dir:{backbone / 'image_encoder'}"
+    assert bundled_encoder(tmp_path) is None

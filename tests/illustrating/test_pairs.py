@@ -20,7 +20,7 @@ from adapterbench.formats.pairs import list_path, write_pairs
 from adapterbench.formats.shards import Sample
 from adapterbench.illustrating.drawing import draw_share, embedded, pack
 from adapterbench.illustrating.pairs import choose, find_pairs, pair_sheets, score_pairs
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 from adapterbench.sampling.sampler import ImageId, Sampler
 from adapterbench.scoring.evaluator import Evaluator, load_evaluator
 
@@ -116,7 +116,7 @@ def drawn(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
         sampler = Sampler(toy_backbone.SAMPLE, toy.encoded, toy.backbone, adapter)
         pairs = find_pairs(sampler, toy.shards, COUNT)
         sheets = list(pair_sheets(sampler, pairs, folder / name))
-        draw_share(sampler, sheets, processes())
+        draw_share(sampler, sheets, process_state())
         for sheet in sheets:
             pack(sheet)
         for protocol, rows in pairs.items():

@@ -14,7 +14,7 @@ from adapterbench.pretraining import unet, vae
 from adapterbench.pretraining.images import CaptionedImages, load_images, mirrored, to_signed
 from adapterbench.pretraining.run import resume_file, write_metrics
 from adapterbench.scoring.evaluators.timm import load_network
-from adapterbench.training.loop import Fitted
+from adapterbench.training.loop import FitResult
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_a_checkpoint_belongs_to_its_parameters_and_shards(toy: Toy, workplace: 
 
 def test_metrics_are_written_and_the_checkpoint_goes(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("x")
-    fitted = Fitted(seconds=12.4, losses=[(1, 0.5), (FIT["steps"], 0.25)])
+    fitted = FitResult(seconds=12.4, losses=[(1, 0.5), (FIT["steps"], 0.25)])
     write_metrics(tmp_path / "m.json", fitted, tmp_path / "state", {"psnr": 30.0})
     assert read_json(tmp_path / "m.json") == {"loss": 0.25, "seconds": 12, "psnr": 30.0}
     assert not (tmp_path / "state").exists()

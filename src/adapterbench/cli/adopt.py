@@ -10,7 +10,7 @@ from typer import Argument, Option
 from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
 from adapterbench.cli.options import require_absent
 from adapterbench.cli.paths import BACKBONE, MODELS, TRAIN_METRICS
-from adapterbench.core.config import OwnEncoder, check_name
+from adapterbench.core.config import ImageEncoderParams, check_name
 from adapterbench.core.files import publish, sha256, write_json
 
 UNKNOWN = (
@@ -52,7 +52,7 @@ def adopt(
     from adapterbench.frozen.load import load_part
 
     variant, adapter = from_ip_adapter(checkpoint, load_part(backbone, "unet"))
-    own = OwnEncoder(image_encoder=image_encoder, pretrained=pretrained)
+    own = ImageEncoderParams(image_encoder=image_encoder, pretrained=pretrained)
     encoder = first(own, of_stage_encode(backbone), beside(backbone))
     check_width(adapter, encoder)
     if adapter.reads_patches:  # stage encode keeps none

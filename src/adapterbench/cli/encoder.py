@@ -3,32 +3,32 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterbench.core.config import PARAMS, EncodeParams, OwnEncoder, load_params
+from adapterbench.core.config import PARAMS, EncodeParams, ImageEncoderParams, load_params
 from adapterbench.core.errors import UserError
 
 if TYPE_CHECKING:
     from adapterbench.adapters.core.adapter import Adapter
 
 
-def beside(backbone: Path) -> OwnEncoder:
+def beside(backbone: Path) -> ImageEncoderParams:
     """The backbone's own, if it has one."""
-    from adapterbench.frozen.load import own_encoder  # seconds to import
+    from adapterbench.frozen.load import bundled_encoder  # seconds to import
 
-    return OwnEncoder(image_encoder=own_encoder(backbone))
+    return ImageEncoderParams(image_encoder=bundled_encoder(backbone))
 
 
-def of_stage_encode(backbone: Path) -> OwnEncoder:
+def of_stage_encode(backbone: Path) -> ImageEncoderParams:
     """That of the project in the working folder, if there is one, over a backbone."""
     if not PARAMS.is_file():
-        return OwnEncoder()
+        return ImageEncoderParams()
     from adapterbench.frozen.load import clip_name
 
     params = load_params(EncodeParams, "encode")
     name = clip_name(params.image_encoder, backbone)
-    return OwnEncoder(image_encoder=name, pretrained=params.pretrained)
+    return ImageEncoderParams(image_encoder=name, pretrained=params.pretrained)
 
 
-def first(*encoders: OwnEncoder) -> OwnEncoder:
+def first(*encoders: ImageEncoderParams) -> ImageEncoderParams:
     """The first that is one.
 
     Raises:
@@ -43,7 +43,7 @@ def first(*encoders: OwnEncoder) -> OwnEncoder:
     )
 
 
-def check_width(adapter: "Adapter", encoder: OwnEncoder) -> None:
+def check_width(adapter: "Adapter", encoder: ImageEncoderParams) -> None:
     """Refuse an image encoder whose embeddings, or patches, are of another width.
 
     Raises:

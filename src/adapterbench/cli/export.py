@@ -11,7 +11,7 @@ from typer import Argument, Option
 from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
 from adapterbench.cli.options import require_absent
 from adapterbench.cli.paths import BACKBONE
-from adapterbench.core.config import OwnEncoder
+from adapterbench.core.config import ImageEncoderParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
 
@@ -100,7 +100,7 @@ def export(
     if format is Format.IP_ADAPTER:
         ip_adapter.save_ip_adapter(weights, out)
     else:
-        named = OwnEncoder(image_encoder=image_encoder, pretrained=pretrained)
+        named = ImageEncoderParams(image_encoder=image_encoder, pretrained=pretrained)
         encoder = encoder_of(config, backbone, named)
         check_width(adapter, encoder)
         save_for_diffusers(weights, encoder, out)
@@ -108,7 +108,9 @@ def export(
     typer.echo(f"{out}: {EXACT if exact else IN_PART}\n{recipe}".rstrip())
 
 
-def encoder_of(config: "AdapterConfig", backbone: Path, named: OwnEncoder) -> OwnEncoder:
+def encoder_of(
+    config: "AdapterConfig", backbone: Path, named: ImageEncoderParams
+) -> ImageEncoderParams:
     """The image encoder that goes with an adapter.
 
     Raises:
@@ -123,7 +125,9 @@ def encoder_of(config: "AdapterConfig", backbone: Path, named: OwnEncoder) -> Ow
     return first(named, beside(backbone), of_stage_encode(backbone))
 
 
-def save_for_diffusers(weights: "Mapping[str, Tensor]", encoder: OwnEncoder, out: Path) -> None:
+def save_for_diffusers(
+    weights: "Mapping[str, Tensor]", encoder: ImageEncoderParams, out: Path
+) -> None:
     """Write the folder that `RECIPE` loads.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from adapterbench.core.composition import composed, conf_folder
+from adapterbench.core.composition import compose_params, conf_folder
 from adapterbench.core.config import PARAMS, load_rows, read_params
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
@@ -48,7 +48,7 @@ def settings(params: Path | None, profile: str | None) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / PARAMS.name
         if params is None:
-            write(path, composed(f"profile={profile}"))
+            write(path, compose_params(f"profile={profile}"))
         else:
             own = read_params(conf_folder() / "profile" / f"{profile}.yaml")
             write(path, overlay(read_params(params), own))

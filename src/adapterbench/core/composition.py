@@ -27,7 +27,7 @@ def conf_folder() -> Path:
     return CONF if CONF.is_dir() else Path(str(files("adapterbench") / "conf"))
 
 
-def composed(*overrides: str, name: str = "config") -> dict[str, Any]:
+def compose_params(*overrides: str, name: str = "config") -> dict[str, Any]:
     """What `dvc exp run -S OVERRIDE ...` would write to params.yaml.
 
     Args:
@@ -43,7 +43,7 @@ def composed(*overrides: str, name: str = "config") -> dict[str, Any]:
     return dict(values)
 
 
-def warn_of_typed() -> None:
+def warn_unsaved_edits() -> None:
     """Log what was typed into params.yaml and not into conf/: `dvc exp run` would drop it.
 
     An experiment's own params.yaml has been composed, with what its command line sets.
@@ -52,7 +52,7 @@ def warn_of_typed() -> None:
     if "DVC_EXP_NAME" in os.environ or not (CONF / f"{name}.yaml").is_file():
         return
     try:
-        expected = composed(name=name)
+        expected = compose_params(name=name)
     except Exception as error:  # Hydra and OmegaConf raise many kinds
         log.warning("%s/ cannot be composed (%s): mend it", CONF, one_line(error))
         return

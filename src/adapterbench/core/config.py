@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from adapterbench.core.errors import UserError, one_line, shown
+from adapterbench.core.errors import UserError, one_line, short_repr
 from adapterbench.core.problems import problems
 
 PARAMS = Path("params.yaml")
@@ -112,7 +112,7 @@ class EncodeParams(Section):
     needed, which takes far less disk and a little arithmetic."""
 
 
-class OwnEncoder(Section):
+class ImageEncoderParams(Section):
     """The image encoder of one variant, as fields of its row: that of an adapter from elsewhere."""
 
     image_encoder: str | None = None
@@ -319,7 +319,7 @@ def check_plain(params: Any, path: Path) -> None:
             todo += ((where, item) for item in value)
         elif not isinstance(value, str | int | float | None):
             kind = type(value).__name__
-            raise UserError(f"{path}: {where} = {shown(value)} is a {kind}: put it in quotes")
+            raise UserError(f"{path}: {where} = {short_repr(value)} is a {kind}: put it in quotes")
 
 
 def parse(section: type[S], values: Any, name: str) -> S:
@@ -364,7 +364,7 @@ def load_train(variant: str, path: Path = PARAMS) -> TrainParams:
     name = f"variants.{variant}.train"
     if not isinstance(overrides, dict):
         raise UserError(
-            f"{path}: {name} must be a mapping of fields of `train`, not {shown(overrides)}"
+            f"{path}: {name} must be a mapping of fields of `train`, not {short_repr(overrides)}"
         )
     return parse(TrainParams, {**defaults, **overrides}, name)
 
@@ -395,7 +395,7 @@ def load_rows(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
         check_name(name)
         if not isinstance(row, dict):
             raise UserError(
-                f"{path}: variants.{name} must be a mapping of fields, not {shown(row)}"
+                f"{path}: variants.{name} must be a mapping of fields, not {short_repr(row)}"
             )
     return rows
 
@@ -408,8 +408,8 @@ def check_name(name: str) -> None:
     """
     if not NAME.fullmatch(name):
         raise UserError(
-            f"{shown(name)} cannot be the name of a variant: take letters, digits, _ and -, up to "
-            "64 of them, one of them a letter, none a - in front, and no number such as 1e3"
+            f"{short_repr(name)} cannot be the name of a variant: take letters, digits, _ and -, up "
+            "to 64 of them, one of them a letter, none a - in front, and no number such as 1e3"
         )
     if name in TAKEN:
         raise UserError(f"{name!r} is a row of the table without an adapter: take another name")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from adapterbench.core.errors import InputError, UserError, one_line, shown
+from adapterbench.core.errors import InputError, UserError, one_line, short_repr
 from adapterbench.core.problems import problems
 
 
@@ -50,7 +50,7 @@ def read_document(kind: type[T], path: Path, what: str, remedy: str | None = Non
     raise UserError(f"{cause}: {remedy}") if remedy else InputError(cause, path)
 
 
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of a JSON file that a person or another tool wrote; a hook of `json.loads`.
 
     Raises:
@@ -59,7 +59,7 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
-        raise ValueError(f"it has {shown(twice)} twice")
+        raise ValueError(f"it has {short_repr(twice)} twice")
     return found
 
 

@@ -31,7 +31,7 @@ def one_line(error: object, limit: int = 300) -> str:
     return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A bad value as an error shows it."""
     try:
         return one_line(repr(value), SHOWN)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from pydantic import ValidationError
 
-from adapterbench.core.errors import shown
+from adapterbench.core.errors import short_repr
 
 SENTENCES = {
     "missing": "{place} is missing",
@@ -28,7 +28,7 @@ def problems(error: ValidationError, root: str = "", fields: Collection[str] = (
     for item in error.errors(include_url=False):
         place = ".".join(filter(None, (root, *map(str, item["loc"])))) or "content"
         sentence = SENTENCES.get(item["type"], OTHERS)
-        clause = sentence.format(place=place, value=shown(item["input"]), message=item["msg"])
+        clause = sentence.format(place=place, value=short_repr(item["input"]), message=item["msg"])
         if item["type"] == "extra_forbidden" and len(item["loc"]) == 1 and fields:
             clause += f" (known: {', '.join(sorted(fields))})"
         clauses.append(clause)

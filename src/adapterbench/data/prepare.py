@@ -35,7 +35,7 @@ from adapterbench.formats.image import (
 )
 from adapterbench.formats.listings import Listed, write_listing
 from adapterbench.formats.shards import Packed, write_shard
-from adapterbench.runs.workers import spread
+from adapterbench.runs.workers import parallel_map
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def clean(
         raw: folder of their tars.
     """
     tasks = (task(sample, drops, raw) for sample in samples)
-    done = spread(partial(finished, side=params.resolution), tasks, AT_ONCE, to_pack)
+    done = parallel_map(partial(finished, side=params.resolution), tasks, AT_ONCE, to_pack)
     for key, result in done:
         if isinstance(result, str):
             drops.add(key, result)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from adapterbench.core.documents import distinct
+from adapterbench.core.documents import unique_keys
 from adapterbench.core.errors import UserError
 
 Row = dict[str, Any]
@@ -40,7 +40,7 @@ def delimited(path: Path, **dialect: Any) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True, **dialect)
         columns = [name.strip() for name in next(lines, [])]
-        distinct([(name, None) for name in columns if name])
+        unique_keys([(name, None) for name in columns if name])
         for fields in lines:
             if len(fields) > len(columns):
                 raise ValueError(
@@ -52,7 +52,7 @@ def delimited(path: Path, **dialect: Any) -> Iterator[Row]:
 
 def json_list(path: Path) -> Iterator[Row]:
     """Rows of a JSON list of objects."""
-    rows = json.loads(path.read_bytes(), object_pairs_hook=distinct)
+    rows = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     if not isinstance(rows, list):
         raise ValueError("it is not a list of objects")
     yield from map(json_object, rows)
@@ -64,7 +64,7 @@ def json_lines(path: Path) -> Iterator[Row]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield json_object(json.loads(line, object_pairs_hook=distinct))
+                    yield json_object(json.loads(line, object_pairs_hook=unique_keys))
                 except (ValueError, RecursionError) as error:
                     raise ValueError(f"line {number}: {error}") from error
 

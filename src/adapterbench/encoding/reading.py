@@ -9,7 +9,7 @@ import numpy as np
 
 from adapterbench.formats.image import to_array
 from adapterbench.formats.shards import OpenShard, Shard, open_shard
-from adapterbench.runs.workers import spread
+from adapterbench.runs.workers import parallel_map
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_batches(
     """Yield the batches of all shards in order, at least one a shard.
 
     Raises:
-        UserError: see `Reader` and `runs.workers.spread`.
+        UserError: see `Reader` and `runs.workers.parallel_map`.
     """
     parts = (
         (number, range(first, min(first + batch_size, shard.samples)))
@@ -96,4 +96,4 @@ def read_batches(
     )
     # numpy arrays go through a pipe; tensors would take up shared memory, of which containers
     # have little
-    return spread(Reader(shards, preprocess), parts)
+    return parallel_map(Reader(shards, preprocess), parts)

@@ -20,8 +20,8 @@ from adapterbench.encoding.reading import Images, read_batches
 from adapterbench.formats.encoded import COMMON, read_index, save_half
 from adapterbench.formats.shards import Shard, find_shards, read_manifest
 from adapterbench.frozen.load import fingerprint
-from adapterbench.runs.processes import processes, share
-from adapterbench.runs.resume import alone, resume_path
+from adapterbench.runs.processes import process_state, share
+from adapterbench.runs.resume import exclusive_run, resume_path
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
     Raises:
         UserError: a shard is missing or truncated, or a model cannot be loaded.
     """
-    state = processes()
+    state = process_state()
     layout = {"captions_per_file": CAPTIONS_PER_FILE}
     facts = {"encode": params, "backbone": fingerprint(backbone), "layout": layout}
     done = resume_path("encode", facts, shards / MANIFEST)
     encoders = load_encoders(params, backbone, state.device)
     found = {split: find_shards(shards, split) for split in read_manifest(shards).splits}
     mine = share([shard for part in found.values() for shard in part], state)
-    with alone(done, leads=state.is_main_process):
+    with exclusive_run(done, is_main=state.is_main_process):
         done.mkdir(parents=True, exist_ok=True)
         todo = [shard for shard in mine if not index_of(shard, done).exists()]
         batches = read_batches(todo, encoders.batch_size, encoders.clip.preprocess)

@@ -239,7 +239,7 @@ class ImagePrompt:
             inputs["cross_attention_kwargs"] = {MASKS: [mask_tensor(masks)]}
         by_layer = self.layer_scales(scale, masked=masks is not None)
         schedule = Schedule(start, end, curve)
-        self.adapter.shares = weights
+        self.adapter.prompt_weights = weights
         self.adapter.scale = by_layer
         self.adapter.weight_at = (
             partial(weight_at, schedule, self.steps) if schedule.varies else None

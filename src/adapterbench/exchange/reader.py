@@ -8,16 +8,16 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from adapterbench.core.config import OwnEncoder
+from adapterbench.core.config import ImageEncoderParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.image import BadImageError, to_rgb
-from adapterbench.frozen.load import Clip, load_clip, own_encoder
+from adapterbench.frozen.load import Clip, bundled_encoder, load_clip
 from adapterbench.frozen.prompts import FITS, image_prompts
 
 
 def beside(pipeline: DiffusionPipeline) -> str | None:
     """open_clip's name of the image encoder in the folder that a pipeline was loaded from."""
-    return own_encoder(Path(pipeline.config.get("_name_or_path") or ""))
+    return bundled_encoder(Path(pipeline.config.get("_name_or_path") or ""))
 
 
 class Reader:
@@ -27,7 +27,7 @@ class Reader:
         self,
         image_encoder: str | None,
         pretrained: str | None,
-        trained_with: OwnEncoder,
+        trained_with: ImageEncoderParams,
         reads_patches: bool,
         fit: str,
     ) -> None:

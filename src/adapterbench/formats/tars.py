@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapterbench.core.documents import distinct
+from adapterbench.core.documents import unique_keys
 
 MAX_BYTES = 256 * 2**20
 """Larger files are not read into memory; 16 megapixels of 16-bit RGBA are half of it."""
@@ -212,7 +212,7 @@ class Record:
             facts = (
                 {}
                 if data is None
-                else json.loads(data, parse_constant=lambda _: None, object_pairs_hook=distinct)
+                else json.loads(data, parse_constant=lambda _: None, object_pairs_hook=unique_keys)
             )
         except (ValueError, RecursionError) as error:
             raise BadFileError("its .json is damaged") from error

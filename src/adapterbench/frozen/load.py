@@ -17,7 +17,7 @@ from adapterbench.core.documents import read_document
 from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import sha256
 from adapterbench.core.imports import fast_imports
-from adapterbench.frozen.trial import try_out
+from adapterbench.frozen.trial import check_usable
 
 PARTS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -59,7 +59,7 @@ def load_part(backbone: Path, part: str) -> Any:
             loaded = complete(*loaded)
         if isinstance(loaded, nn.Module):
             loaded.requires_grad_(False).eval().float()
-        try_out(part, loaded)
+        check_usable(part, loaded)
     except Exception as error:  # both libraries raise many kinds on a damaged configuration
         raise InputError(f"cannot load {folder} ({one_line(error)})", folder) from error
     return loaded
@@ -147,7 +147,7 @@ class Clip:
         """Preprocessed images `(N, 3, H, W)` -> embeddings `(N, D)`, not normalised."""
         return self.model.encode_image(pixels.to(self.device)).cpu()
 
-    def try_out(self) -> None:
+    def check_usable(self) -> None:
         """Embed an image and a text, which a configuration that loads may not allow.
 
         Raises:
@@ -171,7 +171,7 @@ def clip_name(name: str, backbone: Path) -> str:
     return f"{LOCAL}{backbone / name.removeprefix(IN_BACKBONE)}"
 
 
-def own_encoder(backbone: Path) -> str | None:
+def bundled_encoder(backbone: Path) -> str | None:
     """open_clip's name of the image encoder that a backbone brings, if it does."""
     known = (backbone / ENCODER / "open_clip_config.json").is_file()
     return clip_name(f"{IN_BACKBONE}{ENCODER}", backbone) if known else None
@@ -196,7 +196,7 @@ def load_clip(name: str, pretrained: str | None) -> Clip:
             tokenize = open_clip.get_tokenizer(name, **tokenizer_options(config))
         model.requires_grad_(False).eval()
         clip = Clip(model, preprocess, tokenize, config["embed_dim"])
-        clip.try_out()
+        clip.check_usable()
     except Exception as error:  # open_clip raises many kinds
         raise clip_error(name, error) from error
     return clip

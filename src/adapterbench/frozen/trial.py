@@ -23,7 +23,7 @@ MORE_THAN_TEXT = (
 
 
 @torch.no_grad()
-def try_out(part: str, loaded: Any) -> None:
+def check_usable(part: str, loaded: Any) -> None:
     """Use a part of a pipeline once.
 
     Raises:

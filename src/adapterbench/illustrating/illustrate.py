@@ -23,8 +23,8 @@ from adapterbench.frozen.load import fingerprint
 from adapterbench.illustrating.drawing import Sheet, draw_batch, draw_share, embedded, pack
 from adapterbench.illustrating.pairs import find_pairs, pair_sheets
 from adapterbench.illustrating.scores import score
-from adapterbench.runs.processes import processes, share
-from adapterbench.runs.resume import alone, resume_path
+from adapterbench.runs.processes import process_state, share
+from adapterbench.runs.resume import exclusive_run, resume_path
 from adapterbench.sampling.sampler import ImageId, Sampler
 from adapterbench.scoring.evaluator import Folders
 
@@ -62,7 +62,7 @@ def illustrate(
     Raises:
         UserError: an input is missing or does not fit the others.
     """
-    state = processes()
+    state = process_state()
     bases = {base.name: fingerprint(base) for base in find_bases(inputs)}
     facts = {
         "illustrate": params,
@@ -74,7 +74,7 @@ def illustrate(
     own = [inputs.adapter / WEIGHTS, inputs.adapter / CONFIG] if inputs.adapter else []
     manifests = inputs.encoded / MANIFEST, inputs.shards / MANIFEST
     made = resume_path(f"illustrate-{out.name}", facts, *manifests, *own)
-    with alone(made, leads=state.is_main_process):
+    with exclusive_run(made, is_main=state.is_main_process):
         count = draw(params, sample, inputs, made)
         score(scoring, folders, inputs.shards, made)
         if state.is_main_process:
@@ -96,7 +96,7 @@ def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Pa
     Raises:
         UserError: an input is missing or does not fit the others.
     """
-    state, layout = processes(), Illustrations(out)
+    state, layout = process_state(), Illustrations(out)
 
     def sampler_over(base: Path) -> Sampler:
         adapter = inputs.adapter, state.device, inputs.shards, inputs.variant

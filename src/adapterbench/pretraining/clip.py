@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from adapterbench.core.config import FitParams, Fraction
 from adapterbench.frozen.towers import layer_weights
 from adapterbench.pretraining.images import CaptionedImages
-from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
+from adapterbench.training.loop import FitResult, OnLog, batch_indices, fit
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -79,7 +79,7 @@ def train(
     resume: Path,
     on_log: OnLog,
     label: str,
-) -> tuple[CLIP, Fitted]:
+) -> tuple[CLIP, FitResult]:
     """Contrastive training on random phrasings of the captions."""
     torch.manual_seed(params.seed)
     model = CLIP(**model_config(params, images.pixels.shape[-1], tokenizer))

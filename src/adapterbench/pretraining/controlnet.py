@@ -16,7 +16,7 @@ from adapterbench.formats.image import to_array
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.pretraining.unet import TextToLatents, schedule
-from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
+from adapterbench.training.loop import FitResult, OnLog, batch_indices, fit
 from adapterbench.training.loss import denoising_loss, draw_noise
 
 
@@ -68,7 +68,7 @@ def train(
     controls: Tensor,
     resume: Path,
     on_log: OnLog,
-) -> tuple[ControlNetModel, Fitted]:
+) -> tuple[ControlNetModel, FitResult]:
     """Train a copy of the UNet's encoder; the UNet is frozen, the averaged weights are kept.
 
     Args:

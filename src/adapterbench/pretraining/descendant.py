@@ -10,7 +10,7 @@ from adapterbench.core.config import Count
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.pretraining.unet import TextParams, encode, text_loss
-from adapterbench.training.loop import Fitted, OnLog, fit
+from adapterbench.training.loop import FitResult, OnLog, fit
 
 ADAPTED = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "conv1", "conv2")
 """Names of the layers that get a LoRA: attention, and the convolutions of the residual blocks."""
@@ -31,7 +31,7 @@ def train(
     backbone: Path,
     resume: Path,
     on_log: OnLog,
-) -> tuple[UNet2DConditionModel, Fitted]:
+) -> tuple[UNet2DConditionModel, FitResult]:
     """Teach the frozen backbone to answer the captions with these images, by a LoRA."""
     unet, vae, text, tokenizer, schedule = (
         load_part(backbone, part)

@@ -7,7 +7,7 @@ from typing import Any
 from adapterbench.core.config import Section
 from adapterbench.core.files import MANIFEST, write_json
 from adapterbench.runs.resume import resume_path
-from adapterbench.training.loop import Fitted
+from adapterbench.training.loop import FitResult
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def log_values(step: int, values: dict[str, float]) -> None:
     log.info("step %d: %s", step, ", ".join(f"{k} {v:.5g}" for k, v in values.items()))
 
 
-def write_metrics(path: Path, fitted: Fitted, resume: Path, extra: dict[str, Any]) -> None:
+def write_metrics(path: Path, fitted: FitResult, resume: Path, extra: dict[str, Any]) -> None:
     """Write what a stage measured and drop its checkpoint, which is not needed any more."""
     write_json(path, {"loss": fitted.losses[-1][1], "seconds": round(fitted.seconds), **extra})
     resume.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from adapterbench.core.config import FitParams
 from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining.clip import text_model, tokenize
 from adapterbench.pretraining.images import CaptionedImages, to_signed
-from adapterbench.training.loop import Fitted, Loss, OnLog, batch_indices, fit
+from adapterbench.training.loop import FitResult, Loss, OnLog, batch_indices, fit
 from adapterbench.training.loss import denoising_loss, draw_noise
 
 
@@ -109,7 +109,7 @@ def train(
     data: TextToLatents,
     resume: Path,
     on_log: OnLog,
-) -> tuple[UNet2DConditionModel, Fitted]:
+) -> tuple[UNet2DConditionModel, FitResult]:
     """Train text to image from scratch; the averaged weights are kept."""
     torch.manual_seed(params.seed)
     unet = build(params, data.latents, data.texts.shape[-1]).to(memory_format=torch.channels_last)

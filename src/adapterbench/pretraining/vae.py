@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adapterbench.core.config import FitParams, Fraction
 from adapterbench.pretraining.images import CaptionedImages, mirrored, to_signed
-from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
+from adapterbench.training.loop import FitResult, OnLog, batch_indices, fit
 
 KL_WEIGHT = 1e-6
 """As in latent diffusion (Rombach et al. 2022): just keeps the latents bounded."""
@@ -60,7 +60,7 @@ def train(
     network: nn.Module,
     resume: Path,
     on_log: OnLog,
-) -> tuple[AutoencoderKL, Fitted]:
+) -> tuple[AutoencoderKL, FitResult]:
     """Train from scratch; the scaling factor makes the latents' standard deviation 1.
 
     Args:

@@ -17,7 +17,7 @@ PATIENCE = timedelta(days=1)
 T = TypeVar("T")
 
 
-def processes() -> PartialState:
+def process_state() -> PartialState:
     """The processes of this stage, as this one sees them; its `device` is this one's own."""
     # as its larger relative, Accelerator, does by itself
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 import psutil
 from pydantic import BaseModel
 
-from adapterbench.core.composition import warn_of_typed
+from adapterbench.core.composition import warn_unsaved_edits
 from adapterbench.core.documents import read_document
 from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.files import publish, sha256
@@ -174,14 +174,14 @@ class Record:
 
     def adapter(self, weights: Path, *, made: bool) -> None:
         """Name the weights of the adapter that this run made or used."""
-        if leads():
+        if is_main_process():
             folder = weights.parent.as_posix()
             self.facts.adapter = Adapter(folder=folder, sha256=sha256(weights), made=made)
 
     def flush(self) -> None:
         """Write the record and see to it that it is followed; of several processes, one does."""
         self.next_flush = time.monotonic() + FLUSH_SECONDS
-        if leads():
+        if is_main_process():
             self.facts.seconds = round(time.monotonic() - self.clock, 3)
             self.facts.peak_memory_mb = peak_memory_mb()
             self.facts.device = device()
@@ -220,8 +220,8 @@ def stage_record(
     Raises:
         UserError: an input is missing.
     """
-    if stage in TELLING and leads():
-        warn_of_typed()
+    if stage in TELLING and is_main_process():
+        warn_unsaved_edits()
     record = Record(stage, params=params, variant=variant, inputs=inputs)
     record.flush()
     try:
@@ -235,6 +235,6 @@ def stage_record(
     record.close("finished")
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes for all that `accelerate launch` started together."""
     return os.environ.get("RANK", "0") == "0"

@@ -34,7 +34,7 @@ def resume_path(name: str, facts: Mapping[str, Any], *inputs: Path) -> Path:
 
 
 @contextmanager
-def alone(*places: Path, leads: bool = True) -> Iterator[None]:
+def exclusive_run(*places: Path, is_main: bool = True) -> Iterator[None]:
     """Hold the places where this run resumes, for its whole launch: the process that leads does.
 
     The system lets go of what a killed process held.
@@ -42,14 +42,14 @@ def alone(*places: Path, leads: bool = True) -> Iterator[None]:
     Raises:
         UserError: another run holds one.
     """
-    if not (places and leads):
+    if not (places and is_main):
         yield
         return
     first, *others = places
     path = first.with_name(f"{first.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path, blocking=False), alone(*others, leads=leads):
+        with FileLock(path, blocking=False), exclusive_run(*others, is_main=is_main):
             try:
                 yield
             finally:

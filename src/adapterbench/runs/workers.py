@@ -30,7 +30,7 @@ def cores() -> int:
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def spread(
+def parallel_map(
     call: Callable[[Task], Result],
     tasks: Iterable[Task],
     at_once: int = 1,

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from adapterbench.adapters.core.storage import load_config, load_variant
 from adapterbench.adapters.core.variant import Variant
-from adapterbench.core.config import OwnEncoder
+from adapterbench.core.config import ImageEncoderParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.shards import read_split
 from adapterbench.frozen.load import load_clip
 from adapterbench.frozen.prompts import image_prompts, unconditional_embeds
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 
 Prompts = Callable[[list[int]], tuple[Tensor, Tensor]]
 """Indices of N items -> image prompts `(N, c)` or `(N, S, c)`, unconditional one `(1, ..)`."""
@@ -48,7 +48,9 @@ def check_row(adapter: Path, variant: Variant) -> None:
             f"{adapter} holds {stored}, but its row of `variants:` says {variant.row()}: train the "
             "variant again, or correct the row"
         )
-    trained_with = OwnEncoder(image_encoder=config.image_encoder, pretrained=config.pretrained)
+    trained_with = ImageEncoderParams(
+        image_encoder=config.image_encoder, pretrained=config.pretrained
+    )
     row = f"the row {adapter.name} of `variants:`"
     if trained_with != encoder:
         raise UserError(
@@ -90,7 +92,7 @@ class OwnPrompts:
             )
         self.data, self.shards = data, shards
         self.patches, self.batch_size = variant.reads_patches, batch_size
-        self.clip = load_clip(name, variant.pretrained).to(processes().device)
+        self.clip = load_clip(name, variant.pretrained).to(process_state().device)
         self.prompts: dict[str, Tensor] = {}
         self.unconditional = torch.empty(0)
 

@@ -31,8 +31,8 @@ from adapterbench.formats.image import to_png
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.precision import autocast
 from adapterbench.frozen.texts import as_embeddings
-from adapterbench.runs.processes import processes, share
-from adapterbench.runs.resume import alone, resume_path
+from adapterbench.runs.processes import process_state, share
+from adapterbench.runs.resume import exclusive_run, resume_path
 from adapterbench.sampling.items import choose_items, noise
 from adapterbench.sampling.prompts import OwnPrompts, Prompts, check_row, encoded_prompts
 
@@ -210,7 +210,7 @@ def sample(
     """
     if unknown := [protocol for protocol in protocols if protocol not in PROTOCOLS]:
         raise UserError(f"unknown protocol {unknown[0]!r} (there are {', '.join(PROTOCOLS)})")
-    state = processes()
+    state = process_state()
     # the batch size changes no image, so a resumed run may use another
     same = params.model_copy(update={"batch_size": 1})
     identity = fingerprint(backbone)
@@ -224,7 +224,7 @@ def sample(
     # batch first, then share: rounding depends on the composition of the batch
     mine = share(list(chunked(image_ids, params.batch_size)), state)
     quiet = not state.is_main_process
-    with alone(made, leads=state.is_main_process):
+    with exclusive_run(made, is_main=state.is_main_process):
         for protocol in protocols:
             folder = made / protocol
             folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from adapterbench.core.config import EvaluatorParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.registry import load
-from adapterbench.runs.processes import processes, share
+from adapterbench.runs.processes import process_state, share
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Evaluator:
     def embed(self, network: Callable[[list[Any]], Tensor], inputs: Sequence[Any]) -> Tensor:
         """Unit embeddings `(N, D)` by `network`; all processes share the batches."""
         batches = list(enumerate(chunked(inputs, self.batch_size)))
-        mine = [(number, network(batch)) for number, batch in share(batches, processes())]
+        mine = [(number, network(batch)) for number, batch in share(batches, process_state())]
         parts = dict(gather_object(mine))
         return F.normalize(torch.cat([parts[number] for number, _ in batches]), dim=-1)
 

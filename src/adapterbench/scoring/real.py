@@ -7,7 +7,7 @@ import torch
 from more_itertools import chunked
 from PIL import Image
 
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 
 BATCH = 4
 """Images per VAE forward pass: its activations are large."""
@@ -36,7 +36,7 @@ def reconstruct(images: Sequence[Image.Image], vae: Any) -> list[Image.Image]:
     processor = VaeImageProcessor(do_resize=False)
     restored: list[Image.Image] = []
     for part in chunked(images, BATCH):
-        pixels = processor.preprocess(part).to(processes().device)
+        pixels = processor.preprocess(part).to(process_state().device)
         decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
         restored += processor.postprocess(decoded.cpu(), output_type="pil")
     return restored

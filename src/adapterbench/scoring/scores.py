@@ -25,7 +25,7 @@ from adapterbench.formats.frames import write_frame
 from adapterbench.formats.generated import HEADLINE, find_tars, read_images, read_names
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.frozen.load import load_part
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 from adapterbench.scoring.evaluator import Evaluator, Folders, load_evaluator
 from adapterbench.scoring.measures import cosine, distribution, diversity, finds
 from adapterbench.scoring.real import real_images
@@ -126,7 +126,7 @@ def tasks(
     for path in samples:
         scorers[path.name] = partial(score_samples, scorer, path)
     if backbone:
-        vae = load_part(backbone, "vae").to(processes().device)
+        vae = load_part(backbone, "vae").to(process_state().device)
         for name, images in real_images(scorer.references, vae).items():
             scorers[name] = partial(score_real, scorer, images)
     return scorers
@@ -141,7 +141,7 @@ def score_samples(scorer: Scorer, samples: Path, out: Path) -> pd.DataFrame:
         UserError: a tar is damaged or has an image of no item.
     """
     frames = []
-    for path in tqdm(find_tars(samples), disable=not processes().is_main_process):
+    for path in tqdm(find_tars(samples), disable=not process_state().is_main_process):
         images = list(read_images(path))
         names = [(image.key, image.k) for image in images]
         check_items([key for key, _ in names], scorer.numbers)
@@ -190,7 +190,7 @@ def score_images(
 
 def write(frame: pd.DataFrame, out: Path) -> pd.DataFrame:
     """Write a table as parquet, in the main process alone; every process has the same table."""
-    state = processes()
+    state = process_state()
     if state.is_main_process:
         write_frame(frame, out)
     state.wait_for_everyone()

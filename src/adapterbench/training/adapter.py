@@ -23,10 +23,10 @@ from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.prompts import unconditional_embeds
 from adapterbench.frozen.texts import as_embeddings
-from adapterbench.runs.resume import alone, resume_path
-from adapterbench.training.batches import Batches, Shares
-from adapterbench.training.distributed import Team
-from adapterbench.training.loop import Fitted, OnLog, fit
+from adapterbench.runs.resume import exclusive_run, resume_path
+from adapterbench.training.batches import Batches, LocalBatches
+from adapterbench.training.distributed import DistributedContext
+from adapterbench.training.loop import FitResult, OnLog, fit
 from adapterbench.training.loss import denoising_loss
 
 
@@ -77,8 +77,8 @@ def train_adapter(
     facts = {"variant": variant.row(), "train": params, "backbone": identity}
     resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
     data = EncodedSplit(encoded, "train")
-    team = Team(params.mixed_precision, params.accumulate)
-    unet = load_part(backbone, "unet").to(team.device, memory_format=torch.channels_last)
+    context = DistributedContext(params.mixed_precision, params.accumulate)
+    unet = load_part(backbone, "unet").to(context.device, memory_format=torch.channels_last)
     if params.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if params.compile:
@@ -87,19 +87,19 @@ def train_adapter(
     torch.manual_seed(params.seed)
     adapter = build_adapter(variant, unet, data.embed_dim)
     # autocast would cast frozen weights anew at each call; the adapter has its copies in fp32
-    unet.type(team.dtype)
+    unet.type(context.dtype)
     adapter.attach(unet)
     text_encoder = None
     if data.live:
-        text_encoder = load_part(backbone, "text_encoder").to(team.device, team.dtype)
-    empty = as_embeddings(data.empty[None].to(team.device), text_encoder)[0]
+        text_encoder = load_part(backbone, "text_encoder").to(context.device, context.dtype)
+    empty = as_embeddings(data.empty[None].to(context.device), text_encoder)[0]
     shape = data.row(0)[0].shape
     # every process draws the noise of the whole batch, so that it depends on nothing else
     noise_bytes = 4 * params.batch_size * shape.numel()
     what = f"the noise of a batch of train.batch_size = {params.batch_size:,}"
     check_memory(noise_bytes, what, "lower it")
-    share = team.share(params.batch_size)
-    batches = Batches(Shares(data, schedule, params, share), params.steps, team.device)
+    share = context.share(params.batch_size)
+    batches = Batches(LocalBatches(data, schedule, params, share), params.steps, context.device)
 
     def loss(step: int, _generator: torch.Generator, part: slice) -> Tensor:
         own = slice(part.start - share.start, part.stop - share.start)
@@ -110,14 +110,14 @@ def train_adapter(
             unet, schedule, batch.latents, conditions, batch.noise, batch.t, params.min_snr_gamma
         )
 
-    team.reset_peak_memory()
-    with alone(resume, leads=team.leads), little_memory(params):
-        fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, team)
-        if team.leads:
+    context.reset_peak_memory()
+    with exclusive_run(resume, is_main=context.is_main), little_memory(params):
+        fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, context)
+        if context.is_main:
             save_adapter(adapter, out, variant, {"digest": identity})
             remove(resume)
-        team.accelerator.wait_for_everyone()
-    taken = costs(adapter.count, fitted, params, out) | memory(team.peak_memory_mb())
+        context.accelerator.wait_for_everyone()
+    taken = costs(adapter.count, fitted, params, out) | memory(context.peak_memory_mb())
     return Trained(taken, fitted.losses)
 
 
@@ -186,7 +186,7 @@ def drop_conditions(
     }
 
 
-def costs(count: int, fitted: Fitted, params: TrainParams, model: Path) -> dict[str, float]:
+def costs(count: int, fitted: FitResult, params: TrainParams, model: Path) -> dict[str, float]:
     """What the training took, as the table's columns name it, but for the memory."""
     return {
         "trainable_params": count,

@@ -26,7 +26,7 @@ MOST_WORKERS = 4
 
 
 @dataclass(frozen=True)
-class Share:
+class LocalBatch:
     """What one process needs of a step: N samples of its batch and what was drawn for them."""
 
     latents: Tensor
@@ -55,7 +55,7 @@ class Share:
         return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
 
-class Shares(Dataset[Share | None]):
+class LocalBatches(Dataset[LocalBatch | None]):
     """The share of a process in the batch of each step, by the step's number."""
 
     def __init__(
@@ -64,14 +64,14 @@ class Shares(Dataset[Share | None]):
         self.data, self.schedule, self.params, self.share = data, schedule, params, share
         self.shape = data.row(0)[0].shape
 
-    def __getitem__(self, step: int) -> Share | None:
+    def __getitem__(self, step: int) -> LocalBatch | None:
         """`draw`; None where that fails, for an error loses its kind on the way from a worker."""
         try:
             return self.draw(step)
         except UserError:
             return None
 
-    def draw(self, step: int) -> Share:
+    def draw(self, step: int) -> LocalBatch:
         """What a step gets: all is drawn for the whole batch, so it depends on no other process.
 
         Raises:
@@ -86,21 +86,21 @@ class Shares(Dataset[Share | None]):
         own = self.share
         batch = self.data.gather(index[own], phrasing[own])
         drawn = (part[own].clone() for part in (noise, t, drop))  # without the rest of the batch
-        return Share(batch.latents, batch.image_embeds, batch.texts, *drawn)
+        return LocalBatch(batch.latents, batch.image_embeds, batch.texts, *drawn)
 
 
 class Batches:
     """The shares of consecutive steps on the device of a process."""
 
-    def __init__(self, shares: Shares, steps: int, device: torch.device) -> None:
+    def __init__(self, shares: LocalBatches, steps: int, device: torch.device) -> None:
         self.shares, self.steps, self.device = shares, steps, device
         self.step = -1
 
-    def __call__(self, step: int) -> Share:
+    def __call__(self, step: int) -> LocalBatch:
         """The share of a step: the same as in the call before, or the next.
 
         Raises:
-            UserError: see `Shares.draw`.
+            UserError: see `LocalBatches.draw`.
         """
         if self.step < 0:
             self.ahead = self.gathered(step)
@@ -108,7 +108,7 @@ class Batches:
             self.share, self.step = next(self.ahead), step
         return self.share
 
-    def gathered(self, first: int) -> Iterator[Share]:
+    def gathered(self, first: int) -> Iterator[LocalBatch]:
         """The shares from a step on, gathered ahead by worker processes where that pays."""
         steps = range(first, self.steps)
         loader = DataLoader(

@@ -15,7 +15,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.frozen.precision import DTYPES
 
 
-class Team:
+class DistributedContext:
     """The processes that train together; alone without `accelerate launch`."""
 
     def __init__(self, mixed_precision: Precision = "no", accumulate: int = 1) -> None:
@@ -52,7 +52,7 @@ class Team:
         return DTYPES[self.precision]
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process logs and saves for all."""
         return self.accelerator.is_main_process
 

@@ -30,7 +30,7 @@ from adapterbench.core.config import FitParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
 from adapterbench.core.seeds import mixed
-from adapterbench.training.distributed import Team
+from adapterbench.training.distributed import DistributedContext
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ It draws from the generator alone, and for the whole batch whatever the part.
 
 
 @dataclass
-class Fitted:
+class FitResult:
     """What a finished fit cost and how its loss went."""
 
     seconds: float = 0.0
@@ -104,8 +104,8 @@ def fit(
     resume: Path,
     on_log: OnLog,
     label: str = "train",
-    team: Team | None = None,
-) -> Fitted:
+    context: DistributedContext | None = None,
+) -> FitResult:
     """Minimise `loss` over `weights`, in place.
 
     Args:
@@ -113,17 +113,17 @@ def fit(
         resume: checkpoint file; read when it exists, removed by the caller after publishing.
         on_log: called every `log_every` steps with `loss`, `learning_rate`, `samples_per_second`,
             in the process that leads.
-        team: the processes that train together; the weights are on its device. This one alone
+        context: the processes that train together; the weights are on its device. This one alone
             when left out.
 
     Raises:
         UserError: the loss, the gradient or a weight is not finite (the last checkpoint is from
             before), or the batch cannot be shared.
     """
-    team = team or Team()
+    context = context or DistributedContext()
     torch.set_flush_denormal(True)  # denormals slow a CPU's convolutions several times
-    trainer = Trainer(weights, loss, params, team, label)
-    fitted = Fitted()
+    trainer = Trainer(weights, loss, params, context, label)
+    fitted = FitResult()
     start = trainer.state.load(resume, fitted) if resume.exists() else 0
     meter = Meter(fitted, params, start)
     with tqdm(
@@ -132,7 +132,7 @@ def fit(
         desc=label,
         unit="step",
         mininterval=1,
-        disable=not team.leads,
+        disable=not context.is_main,
     ) as bar:
         for step in range(start, params.steps):
             trainer.step(step)
@@ -148,9 +148,9 @@ def fit(
                 bar.set_postfix_str(
                     "loss {loss:.4f}, {samples_per_second:.0f} img/s".format(**values)
                 )
-                if team.leads:
+                if context.is_main:
                     on_log(done, values)
-            if saves and team.leads:
+            if saves and context.is_main:
                 fitted.seconds = meter.seconds
                 trainer.state.save(resume, done, fitted)
     trainer.finish()
@@ -167,7 +167,7 @@ class Trainer:
         weights: list[nn.Parameter],
         loss: Loss,
         params: FitParams,
-        team: Team,
+        context: DistributedContext,
         label: str,
     ) -> None:
         """See `fit`.
@@ -175,10 +175,10 @@ class Trainer:
         Raises:
             UserError: the batch cannot be shared.
         """
-        self.weights, self.loss, self.params, self.team = weights, loss, params, team
+        self.weights, self.loss, self.params, self.context = weights, loss, params, context
         self.label = label
-        self.parts = team.parts(params.batch_size)
-        self.optimizer = team.accelerator.prepare(
+        self.parts = context.parts(params.batch_size)
+        self.optimizer = context.accelerator.prepare(
             torch.optim.AdamW(
                 weights,
                 lr=params.learning_rate,
@@ -188,7 +188,7 @@ class Trainer:
             )
         )
         self.ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
-        self.state = State(weights, self.optimizer, self.ema, team.accelerator)
+        self.state = State(weights, self.optimizer, self.ema, context.accelerator)
         self.unread: list[tuple[int, Tensor, bool]] = []
         """Steps since `losses`: number; loss and gradient norm `(2,)`; whether fp16 may skip it."""
 
@@ -196,9 +196,9 @@ class Trainer:
         """Do step `number`, or have the device do it: nothing is waited for."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.params)
-        value = self.team.backward(partial(self.loss_of, number), self.parts, self.weights)
-        norm = self.team.accelerator.clip_grad_norm_(self.weights, self.params.max_grad_norm)
-        self.unread.append((number, torch.stack([value, norm]), self.team.may_skip()))
+        value = self.context.backward(partial(self.loss_of, number), self.parts, self.weights)
+        norm = self.context.accelerator.clip_grad_norm_(self.weights, self.params.max_grad_norm)
+        self.unread.append((number, torch.stack([value, norm]), self.context.may_skip()))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.params.ema_decay:
@@ -243,7 +243,7 @@ class Trainer:
 class Meter:
     """Clock and mean loss of a fit that may have gone on after a kill."""
 
-    def __init__(self, fitted: Fitted, params: FitParams, start: int) -> None:
+    def __init__(self, fitted: FitResult, params: FitParams, start: int) -> None:
         self.fitted, self.params = fitted, params
         self.logged, self.last = start, time.perf_counter()
         self.began = self.last - fitted.seconds
@@ -279,7 +279,7 @@ class State:
         self.scaler = accelerator.scaler
         """Of fp16 gradients; None in other precisions."""
 
-    def save(self, path: Path, step: int, fitted: Fitted) -> None:
+    def save(self, path: Path, step: int, fitted: FitResult) -> None:
         """Write weights, averages, moments, the scale of fp16, the step and what was measured."""
         tensors: dict[str, Tensor] = {
             name: torch.tensor(getattr(fitted, name), dtype=torch.float64)
@@ -300,7 +300,7 @@ class State:
             save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata)
 
     @torch.no_grad()
-    def load(self, path: Path, fitted: Fitted) -> int:
+    def load(self, path: Path, fitted: FitResult) -> int:
         """Restore everything; return the number of steps done."""
         with opened(path) as file:
             metadata = file.metadata()

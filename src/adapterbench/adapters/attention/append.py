@@ -55,8 +55,8 @@ class Append(Branch):
     def weights(self, tokens: Tensor, regions: Tensor | None) -> Tensor | None:
         """The weights of n prompts in the softmax `(n, N or 1)`, or None where all are 1."""
         factors = [] if regions is None else [regions.clamp(0, 1).to(tokens.dtype)]
-        if self.shares is not None:
-            factors.append(tokens.new_tensor(self.shares)[:, None])
+        if self.prompt_weights is not None:
+            factors.append(tokens.new_tensor(self.prompt_weights)[:, None])
         if self.step_weight != 1:
             factors.append(tokens.new_full((1, 1), self.step_weight))
         return math.prod(factors[1:], start=factors[0]) if factors else None

@@ -96,22 +96,22 @@ class Adapter(nn.Module):
             branch.scale = scales[path]
 
     @property
-    def shares(self) -> list[float] | None:
+    def prompt_weights(self) -> list[float] | None:
         """How often each image prompt counts in an attention that all share; None: each once.
 
         Two to one is the same as giving the first one twice.
         """
-        return next(iter(self.layers.values())).shares
+        return next(iter(self.layers.values())).prompt_weights
 
-    @shares.setter
-    def shares(self, value: Sequence[float] | None) -> None:
+    @prompt_weights.setter
+    def prompt_weights(self, value: Sequence[float] | None) -> None:
         found = None if value is None else [finite(share, "weights") for share in value]
         if found is not None and (min(found, default=0) < 0 or not sum(found) > 0):
             raise UserError(
                 f"weights = {value!r}: give each image a number, none below 0, one above"
             )
         for branch in self.layers.values():
-            branch.shares = found
+            branch.prompt_weights = found
 
     def prepare(self, timestep: Tensor, device: torch.device) -> None:
         """Before each call of the UNet: set what depends on the step, and be where it runs.
@@ -130,13 +130,15 @@ class Adapter(nn.Module):
         Raises:
             UserError: there is not one for each.
         """
-        if masked and self.shares is not None:
+        if masked and self.prompt_weights is not None:
             raise UserError(
                 "weights are of images that share an attention, and with masks each image has its "
                 "own: leave weights out, and give scale a list"
             )
-        if self.shares is not None and len(self.shares) != images:
-            raise UserError(f"{len(self.shares)} weights for {images} image(s): give one for each")
+        if self.prompt_weights is not None and len(self.prompt_weights) != images:
+            raise UserError(
+                f"{len(self.prompt_weights)} weights for {images} image(s): give one for each"
+            )
         for scale in self.scale.values():
             if isinstance(scale, list) and not (masked and len(scale) == images):
                 raise UserError(
@@ -197,7 +199,7 @@ def attach_together(adapters: Sequence[Adapter], unet: UNet2DConditionModel) -> 
             projection), or its cross-attention layers are not those of the adapters.
     """
     for channel in channels(unet):
-        if not channel.is_open:  # `unload_ip_adapter` broke off half-way
+        if not channel.is_installed:  # `unload_ip_adapter` broke off half-way
             channel.remove()
     if unet.encoder_hid_proj is not None:
         kind = unet.config.encoder_hid_dim_type

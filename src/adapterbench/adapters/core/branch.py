@@ -62,7 +62,7 @@ class Branch(nn.Module):
         """lambda, the weight of the image prompt in this layer; a list has one for each prompt."""
         self.step_weight = 1.0
         """What lambda is multiplied by in the current step of sampling."""
-        self.shares: list[float] | None = None
+        self.prompt_weights: list[float] | None = None
         """How often each prompt counts in an attention that they share; None: each once."""
 
     @property
@@ -149,9 +149,9 @@ class DecoupledBranch(Branch):
 
     def shared_scores(self, tokens: Tensor) -> Tensor | None:
         """What is added to the scores of image tokens `(B, M, ..)` for their shares, `(1, M)`."""
-        if self.shares is None:
+        if self.prompt_weights is None:
             return None
-        return added_scores(tokens.new_tensor(self.shares)[:, None], tokens.shape[1])
+        return added_scores(tokens.new_tensor(self.prompt_weights)[:, None], tokens.shape[1])
 
 
 def run_layer(

@@ -48,7 +48,7 @@ class ImageChannel(nn.Module):
         return self._ends[1]
 
     @property
-    def is_open(self) -> bool:
+    def is_installed(self) -> bool:
         """Whether the UNet still has it: `unload_ip_adapter` and `load_ip_adapter` take it away."""
         return self.unet.encoder_hid_proj is self
 
@@ -87,7 +87,7 @@ class ImageChannel(nn.Module):
         Raises:
             UserError: what the call lacks, or has too much.
         """
-        if not self.is_open:
+        if not self.is_installed:
             return None
         image_embeds = (inputs.get("added_cond_kwargs") or {}).get("image_embeds")
         if image_embeds is None:
@@ -152,7 +152,7 @@ class LayerProcessor:
         return run_layer(attn, self.base, hidden_states, text, attention_mask, branches)
 
 
-class SeenProcessor(IPAdapterAttnProcessor2_0):
+class DisguisedProcessor(IPAdapterAttnProcessor2_0):
     """What diffusers sees of a `LayerProcessor`: one of its own IP-Adapters'.
 
     So `unload_ip_adapter` takes it away, and `set_ip_adapter_scale`, which skips all processors
@@ -207,18 +207,18 @@ class LayerHook:
 
     def set(self, processor: BaseProcessor) -> None:
         """Stand for `processor`; without the channel, make way for it."""
-        if not self.channel.is_open:
+        if not self.channel.is_installed:
             self.channel.hook.remove()
             self.remove()
             self.attn.set_processor(processor)
             return
-        if isinstance(processor, SeenProcessor):
+        if isinstance(processor, DisguisedProcessor):
             processor = processor.processor.base
         Attention.set_processor(self.attn, LayerProcessor(self.branches, processor))
 
-    def get(self) -> SeenProcessor:
+    def get(self) -> DisguisedProcessor:
         """What others get, and may `set` again later to have the base of this moment back."""
-        return SeenProcessor(self.attn.processor)
+        return DisguisedProcessor(self.attn.processor)
 
 
 def layer_hooks(unet: UNet2DConditionModel) -> list[LayerHook]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.variant import Variant, parse_variant
-from adapterbench.core.config import PARAMS, Count, OwnEncoder
+from adapterbench.core.config import PARAMS, Count, ImageEncoderParams
 from adapterbench.core.documents import Sha256, read_document
 from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import check_digest, publish, sha256, write_json
@@ -22,7 +22,7 @@ WEIGHTS = "adapter.safetensors"
 CONFIG = "adapter_config.json"
 
 
-class AdapterConfig(OwnEncoder):
+class AdapterConfig(ImageEncoderParams):
     """What it takes to build the adapter again.
 
     The image encoder that it names, if any, is what it was trained with. It is told to people and
@@ -53,7 +53,7 @@ def save_adapter(
         folder: such as `models/ip_adapter`.
         variant: what it was built from.
         backbone: facts about the base model, plain JSON data.
-        encoder: fields of `OwnEncoder`.
+        encoder: fields of `ImageEncoderParams`.
 
     Raises:
         UserError: a weight is not finite.

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import create_model
 
 from adapterbench.core import registry
-from adapterbench.core.config import PARAMS, OwnEncoder, Section, Width, load_row, parse
-from adapterbench.core.errors import UserError, shown
+from adapterbench.core.config import PARAMS, ImageEncoderParams, Section, Width, load_row, parse
+from adapterbench.core.errors import UserError, short_repr
 
 KINDS = {
     "projection": "adapterbench.adapters.projections",
@@ -39,7 +39,7 @@ class ReadsPatches(Section):
     """Channels c of a patch in the last hidden layer but one of the image encoder."""
 
 
-class Variant(OwnEncoder):
+class Variant(ImageEncoderParams):
     """What every row has; `parse_variant` gives a subclass with the fields of both parts."""
 
     projection: str
@@ -50,22 +50,24 @@ class Variant(OwnEncoder):
     """Overrides of the `train` section; `load_train` checks them."""
 
     @property
-    def encoder(self) -> OwnEncoder:
+    def encoder(self) -> ImageEncoderParams:
         """The image encoder that the row names, if any."""
-        return OwnEncoder(image_encoder=self.image_encoder, pretrained=self.pretrained)
+        return ImageEncoderParams(image_encoder=self.image_encoder, pretrained=self.pretrained)
 
     @property
     def reads_patches(self) -> bool:
         """Whether the projection reads patches; else it reads the pooled embedding."""
         return isinstance(self, ReadsPatches)
 
-    def given(self) -> dict[str, Any]:
+    def as_given(self) -> dict[str, Any]:
         """The row as it was given, without defaults."""
         return self.model_dump(exclude_unset=True)
 
     def row(self) -> dict[str, Any]:
         """The part of the row that builds the adapter."""
-        return self.model_dump(exclude_none=True, exclude={"train", *OwnEncoder.model_fields})
+        return self.model_dump(
+            exclude_none=True, exclude={"train", *ImageEncoderParams.model_fields}
+        )
 
 
 def parse_variant(row: Any, name: str = "variant") -> Variant:
@@ -80,7 +82,7 @@ def parse_variant(row: Any, name: str = "variant") -> Variant:
             type; one line that names each.
     """
     if not isinstance(row, Mapping):
-        raise UserError(f"{PARAMS}: {name} must be a mapping of fields, not {shown(row)}")
+        raise UserError(f"{PARAMS}: {name} must be a mapping of fields, not {short_repr(row)}")
     return parse(joined(*(part(kind, row, name) for kind in KINDS)), dict(row), name)
 
 

@@ -22,7 +22,7 @@ from adapterbench.core.config import Section
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import link_or_copy, publish, remove, sha256
 from adapterbench.data.sample import SPLITS, RawSample, read_tars
-from adapterbench.runs.resume import alone, resume_path
+from adapterbench.runs.resume import exclusive_run, resume_path
 
 ATTRIBUTION = {
     "cc3m": "Conceptual Captions, (c) Google LLC, free to use; pictures of their respective "
@@ -66,7 +66,7 @@ def fetch(params: Params, out: Path) -> None:
     names = {split: list(braceexpand(part)) for split, part in params if split in SPLITS}
     done = resume_path("hub", params.model_dump(include={"repository", "revision"}))
     digests = find(params, [name for part in names.values() for name in part])
-    with alone(done):
+    with exclusive_run(done):
         thread_map(
             partial(bring, params, done),
             digests.keys(),

@@ -33,7 +33,7 @@ from adapterbench.formats.tars import (
     is_gzip,
     open_tar,
 )
-from adapterbench.runs.workers import spread
+from adapterbench.runs.workers import parallel_map
 
 ATTRIBUTION = {"local": "the user's own pictures"}
 
@@ -255,7 +255,7 @@ def pack(entries: Iterable[Entry], out: Path) -> None:
     """Write `out/00000.tar ...`, by a process for each core."""
     parts = enumerate(chunked(entries, PER_TAR))
     tars = [(out / f"{number:05d}.tar", chunk) for number, chunk in parts]
-    for _ in tqdm(spread(write_tar, tars), "fetch", len(tars), unit="tar"):
+    for _ in tqdm(parallel_map(write_tar, tars), "fetch", len(tars), unit="tar"):
         pass
 
 

@@ -25,7 +25,7 @@ from adapterbench.core.files import link_or_copy, publish, remove
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
 from adapterbench.formats.image import MAX_PIXELS
 from adapterbench.formats.tars import open_tar
-from adapterbench.runs.resume import alone, resume_path
+from adapterbench.runs.resume import exclusive_run, resume_path
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def fetch(params: Params, out: Path) -> None:
     places = {
         split: resume_path("urls", facts | {"split": split}, path) for split, path in lists.items()
     }
-    with alone(*places.values()):
+    with exclusive_run(*places.values()):
         tars = {split: download(path, params, places[split]) for split, path in lists.items()}
         for split, done in tars.items():
             with publish(out / split) as folder:

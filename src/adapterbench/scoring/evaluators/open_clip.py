@@ -2,7 +2,7 @@
 
 from adapterbench.core.config import Count, Section
 from adapterbench.frozen.load import clip_name, load_clip
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 from adapterbench.scoring.evaluator import Evaluator, Folders
 
 
@@ -25,5 +25,5 @@ def load(params: Params, folders: Folders) -> Evaluator:
         UserError: open_clip knows no such model or weights.
     """
     name = clip_name(params.model, folders.backbone)
-    clip = load_clip(name, params.pretrained).to(processes().device)
+    clip = load_clip(name, params.pretrained).to(process_state().device)
     return Evaluator(clip.image_embeds, clip.text_embeds, params.batch_size)

@@ -14,7 +14,7 @@ from torch import Tensor
 from adapterbench.core.config import Count, Section
 from adapterbench.core.errors import InputError, one_line
 from adapterbench.formats.image import to_array
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 from adapterbench.scoring.evaluator import Evaluator, Folders
 
 FILES = ("config.json", "model.safetensors")
@@ -26,7 +26,7 @@ class Params(Section):
     resolution: Count
     """Side length to which an image is scaled (bicubic), pixels."""
     batch_size: Count
-    """Images per forward pass; small batches are faster on a CPU, whose cache holds the activations."""
+    """Images per forward pass; on a CPU small batches are faster: activations stay in its cache."""
 
 
 def load(params: Params, folders: Folders) -> Evaluator:
@@ -45,7 +45,7 @@ def evaluator(params: Params, folder: Path) -> Evaluator:
         UserError: see `load_network`.
     """
     model = load_network(folder, params.resolution)
-    model.to(processes().device, memory_format=torch.channels_last)
+    model.to(process_state().device, memory_format=torch.channels_last)
     try:
         mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
         embeds = embedder(model, params.resolution, mean, std)
@@ -85,7 +85,7 @@ def damaged(folder: Path, error: Exception) -> InputError:
 def embedder(
     model: Any, side: int, mean: Tensor, std: Tensor
 ) -> Callable[[list[Image.Image]], Tensor]:
-    """Images -> pooled features `(B, D)`; `mean` and `std` `(3,)` refer to pixel values in [0, 1]."""
+    """Images -> pooled features `(B, D)`; `mean` and `std` `(3,)` are of pixel values in [0, 1]."""
     scale, shift = std[:, None, None], mean[:, None, None]
 
     @torch.no_grad()
@@ -93,7 +93,7 @@ def embedder(
         scaled = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
         pixels = torch.from_numpy(np.stack([to_array(image) for image in scaled])) / 255
         normal = ((pixels - shift) / scale).contiguous(memory_format=torch.channels_last)
-        features: Tensor = model(normal.to(processes().device)).cpu()
+        features: Tensor = model(normal.to(process_state().device)).cpu()
         return features
 
     return image_embeds
