@@ -118,7 +118,7 @@ def test_a_bad_loss_file_is_refused(tmp_path: Path, text: str) -> None:
         figures.read_curve(tmp_path / "x.csv")
 
 
-def test_grid_keeps_pictures_and_wraps_texts(tmp_path: Path) -> None:
+def test_grid_keeps_images_and_wraps_texts(tmp_path: Path) -> None:
     red, blue = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
     figure = figures.grid(
         {
@@ -165,7 +165,7 @@ def figures_keys(folder: Path, variants: list[str]) -> list[str]:
     return [key for key, _ in read_names(folder / variants[0] / "prompts.tar")]
 
 
-def test_the_sweep_shows_pictures_and_means(
+def test_the_sweep_shows_images_and_means(
     finished: Path, variants: list[str], tmp_path: Path
 ) -> None:
     sweep = read_sweep(params_of(finished), *illustrated(finished, variants))

@@ -1,4 +1,4 @@
-"""Pictures for the grids: which items, and what is missing or damaged."""
+"""Reference images of the grids: the choice of items, and missing or damaged shards."""
 
 from pathlib import Path
 

@@ -49,7 +49,7 @@ def test_an_items_images_are_averaged_and_the_shuffled_row_is_the_mean_over_vari
         ("ip_adapter", lambda f: f.drop(columns="clip_t_shuffled"), "lacks .* clip_t_shuffled"),
         ("ip_adapter", lambda f: f.iloc[1:], r"incomplete: 1 item\(s\), such as set-0000"),
         ("ip_adapter", lambda f: f[f["key"] != "set-0000"], "different items .* set-0000"),
-        ("no_prompt", lambda f: f[f["k"] < 2], "no_prompt has 2 images an item"),
+        ("no_prompt", lambda f: f[f["k"] < 2], "no_prompt has 2 images per item"),
         ("ip_adapter", lambda f: f[f["protocol"] != "image"], "no rows of protocol 'image'"),
         ("text_only", lambda f: f.assign(clip_t=np.nan), "120 value.* not finite"),
         ("text_only", lambda f: f.assign(clip_t="high"), "not finite numbers"),

@@ -1,4 +1,4 @@
-"""The figure of the scale: pictures beside the curves of their scores."""
+"""The figure of the scale sweep: images, and curves of the mean scores."""
 
 import textwrap
 
@@ -14,7 +14,7 @@ from adapterbench.report.references import thumbnail
 
 
 def sweep_figure(sweep: Sweep, label: Names) -> Figure:
-    """A row of pictures a variant, a column a scale; beside it CLIP-T against CLIP-I."""
+    """Images with a row per variant and a column per scale; to the right, CLIP-T over CLIP-I."""
     with style():
         figure = Figure(figsize=(11.6, 0.9 + 0.82 * (len(sweep.images) + 1)), layout="constrained")
         halves = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.7, 1))
@@ -24,7 +24,7 @@ def sweep_figure(sweep: Sweep, label: Names) -> Figure:
 
 
 def draw_images(figure: SubFigure, sweep: Sweep, label: Names) -> None:
-    """Pictures by variant and scale, under the two prompts that pull at them."""
+    """Images by variant and scale, below the two prompts."""
     scales = next(iter(sweep.scores.values()))["scale"]
     cells = figure.subplots(len(sweep.images) + 1, len(scales) + 1)
     for ax in cells.flat:
@@ -42,18 +42,18 @@ def draw_images(figure: SubFigure, sweep: Sweep, label: Names) -> None:
 
 
 def write(ax: Axes, text: str, x: float, side: str) -> None:
-    """Text half-way up a cell; what stands out to the right widens no column."""
+    """Vertically centred text in a cell; left-aligned text does not widen its column."""
     written = ax.text(x, 0.5, text, ha=side, va="center", fontsize=8.5, transform=ax.transAxes)
     written.set_in_layout(side == "right")
 
 
 def show(ax: Axes, image: Image.Image) -> None:
-    """A picture in a cell."""
+    """Show an image in a cell."""
     ax.imshow(thumbnail(image, SIDE))
 
 
 def draw_curves(ax: Axes, sweep: Sweep, label: Names) -> None:
-    """CLIP-T to the text prompt against CLIP-I to the image prompt, a curve a variant."""
+    """CLIP-T to the text prompt over CLIP-I to the image prompt, one curve per variant."""
     for variant, (colour, marker) in looks(list(sweep.scores)).items():
         means = sweep.scores[variant]
         ax.plot(
@@ -81,5 +81,5 @@ def draw_curves(ax: Axes, sweep: Sweep, label: Names) -> None:
     ax.margins(x=0.16)
     ax.set_xlabel(f"{CLIP_I.label} to the image prompt")
     ax.set_ylabel(f"{CLIP_T.label} to the text prompt")
-    ax.set_title(f"Means over {sweep.items} items; a point a λ")
+    ax.set_title(f"Means over {sweep.items} items; one point per λ")
     ax.legend()
