@@ -1,4 +1,4 @@
-"""Text to image by the assembled pipeline, and sheets of what it draws."""
+"""Generate images with the assembled pipeline from text, and grids of images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,22 +18,22 @@ from adapterbench.sampling.items import choose_items, noise
 
 
 class DrawParams(Section):
-    """How images are drawn to be measured."""
+    """Sampling of the images that are measured."""
 
     items: Count
-    """Images whose captions are drawn, of different concepts."""
+    """Number of captions, of different concepts, to generate images from."""
     steps: Count
     """DPM-Solver++ steps."""
     guidance_scale: Annotated[float, Field(ge=1)]
     """Classifier-free guidance weight."""
     batch_size: Count
-    """Images made at a time."""
+    """Images per batch."""
     seed: int
-    """Seed of the choice and of the noise."""
+    """Seed of the choice of items and of the noise."""
 
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """The assembled pipeline with DPM-Solver++."""
+    """Load the assembled pipeline with DPM-Solver++, fp32."""
     pipe = StableDiffusionPipeline.from_pretrained(
         folder,
         safety_checker=None,
@@ -48,7 +48,7 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 
 def choose(images: CaptionedImages, count: int, seed: int) -> list[int]:
-    """Numbers of the images that are drawn, every concept once before any twice."""
+    """Indices of `count` images; every concept occurs once before any occurs twice."""
     rows = [
         {"key": key, "concept": concept}
         for key, concept in zip(images.keys, images.concepts, strict=True)
@@ -57,7 +57,7 @@ def choose(images: CaptionedImages, count: int, seed: int) -> list[int]:
 
 
 def draw(pipe: StableDiffusionPipeline, images: CaptionedImages, params: DrawParams) -> Tensor:
-    """Text to image for first captions: uint8 `(N, 3, H, W)`."""
+    """Generate an image from each first caption: uint8 `(N, 3, H, W)`."""
     config = pipe.unet.config
     shape = (config.in_channels, config.sample_size, config.sample_size)
     made: list[Image.Image] = []
@@ -74,7 +74,7 @@ def draw(pipe: StableDiffusionPipeline, images: CaptionedImages, params: DrawPar
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:
-    """uint8 `(N, 3, H, W)` as images."""
+    """uint8 `(N, 3, H, W)` -> PIL images."""
     return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
 
 

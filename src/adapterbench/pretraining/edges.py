@@ -1,4 +1,4 @@
-"""How well images follow the edge maps that they were given, on held-out concepts."""
+"""Measure how well the ControlNet's images follow their edge maps, on held-out images."""
 
 from pathlib import Path
 
@@ -18,19 +18,20 @@ from adapterbench.report.intervals import bootstrap
 from adapterbench.sampling.items import noise
 
 SCALES = {"text_only": 0.0, "control": 1.0}
-"""Method -> weight of the ControlNet; everything else is the same, the noise too."""
+"""Method -> weight of the ControlNet; all else, including the noise, is the same."""
 
 
 def measure(
     params: DrawParams, shards: Path, backbone: Path, controlnet: Path, out: Path
 ) -> dict[str, float]:
-    """Draw held-out captions with their images' edges and without; return the agreement.
+    """Generate images from held-out captions with and without edge control; return the edge F1.
 
     Args:
-        out: PNG with the edge maps above, images without control in the middle, with it below.
+        out: PNG with edge maps (top), images without control (middle) and with it (bottom).
 
     Returns:
-        Mean `edge_f1` of both methods, and the ends of the 95 % interval of their difference.
+        Mean `edge_f1` of both methods, the 95 % interval of their difference, and the number of
+        images.
     """
     torch.set_flush_denormal(True)
     held_out = load_images(shards, "validation")
@@ -83,20 +84,20 @@ def draw(
 
 
 def drawn_edges(pixels: Tensor) -> Tensor:
-    """Edge maps of uint8 pixels `(N, 3, H, W)`, as the ControlNet gets them."""
+    """Edge maps of uint8 images `(N, 3, H, W)`, as in the ControlNet's training."""
     names = [str(number) for number in range(len(pixels))]
     return edges(CaptionedImages(pixels, [()] * len(pixels), names, names))
 
 
 def edge_f1(drawn: Tensor, control: Tensor) -> Tensor:
-    """F1 of edge maps `(N, 3, H, W)`, an edge off by one pixel counting as met: `(N,)`."""
-    found, wanted = drawn[:, :1] > 0, control[:, :1] > 0
-    precision, recall = share_near(found, wanted), share_near(wanted, found)
+    """F1 `(N,)` of edge maps `(N, 3, H, W)`, with a tolerance of one pixel."""
+    predicted, target = drawn[:, :1] > 0, control[:, :1] > 0
+    precision, recall = share_near(predicted, target), share_near(target, predicted)
     return 2 * precision * recall / (precision + recall).clamp_min(1e-9)
 
 
 def share_near(a: Tensor, b: Tensor) -> Tensor:
-    """Share of the pixels of `a` that have one of `b` in the 3 x 3 around them `(N,)`."""
+    """Share `(N,)` of the pixels in `a` with a pixel of `b` in their 3 x 3 neighbourhood."""
     near = F.max_pool2d(b.float(), 3, stride=1, padding=1) > 0
     count = a.sum(dim=(1, 2, 3))
     return (a & near).sum(dim=(1, 2, 3)) / count.clamp_min(1)

@@ -1,4 +1,4 @@
-"""The images of a split in memory, for training on all of them."""
+"""Captioned images of whole splits in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from adapterbench.formats.shards import read_split
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """A whole split: uint8 pixels `(N, 3, H, W)` and the phrasings of each caption."""
+    """N images: uint8 pixels `(N, 3, H, W)`, the phrasings of each caption, keys and concepts."""
 
     pixels: Tensor
     captions: list[tuple[str, ...]]
@@ -25,7 +25,7 @@ class CaptionedImages:
         return len(self.keys)
 
     def at(self, rows: Sequence[int]) -> "CaptionedImages":
-        """Those with the numbers `rows`, in their order."""
+        """The images with the indices `rows`, in that order."""
         return CaptionedImages(
             self.pixels[list(rows)],
             [self.captions[row] for row in rows],
@@ -35,7 +35,7 @@ class CaptionedImages:
 
 
 def load_images(shards: Path, *splits: str) -> CaptionedImages:
-    """Read the shards of some splits into memory (12 kB a image at 64 pixels)."""
+    """Read splits into memory (12 kB per image at 64 pixels)."""
     samples = [sample for split in splits for sample in read_split(shards, split)]
     pixels = torch.from_numpy(np.stack([to_array(sample.image) for sample in samples]))
     return CaptionedImages(
@@ -47,11 +47,11 @@ def load_images(shards: Path, *splits: str) -> CaptionedImages:
 
 
 def to_signed(pixels: Tensor) -> Tensor:
-    """uint8 -> float in [-1, 1], the range of `AutoencoderKL`."""
+    """uint8 pixels -> float in [-1, 1], the range of `AutoencoderKL`."""
     return pixels.float() / 127.5 - 1
 
 
 def mirrored(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Flip a random `share` of `(B, 3, H, W)` left to right."""
+    """Flip a random `share` of images `(B, 3, H, W)` left to right."""
     flip = torch.rand(len(pixels), generator=generator) < share
     return torch.where(flip[:, None, None, None], pixels.flip(-1), pixels)

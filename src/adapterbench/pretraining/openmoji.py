@@ -1,4 +1,4 @@
-"""OpenMoji's artwork for the concepts of another set of images."""
+"""OpenMoji's drawings for the emoji of another image set."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from adapterbench.pretraining.images import CaptionedImages
 SCALE = 2
 """Pixels that a drawing is rendered at, to one of the image that it ends as."""
 LINES = "[stroke] { stroke-width: 3px }"
-"""Half as thick again as they are drawn: the small VAE has no thinner ones."""
+"""Lines 1.5 times as thick as drawn: the small VAE cannot reproduce thinner ones."""
 
 
 class OpenmojiParams(Section):
@@ -31,26 +31,26 @@ class OpenmojiParams(Section):
 
 
 def fetch(package: Package, out: Path) -> None:
-    """Bring the package to the file `out` as the registry serves it.
+    """Download the package to the file `out`, as the registry serves it.
 
     Raises:
-        UserError: no npm client, no network, or a package that is not the pinned one.
+        UserError: there is no npm client or no network, or the digest is not the pinned one.
     """
     with publish(out) as beside:
         npm_pack(package.name, beside)
-        if (found := integrity(beside)) != package.integrity:
+        if (digest := integrity(beside)) != package.integrity:
             raise UserError(
-                f"{package.name} has digest {found}, not the pinned {package.integrity}: "
-                "fetch again, or set openmoji.package.integrity to mean this file"
+                f"{package.name} has digest {digest}, not the pinned {package.integrity}: "
+                "fetch again, or set openmoji.package.integrity to accept this file"
             )
 
 
 def redrawn(images: CaptionedImages, tarball: Path, style: str) -> CaptionedImages:
-    """The images that OpenMoji has too, in its style, with the captions that they had.
+    """The images that OpenMoji has, too, in its style and with their original captions.
 
     Args:
         images: keys end in code points, such as `google-1f436`.
-        tarball: of `fetch`.
+        tarball: file of `fetch`.
         style: `color` (flat colours within black outlines) or `black` (the outlines alone).
 
     Raises:
@@ -81,7 +81,7 @@ def code(name: str) -> str:
 
 
 def read(tarball: Path, folder: str) -> dict[str, str]:
-    """The SVG files of a folder by code points."""
+    """Code points -> SVG, of the files in a folder of the tarball."""
     try:
         with open_tar(tarball) as tar:
             return {
@@ -96,7 +96,7 @@ def read(tarball: Path, folder: str) -> dict[str, str]:
 
 
 def draw(svg: str, side: int) -> Image.Image:
-    """A drawing as RGB, cut to what is drawn and centred on white, `side` pixels square."""
+    """Render a drawing as RGB, cropped and centred on white, `side` pixels square."""
     wide = SCALE * side
     data = resvg_py.svg_to_bytes(
         svg_string=svg, width=wide, height=wide, style_sheet=LINES, skip_system_fonts=True

@@ -1,4 +1,4 @@
-"""What the small backbone can do on images that no part of it was trained on, with grids."""
+"""Measure the small backbone on held-out images; write the report with its grids."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,16 +30,16 @@ from adapterbench.scoring.measures import cosine
 
 
 class ReportParams(DrawParams):
-    """What the report draws and compares."""
+    """Sampling and evaluation of the report."""
 
     shown: Count
-    """Images of a grid, and of a group in which each must find its own reference."""
+    """Images of a grid, and references of a group for R@1."""
     resolution: Count
     """Side to which the neutral evaluator scales an image, pixels."""
 
 
 DRAWN = {"validation": "held out", "novel": "of novel concepts", "train": "trained on"}
-"""Split -> how the report calls its images."""
+"""Split -> name of its images in the report."""
 
 TEMPLATE = Environment(
     loader=PackageLoader("adapterbench.pretraining"), undefined=StrictUndefined
@@ -48,7 +48,7 @@ TEMPLATE = Environment(
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images of a split and what text to image makes of their captions."""
+    """Real images of a split, and images generated from their captions."""
 
     real: CaptionedImages
     generated: Tensor
@@ -62,7 +62,7 @@ def report(
     evaluators: dict[str, Evaluator],
     out: Path,
 ) -> dict[str, Any]:
-    """Write `out/README.md` and its grids; return what was measured.
+    """Write `out/README.md` and its grids; return all measurements.
 
     Args:
         evaluators: `evaluator` and `image_encoder`, two CLIPs, and `neutral`.
@@ -77,7 +77,7 @@ def report(
     pairs = same_drawn_twice(held_out, train, params.seed)
     queries = to_pil(held_out.pixels[[query for query, _ in pairs]])
     gallery = to_pil(train.pixels[[partner for _, partner in pairs]])
-    embedders = {name: each.images for name, each in evaluators.items()}
+    embedders = {name: evaluator.images for name, evaluator in evaluators.items()}
     bars = {
         "pictures": {"validation": len(held_out), "train": len(train)},
         "vae": {
@@ -85,8 +85,8 @@ def report(
             **asdict(compare(neutral, restored, held_out.pixels, params)),
         },
         "text_to_image": {
-            split: asdict(compare(neutral, each.generated, each.real.pixels, params))
-            for split, each in drawn.items()
+            split: asdict(compare(neutral, pair.generated, pair.real.pixels, params))
+            for split, pair in drawn.items()
         },
         "across_makers": pairs
         and {
@@ -105,19 +105,21 @@ def report(
     with publish(out) as folder:
         folder.mkdir()
         (folder / "README.md").write_text(
-            TEMPLATE.render(bars=bars, params=params, drawn={each: DRAWN[each] for each in splits})
+            TEMPLATE.render(
+                bars=bars, params=params, drawn={split: DRAWN[split] for split in splits}
+            )
             + "\n"
         )
         shown = slice(params.shown)
         grid(held_out.pixels[shown], restored[shown]).save(folder / "vae.png")
-        for split, each in drawn.items():
-            sheet = grid(each.real.pixels[shown], each.generated[shown])
+        for split, pair in drawn.items():
+            sheet = grid(pair.real.pixels[shown], pair.generated[shown])
             sheet.save(folder / f"text_to_image_{split}.png")
     return bars
 
 
 def load_evaluators(clips: dict[str, Path], network: Path, resolution: int) -> dict[str, Evaluator]:
-    """The CLIPs that this pipeline trained, by name, and `neutral`."""
+    """Load the CLIPs that this pipeline trained, by name, and the evaluator `neutral`."""
     evaluators = {
         "neutral": timm.evaluator(timm.Params(resolution=resolution, batch_size=16), network)
     }
@@ -130,20 +132,20 @@ def load_evaluators(clips: dict[str, Path], network: Path, resolution: int) -> d
 def draw_split(
     pipe: StableDiffusionPipeline, images: CaptionedImages, params: ReportParams
 ) -> Drawn:
-    """Text to image for images of different concepts, chosen by hash."""
+    """Choose images of different concepts by hash; generate an image from each caption."""
     concepts = len(set(images.concepts))
     chosen = images.at(choose(images, min(params.items, concepts), params.seed))
     return Drawn(chosen, draw(pipe, chosen, params))
 
 
 def compare(neutral: Evaluator, made: Tensor, real: Tensor, params: ReportParams) -> Likeness:
-    """Neutral likeness of images uint8 `(N, 3, H, W)` to their references."""
+    """Neutral scores of images against their references, uint8 `(N, 3, H, W)` each."""
     a, b = (neutral.images(to_pil(pixels)) for pixels in (made, real))
     return likeness(a, b, params.shown, params.seed)
 
 
 def clip_t(evaluator: Evaluator, drawn: Drawn) -> dict[str, float]:
-    """Mean cosine to the captions: of generated and real images, and of shuffled captions."""
+    """Mean CLIP-T of generated images, real images, and real images with shuffled captions."""
     text = evaluator.texts([texts[0] for texts in drawn.real.captions])
     real = evaluator.images(to_pil(drawn.real.pixels))
     made = evaluator.images(to_pil(drawn.generated))
@@ -156,6 +158,6 @@ def clip_t(evaluator: Evaluator, drawn: Drawn) -> dict[str, float]:
 
 
 def embed_pairs(evaluator: Evaluator, images: CaptionedImages, count: int) -> tuple[Tensor, Tensor]:
-    """Unit embeddings of the first images and of their first captions."""
+    """Unit embeddings of the first `count` images and of their first captions."""
     texts = evaluator.texts([texts[0] for texts in images.captions[:count]])
     return evaluator.images(to_pil(images.pixels[:count])), texts

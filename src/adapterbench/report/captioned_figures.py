@@ -119,7 +119,7 @@ def draw(
             sweep_figure(read_sweep(params, *illustrated), label),
             "The caption of an item against the image prompt of the next, as the weight of the "
             "image prompt (λ) grows. Images: the first item. Curves: means over the items, from "
-            "λ = 0 at the upper left, where adapters with their own attention equal the base model.",
+            "λ = 0 (upper left), where adapters with their own attention equal the base model.",
         ),
     }
     captioned = []
