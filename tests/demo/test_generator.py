@@ -1,4 +1,4 @@
-"""The demo paints what `load_adapter` on a pipeline of diffusers paints."""
+"""The demo generates the images of `load_adapter` on a diffusers pipeline."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_what_no_variant_can_be_called_is_not_offered(name: str, tmp_path: Path)
 
 
 def with_diffusers(toy: "Toy", controlnet: Path | None, adapter: bool) -> Any:
-    """The picture of `SETTINGS` by diffusers and the library alone."""
+    """The image of `SETTINGS` by diffusers and the library alone."""
     kind, parts, more = StableDiffusionPipeline, {}, {}
     if controlnet:
         kind, more = StableDiffusionControlNetPipeline, {"image": edge_map(CONTROL, SIDE)}
@@ -103,7 +103,9 @@ def with_diffusers(toy: "Toy", controlnet: Path | None, adapter: bool) -> Any:
 
 
 @pytest.mark.parametrize("controlled", [False, True])
-def test_the_pictures(controlled: bool, toy: "Toy", controlnet: Path) -> None:
+def test_it_generates_the_images_of_diffusers(
+    controlled: bool, toy: "Toy", controlnet: Path
+) -> None:
     folder = controlnet if controlled else None
     generator = ImageGenerator(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
     control = CONTROL if controlled else None
@@ -111,14 +113,14 @@ def test_the_pictures(controlled: bool, toy: "Toy", controlnet: Path) -> None:
     kinds = [type(event) for event in events]
     assert kinds == [Step, Step, Step, Finished] * 2
     assert events[0].preview is not None
-    pictures = [event for event in events if isinstance(event, Finished)]
-    assert [each.settings for each in pictures] == [
+    finished = [event for event in events if isinstance(event, Finished)]
+    assert [event.settings for event in finished] == [
         replace(SETTINGS, method=method) for method in ("toy", TEXT_ONLY)
     ]
-    for each, adapter in zip(pictures, (True, False), strict=True):
+    for event, adapter in zip(finished, (True, False), strict=True):
         expected = with_diffusers(toy, folder, adapter)
         # the last bit of a pixel may round either way
-        np.testing.assert_allclose(np.int16(each.image), np.int16(expected), atol=1)
+        np.testing.assert_allclose(np.int16(event.image), np.int16(expected), atol=1)
 
 
 @pytest.mark.parametrize("controlled", [False, True])
@@ -144,7 +146,7 @@ def test_stopping_half_way_leaves_the_base_model(generator: ImageGenerator) -> N
 
 
 def test_what_is_missing(tmp_path: Path, toy: "Toy") -> None:
-    with pytest.raises(UserError, match="no trained adapter: run `make repro`, or bring"):
+    with pytest.raises(UserError, match="no trained adapter: run `make repro`, or copy"):
         adapters(tmp_path)
     with pytest.raises(UserError, match="cannot load the ControlNet"):
         ImageGenerator(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, tmp_path)

@@ -75,10 +75,10 @@ def test_a_damaged_file_is_refused(folder: Path, variants: list[str], content: b
     assert "\n" not in str(caught.value)
 
 
-def test_a_stray_file_is_left_out_and_said(
+def test_an_unknown_file_is_ignored_and_logged(
     folder: Path, variants: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "ip_adapter.parquet").rename(folder / "old_row.parquet")
     rest = [v for v in variants if v != "ip_adapter"]
     assert "old_row" not in read_scores(folder, rest, "image").methods
-    assert "old_row.parquet is no variant" in caplog.text
+    assert "old_row.parquet belongs to no variant" in caplog.text
