@@ -19,7 +19,7 @@ def main(
     out: Annotated[Path, Option(help="Folder of the model, read by open_clip.")],
     metrics: Annotated[Path, Option(help="JSON of the metrics.")],
 ) -> None:
-    """Train a CLIP; its tokenizer is learnt on the captions of the same images."""
+    """Train a CLIP; its tokenizer is trained on the captions of the same images."""
     params = load_params(clip.ClipParams, name)
     images, held_out = load_images(shards, "train"), load_images(shards, "validation")
     captions = (text for texts in images.captions for text in texts)
