@@ -9,7 +9,7 @@ from typer import Option
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core import config
 from adapterbench.core.config import load_params
-from adapterbench.illustrating.pictures import Inputs, illustrate
+from adapterbench.illustrating.illustrate import Inputs, illustrate
 from adapterbench.runs.record import stage_record
 from adapterbench.scoring.evaluator import Folders
 

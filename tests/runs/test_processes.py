@@ -24,7 +24,7 @@ import adapterbench.encoding.shards as module
 from adapterbench.core.config import IllustrateParams
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.shards import Shard
-from adapterbench.illustrating.pictures import Inputs, illustrate
+from adapterbench.illustrating.illustrate import Inputs, illustrate
 from adapterbench.runs.processes import process_state, share
 from adapterbench.runs.program import guarded
 from adapterbench.sampling.sampler import Sampler, sample

@@ -1,4 +1,4 @@
-"""The image encoder that goes with an adapter: what the user says, not what the adapter says."""
+"""The image encoder of an adapter, from options, the backbone or the project's parameters."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from adapterbench.adapters.core.adapter import Adapter
 
 
-def beside(backbone: Path) -> ImageEncoderParams:
-    """The backbone's own, if it has one."""
-    from adapterbench.frozen.load import bundled_encoder  # seconds to import
+def of_backbone(backbone: Path) -> ImageEncoderParams:
+    """The image encoder in the backbone's folder, if there is one."""
+    from adapterbench.frozen.load import bundled_encoder  # slow import
 
     return ImageEncoderParams(image_encoder=bundled_encoder(backbone))
 
 
 def of_stage_encode(backbone: Path) -> ImageEncoderParams:
-    """That of the project in the working folder, if there is one, over a backbone."""
+    """`encode.image_encoder` of the project in the working folder, if there is a project."""
     if not PARAMS.is_file():
         return ImageEncoderParams()
     from adapterbench.frozen.load import clip_name
@@ -29,10 +29,10 @@ def of_stage_encode(backbone: Path) -> ImageEncoderParams:
 
 
 def first(*encoders: ImageEncoderParams) -> ImageEncoderParams:
-    """The first that is one.
+    """The first of `encoders` with a name.
 
     Raises:
-        UserError: none is.
+        UserError: none has.
     """
     for encoder in encoders:
         if encoder.image_encoder is not None:
@@ -44,12 +44,12 @@ def first(*encoders: ImageEncoderParams) -> ImageEncoderParams:
 
 
 def check_width(adapter: "Adapter", encoder: ImageEncoderParams) -> None:
-    """Refuse an image encoder whose embeddings, or patches, are of another width.
+    """Check that the width of the encoder's embeddings (or patches) is what the adapter reads.
 
     Raises:
-        UserError: they are, or open_clip knows no such model.
+        UserError: it is not, or open_clip knows no such model.
     """
-    from open_clip import CLIPVisionCfg  # seconds to import
+    from open_clip import CLIPVisionCfg  # slow import
 
     from adapterbench.frozen.load import clip_config
 
@@ -58,8 +58,8 @@ def check_width(adapter: "Adapter", encoder: ImageEncoderParams) -> None:
     if adapter.reads_patches:
         width = config["vision_cfg"].get("width", CLIPVisionCfg.width)
     if width != adapter.embed_dim:
-        what = "patches" if adapter.reads_patches else "image embeddings"
+        features = "patches" if adapter.reads_patches else "image embeddings"
         raise UserError(
-            f"the adapter reads {what} of width {adapter.embed_dim}, those of {encoder} are "
-            f"{width} wide: name the CLIP it was trained with, --image-encoder and --pretrained"
+            f"the adapter reads {features} of width {adapter.embed_dim}, those of {encoder} have "
+            f"width {width}: name its image encoder with --image-encoder and --pretrained"
         )

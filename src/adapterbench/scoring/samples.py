@@ -1,4 +1,4 @@
-"""Generated images as an evaluator reads them, a batch at a time."""
+"""Embed the generated images of a tar, batch by batch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from adapterbench.scoring.evaluator import Evaluator
 
 
 def check_counts(path: Path, images: Sequence[Generated]) -> None:
-    """Refuse a tar whose items have different numbers of images: zeros over its end look like one.
+    """Check that all items of a tar have as many images: a zeroed tail reads as the end of the tar.
 
     Raises:
         UserError: an item has fewer images than another.
@@ -24,7 +24,7 @@ def check_counts(path: Path, images: Sequence[Generated]) -> None:
 
 
 def embed(path: Path, images: Sequence[Generated], evaluator: Evaluator) -> Tensor:
-    """Unit vectors `(M, D)` of images of the tar at `path`, decoded a batch at a time.
+    """Unit vectors `(M, D)` of images of the tar at `path`; only one batch is decoded at a time.
 
     Raises:
         UserError: an image is damaged.

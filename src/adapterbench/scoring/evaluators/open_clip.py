@@ -1,4 +1,4 @@
-"""A CLIP by its open_clip name: it reads images and texts."""
+"""A CLIP by its open_clip name; embeds images and texts."""
 
 from adapterbench.core.config import Count, Section
 from adapterbench.frozen.load import clip_name, load_clip
@@ -7,7 +7,7 @@ from adapterbench.scoring.evaluator import Evaluator, Folders
 
 
 class Params(Section):
-    """Which CLIP."""
+    """Name and weights of the CLIP."""
 
     model: str
     """open_clip name, such as `ViT-B-32` or `local-dir:PATH`; or `backbone:PATH`, relative to the
@@ -15,14 +15,14 @@ class Params(Section):
     pretrained: str | None
     """open_clip weights tag; `null` for a folder."""
     batch_size: Count
-    """Images a forward pass."""
+    """Images per forward pass."""
 
 
 def load(params: Params, folders: Folders) -> Evaluator:
     """Load the CLIP onto this process's device.
 
     Raises:
-        UserError: no such model or weights.
+        UserError: open_clip knows no such model or weights.
     """
     name = clip_name(params.model, folders.backbone)
     clip = load_clip(name, params.pretrained).to(process_state().device)
