@@ -211,7 +211,7 @@ def test_an_image_that_is_not_square(
     assert torch.equal(padding.encode(WIDE), image_prompt.encode(square))
     with pytest.raises(UserError, match="fit = 'stretch': choose one of crop, pad, tiles"):
         padding.encode(WIDE, fit="stretch")
-    with pytest.raises(UserError, match="would be 40 tiles, more than 16"):
+    with pytest.raises(UserError, match="gives 40 tiles, more than 16"):
         padding.encode(Image.new("RGB", (400, 10)), fit="tiles")
     padding.detach()
     with pytest.raises(UserError, match="fit = None"):
