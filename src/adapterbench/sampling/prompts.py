@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from more_itertools import chunked
 from torch import Tensor
 
@@ -17,14 +18,17 @@ from adapterbench.frozen.load import load_clip
 from adapterbench.frozen.prompts import image_prompts, unconditional_embeds
 from adapterbench.runs.processes import processes
 
-Prompts = Callable[[list[int]], tuple[Tensor, Tensor]]
-"""Numbers of N items -> their prompts `(N, c)` or `(N, S, c)`, the unconditional one `(1, ..)`."""
+Embeds = tuple[Float[Tensor, " items *features"], Float[Tensor, " 1 *features"]]
+"""Prompts `(N, c)` or `(N, S, c)` of N items, and the unconditional one `(1, ..)`."""
+
+Prompts = Callable[[list[int]], Embeds]
+"""Numbers of N items -> their prompts."""
 
 
 def encoded_prompts(data: EncodedSplit) -> Prompts:
     """The embeddings that stage `encode` made."""
 
-    def prompts(numbers: list[int]) -> tuple[Tensor, Tensor]:
+    def prompts(numbers: list[int]) -> Embeds:
         embeds = torch.stack([data.row(number)[1] for number in numbers]).float()
         return embeds, unconditional_embeds(embeds[:1])
 
@@ -94,7 +98,7 @@ class OwnPrompts:
         self.found: dict[str, Tensor] = {}
         self.unconditional = torch.empty(0)
 
-    def __call__(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
+    def __call__(self, numbers: list[int]) -> Embeds:
         """See `Prompts`."""
         keys = [self.data.samples[number]["key"] for number in numbers]
         if not self.found.keys() >= set(keys):

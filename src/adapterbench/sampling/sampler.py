@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from jaxtyping import Float
 from more_itertools import chunked
 from PIL import Image
 from torch import Tensor
@@ -139,18 +140,20 @@ class Sampler:
         """Sample some pictures together; each depends on its own noise alone."""
         return self.draw(pictures, self.captions(pictures) if with_text else None)
 
-    def captions(self, pictures: list[Picture]) -> Tensor:
+    def captions(self, pictures: list[Picture]) -> Float[Tensor, "batch text dim"]:
         """Embedded captions of the pictures' items `(N, L, D)`."""
         texts = torch.stack([self.data.row(picture.number)[2] for picture in pictures])
         return as_embeddings(texts, self.pipeline.text_encoder)
 
     @cached_property
-    def empty(self) -> Tensor:
+    def empty(self) -> Float[Tensor, "text dim"]:
         """The embedded empty caption `(L, D)`."""
         return as_embeddings(self.data.empty[None], self.pipeline.text_encoder)[0]
 
     @torch.no_grad()
-    def draw(self, pictures: list[Picture], text: Tensor | None) -> list[Image.Image]:
+    def draw(
+        self, pictures: list[Picture], text: Float[Tensor, "batch text dim"] | None
+    ) -> list[Image.Image]:
         """Sample pictures of their items' image prompts and of texts `(N, L, D)`, or none.
 
         The noise is drawn on the CPU, so it is the same on every device.
@@ -169,7 +172,9 @@ class Sampler:
             ).images
         return images
 
-    def image_prompts(self, pictures: list[Picture]) -> list[Tensor] | None:
+    def image_prompts(
+        self, pictures: list[Picture]
+    ) -> list[Float[Tensor, "batch 1 *features"]] | None:
         """What the pipeline takes: under guidance the unconditional half, then the prompts."""
         if self.adapter is None:
             return None

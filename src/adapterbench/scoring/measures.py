@@ -3,17 +3,23 @@
 import math
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from adapterbench.core.errors import UserError
 
 
-def cosine(a: Tensor, b: Tensor) -> Tensor:
+def cosine(a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Float64[Tensor, " rows"]:
     """Row-wise cosine `(N,)` of unit vectors `(N, D)`, float64: sums do not depend on order."""
     return (a.double() * b.double()).sum(dim=-1)
 
 
-def finds(images: Tensor, references: Tensor, targets: Tensor, part: int = 1024) -> Tensor:
+def finds(
+    images: Float[Tensor, "images dim"],
+    references: Float[Tensor, "references dim"],
+    targets: Int64[Tensor, " images"],
+    part: int = 1024,
+) -> Float64[Tensor, " images"]:
     """Whether each image is nearer to its target than to all other references: R@1, 1 or 0.
 
     A reference as near as the target counts against it.
@@ -33,7 +39,9 @@ def finds(images: Tensor, references: Tensor, targets: Tensor, part: int = 1024)
     return torch.cat(found).double()
 
 
-def diversity(images: Tensor, items: Tensor) -> Tensor:
+def diversity(
+    images: Float[Tensor, "images dim"], items: Int64[Tensor, " images"]
+) -> Float64[Tensor, " images"]:
     """Mean cosine distance of each image to the other images of its item, `(M,)`.
 
     With K images an item, the mean over them is that over the item's K (K - 1) / 2 pairs; an image
@@ -52,7 +60,11 @@ def diversity(images: Tensor, items: Tensor) -> Tensor:
     return torch.where(others > 0, 1 - near / others, torch.nan)
 
 
-def distribution(images: Tensor, references: Tensor, subset: int | None) -> dict[str, float]:
+def distribution(
+    images: Float[Tensor, "images dim"],
+    references: Float[Tensor, "references dim"],
+    subset: int | None,
+) -> dict[str, float]:
     """KID (Binkowski et al. 2018), precision and recall (Kynkaanniemi et al. 2019) of a set.
 
     KID is the mean over 100 subsets, with the usual cubic kernel on the unit vectors,

@@ -11,6 +11,7 @@ from typing import Self
 
 import torch
 from diffusers import SchedulerMixin
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,17 +30,17 @@ MOST_WORKERS = 4
 class Share:
     """What one process needs of a step: N samples of its batch and what was drawn for them."""
 
-    latents: Tensor
+    latents: Float[Tensor, "samples channels height width"]
     """`(N, C, h, w)`"""
-    image_embeds: Tensor
+    image_embeds: Float[Tensor, "samples width"]
     """`(N, c)`"""
-    texts: Tensor
-    """A phrasing of each caption, embedded `(N, L, D)`."""
-    noise: Tensor
+    texts: Float[Tensor, "samples text dim"] | Int[Tensor, "samples text"]
+    """A phrasing of each caption, embedded `(N, L, D)`, or its token ids `(N, L)`."""
+    noise: Float[Tensor, "samples channels height width"]
     """`(N, C, h, w)`"""
-    t: Tensor
+    t: Int64[Tensor, " samples"]
     """Timesteps `(N,)`."""
-    drop: Tensor
+    drop: Float[Tensor, " samples"]
     """What is dropped of each sample, by number in [0, 1) `(N,)`."""
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:

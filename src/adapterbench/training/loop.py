@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
+from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return seeded(seed, step, 1)
 
 
-def batch_indices(size: int, batch: int, seed: int, step: int) -> Tensor:
+def batch_indices(size: int, batch: int, seed: int, step: int) -> Int64[Tensor, " {batch}"]:
     """Sample numbers of a step `(batch,)`: epochs in a fresh order each, cut into batches.
 
     A pure function, so that a resumed run sees the batches of an unbroken one.
@@ -84,7 +85,7 @@ def batch_indices(size: int, batch: int, seed: int, step: int) -> Tensor:
 
 
 @lru_cache(maxsize=2)  # a step lies in one epoch, or in two
-def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+def epoch_order(size: int, seed: int, epoch: int) -> Int64[Tensor, " {size}"]:
     """All sample numbers in the order of an epoch `(size,)`; drawn once, not at every step."""
     return torch.randperm(size, generator=seeded(seed, epoch))
 
@@ -230,7 +231,7 @@ class Trainer:
             "for bad inputs; nothing was published"
         )
 
-    def loss_of(self, number: int, part: slice) -> Tensor:
+    def loss_of(self, number: int, part: slice) -> Float[Tensor, ""]:
         """Loss of a part of a step's batch, by the step's own generator."""
         return self.loss(number, step_generator(self.params.seed, number), part)
 

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import SchedulerMixin
 from diffusers.training_utils import compute_snr
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 
 def draw_noise(
     schedule: SchedulerMixin, shape: Sequence[int], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]:
     """Noise of `shape`, `(B, C, h, w)`, and timesteps `(B,)`, on the CPU."""
     noise = torch.randn(*shape, generator=generator)
     limit = schedule.config.num_train_timesteps
@@ -22,12 +23,12 @@ def draw_noise(
 def denoising_loss(
     unet: nn.Module,
     schedule: SchedulerMixin,
-    latents: Tensor,
+    latents: Float[Tensor, "batch channels height width"],
     conditions: dict[str, Any],
-    noise: Tensor,
-    t: Tensor,
+    noise: Float[Tensor, "batch channels height width"],
+    t: Int64[Tensor, " batch"],
     min_snr_gamma: float | None = None,
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """Mean square error of `unet(z_t, t, conditions)`.
 
     Args:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from pydantic import Field
@@ -57,7 +58,9 @@ class Lora(DecoupledBranch):
         for adapted in self.children():
             adapted.base_layer.keep()
 
-    def add_output(self, out: Tensor, layer: Layer, prompt: Prompt) -> Tensor:
+    def add_output(
+        self, out: Float[Tensor, "batch positions channels"], layer: Layer, prompt: Prompt
+    ) -> Float[Tensor, "batch positions channels"]:
         """See `Branch.add_output`."""
         query = self.to_q(layer.features)
         key, value = self.to_k(prompt.tokens), self.to_v(prompt.tokens)

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from adapterbench.adapters.core.branch import Branch
@@ -51,7 +52,7 @@ class Adapter(nn.Module):
         self.weight_at: Callable[[Tensor], float] | None = None
         """What lambda is multiplied by at a timestep of sampling; None: nothing."""
 
-    def forward(self, image_embeds: Tensor) -> Tensor:
+    def forward(self, image_embeds: Float[Tensor, "..."]) -> Float[Tensor, "batch tokens dim"]:
         """Image tokens `(B, n K, D)` of n image prompts, in the adapter's dtype.
 
         Args:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,9 +28,9 @@ class Layer:
 
     attn: Attention
     """The frozen layer."""
-    features: Tensor
+    features: Float[Tensor, "batch positions channels"]
     """Normed `Z (B, N, C)`."""
-    query: Tensor
+    query: Float[Tensor, "batch positions inner"]
     """`Q = Z W_Q (B, N, inner_dim)`."""
 
 
@@ -37,12 +38,12 @@ class Layer:
 class Prompt:
     """The image prompts of one adapter."""
 
-    tokens: Tensor
+    tokens: Float[Tensor, "batch tokens dim"]
     """Image tokens `(B, M, D)`."""
-    masks: Tensor | None = None
+    masks: Float[Tensor, "1 prompts height width"] | None = None
     """Where in the image each of the n prompts counts, `(1, n, H, W)`; everywhere if None."""
 
-    def regions(self, positions: int) -> Tensor | None:
+    def regions(self, positions: int) -> Float[Tensor, "prompts {positions}"] | None:
         """The masks at the N positions of a layer, `(n, N)`."""
         if self.masks is None:
             return None
@@ -86,11 +87,11 @@ class Branch(nn.Module):
 
     def extend(
         self,
-        text: Tensor,
-        attention_mask: Tensor | None,
+        text: Float[Tensor, "batch text dim"],
+        attention_mask: Float[Tensor, "batch rows text"] | None,
         prompt: Prompt,  # noqa: ARG002
         positions: int,  # noqa: ARG002
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Float[Tensor, "batch extended dim"], Float[Tensor, "batch queries extended"] | None]:
         """The tokens that the layer attends to, and what is added to their scores.
 
         Args:
@@ -101,11 +102,21 @@ class Branch(nn.Module):
         """
         return text, attention_mask
 
-    def add_attention(self, attended: Tensor, layer: Layer, prompt: Prompt) -> Tensor:  # noqa: ARG002
+    def add_attention(
+        self,
+        attended: Float[Tensor, "batch positions inner"],
+        layer: Layer,  # noqa: ARG002
+        prompt: Prompt,  # noqa: ARG002
+    ) -> Float[Tensor, "batch positions inner"]:
         """The attention before `W_O`, `(B, N, inner_dim)`."""
         return attended
 
-    def add_output(self, out: Tensor, layer: Layer, prompt: Prompt) -> Tensor:  # noqa: ARG002
+    def add_output(
+        self,
+        out: Float[Tensor, "batch positions channels"],
+        layer: Layer,  # noqa: ARG002
+        prompt: Prompt,  # noqa: ARG002
+    ) -> Float[Tensor, "batch positions channels"]:
         """The output after `W_O`, `(B, N, C)`."""
         return out
 
@@ -123,8 +134,13 @@ class DecoupledBranch(Branch):
         return self.step_weight != 0 and any(scale != 0 for scale in scales)
 
     def attend_images(
-        self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, prompt: Prompt
-    ) -> Tensor:
+        self,
+        attn: Attention,
+        query: Float[Tensor, "batch positions inner"],
+        key: Float[Tensor, "batch tokens inner"],
+        value: Float[Tensor, "batch tokens inner"],
+        prompt: Prompt,
+    ) -> Float[Tensor, "batch positions inner"]:
         """`Attn(Q, K', V') (B, N, inner_dim)` over image tokens, to be multiplied by `factor`.
 
         Without masks all prompts share one attention. With masks each has its own, which counts
@@ -147,7 +163,9 @@ class DecoupledBranch(Branch):
         weighted = zip(weights.to(query.dtype), images, strict=True)
         return torch.stack([weight[:, None] * image for weight, image in weighted]).sum(dim=0)
 
-    def shared_scores(self, tokens: Tensor) -> Tensor | None:
+    def shared_scores(
+        self, tokens: Float[Tensor, "batch tokens inner"]
+    ) -> Float[Tensor, "1 tokens"] | None:
         """What is added to the scores of image tokens `(B, M, ..)` for their shares, `(1, M)`."""
         if self.shares is None:
             return None
@@ -157,11 +175,11 @@ class DecoupledBranch(Branch):
 def run_layer(
     attn: Attention,
     base: BaseProcessor,
-    hidden_states: Tensor,
-    text: Tensor,
-    attention_mask: Tensor | None,
+    hidden_states: Float[Tensor, " batch *features"],
+    text: Float[Tensor, "batch text dim"],
+    attention_mask: Float[Tensor, "batch rows text"] | None,
     branches: Sequence[tuple[Branch, Prompt]],
-) -> Tensor:
+) -> Float[Tensor, " batch *features"]:
     """The layer's output `Z_new`, in the shape of `hidden_states`.
 
     Args:
@@ -194,7 +212,9 @@ def run_layer(
     return as_input(attn, attn.to_out[1](out), hidden_states)
 
 
-def added_scores(weights: Tensor, length: int) -> Tensor:
+def added_scores(
+    weights: Float[Tensor, "prompts positions"], length: int
+) -> Float[Tensor, "positions {length}"]:
     """What is added to the scores of M image tokens, so that each prompt counts with its weight.
 
     An attention in which a token stands w times is one in which its score has log w more; one of
@@ -211,8 +231,12 @@ def added_scores(weights: Tensor, length: int) -> Tensor:
 
 
 def attend(
-    attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
-) -> Tensor:
+    attn: Attention,
+    query: Float[Tensor, "batch positions inner"],
+    key: Float[Tensor, "batch keys inner"],
+    value: Float[Tensor, "batch keys inner"],
+    mask: Float[Tensor, "... keys"] | None = None,
+) -> Float[Tensor, "batch positions inner"]:
     """`softmax(Q K^T / sqrt(d)) V` for each head: `(B, N, inner_dim)`, in the dtype of `query`."""
 
     def heads(x: Tensor) -> Tensor:  # (B, heads, length, d)
@@ -222,7 +246,11 @@ def attend(
     return out.transpose(1, 2).flatten(2).to(query.dtype)
 
 
-def head_mask(attn: Attention, mask: Tensor | None, text: Tensor) -> Tensor | None:
+def head_mask(
+    attn: Attention,
+    mask: Float[Tensor, "batch rows text"] | None,
+    text: Float[Tensor, "batch text dim"],
+) -> Float[Tensor, "batch heads rows text"] | None:
     """The additive mask `(B, 1, L)` for each head `(B, heads, 1, L)`, as diffusers prepares it."""
     if mask is None:
         return None
@@ -231,7 +259,9 @@ def head_mask(attn: Attention, mask: Tensor | None, text: Tensor) -> Tensor | No
     return mask.view(batch, attn.heads, -1, mask.shape[-1])
 
 
-def as_sequence(attn: Attention, hidden_states: Tensor) -> Tensor:
+def as_sequence(
+    attn: Attention, hidden_states: Float[Tensor, " batch *features"]
+) -> Float[Tensor, "batch positions channels"]:
     """Normed features `(B, N, C)` of a layer's input, as diffusers' `AttnProcessor2_0` has them."""
     if hidden_states.ndim == 4:
         hidden_states = hidden_states.flatten(2).transpose(1, 2)
@@ -240,7 +270,11 @@ def as_sequence(attn: Attention, hidden_states: Tensor) -> Tensor:
     return hidden_states
 
 
-def as_input(attn: Attention, out: Tensor, hidden_states: Tensor) -> Tensor:
+def as_input(
+    attn: Attention,
+    out: Float[Tensor, "batch positions channels"],
+    hidden_states: Float[Tensor, " batch *features"],
+) -> Float[Tensor, " batch *features"]:
     """Give `out (B, N, C)` the shape of the layer's input, its residual and its rescaling."""
     if hidden_states.ndim == 4:
         out = out.transpose(1, 2).reshape(hidden_states.shape)
@@ -279,11 +313,11 @@ class FrozenLinear(nn.Linear):
         self._kept = unmerged(self._layer[0]).weight.detach().clone()
 
     @property
-    def weight(self) -> Tensor:  # type: ignore[override]
+    def weight(self) -> Float[Tensor, "outputs inputs"]:  # type: ignore[override]
         """The frozen weight `(out_features, in_features)`."""
         return self._layer[0].weight if self._kept is None else self._kept
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Float[Tensor, " *batch inputs"]) -> Float[Tensor, " *batch outputs"]:
         """`(.., in_features)` to `(.., out_features)`, in the dtype of the weight."""
         return F.linear(input.to(self.weight.dtype), self.weight)
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Self
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from adapterbench.adapters.core.branch import BaseProcessor, Branch, Prompt, run_layer
@@ -71,7 +72,9 @@ class ImageChannel(nn.Module):
             self.unet.encoder_hid_proj = None
             self.unet.config.encoder_hid_dim_type = None
 
-    def forward(self, image_embeds: list[Tensor]) -> list[Tensor]:
+    def forward(
+        self, image_embeds: list[Float[Tensor, "batch _ ..."]]
+    ) -> list[Float[Tensor, "batch _ dim"]]:
         """`[(B, n, c), ..]`, n image prompts of each adapter, to `[(B, n K, D), ..]`, tokens."""
         pairs = zip(self.adapters, image_embeds, strict=True)
         return [adapter(embeds) for adapter, embeds in pairs]
@@ -137,11 +140,14 @@ class LayerProcessor:
     def __call__(
         self,
         attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: tuple[Tensor, list[Tensor]] | Tensor,
-        attention_mask: Tensor | None = None,
-        ip_adapter_masks: Sequence[Tensor | None] | None = None,
-    ) -> Tensor:
+        hidden_states: Float[Tensor, " batch *features"],
+        encoder_hidden_states: tuple[
+            Float[Tensor, "batch text dim"], list[Float[Tensor, "batch _ dim"]]
+        ]
+        | Float[Tensor, "batch text dim"],
+        attention_mask: Float[Tensor, "batch rows text"] | None = None,
+        ip_adapter_masks: Sequence[Float[Tensor, "1 _ _ _"] | None] | None = None,
+    ) -> Float[Tensor, " batch *features"]:
         """Split `(text (B, L, D), [tokens (B, M, D), ..])` for the branches (see `run_layer`)."""
         if isinstance(encoder_hidden_states, Tensor):  # the UNet has lost the channel
             return self.base(attn, hidden_states, encoder_hidden_states, attention_mask)

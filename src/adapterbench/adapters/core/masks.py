@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffusers.image_processor import IPAdapterMaskProcessor
+from jaxtyping import Float
 from torch import Tensor
 
 from adapterbench.core.errors import UserError
@@ -12,15 +13,19 @@ LATENT = 8
 """Image pixels along a side of a latent pixel: what a mask's sides are rounded to."""
 
 
-def regions(masks: Tensor, positions: int) -> Tensor:
+def regions(
+    masks: Float[Tensor, "1 prompts height width"], positions: int
+) -> Float[Tensor, "prompts {positions}"]:
     """Masks `(1, n, H, W)` at the N positions of a layer `(n, N)`, as diffusers scales them."""
     scaled: Tensor = IPAdapterMaskProcessor.downsample(masks[0], masks.shape[1], positions, 1)
     return scaled[..., 0]
 
 
 def checked_masks(
-    masks: Any, image_embeds: Sequence[Tensor], latents: Tensor
-) -> list[Tensor | None]:
+    masks: Any,
+    image_embeds: Sequence[Float[Tensor, "batch _ ..."]],
+    latents: Float[Tensor, "batch channels height width"],
+) -> list[Float[Tensor, "1 _ _ _"] | None]:
     """The masks of each adapter, `(1, n, H, W)`, or None for one without.
 
     Args:
@@ -47,7 +52,9 @@ def checked_masks(
     return list(found)
 
 
-def check_mask(mask: Any, name: str, images: int, latents: Tensor) -> None:
+def check_mask(
+    mask: Any, name: str, images: int, latents: Float[Tensor, "batch channels height width"]
+) -> None:
     """Refuse a mask that is not of `images` regions in the proportions of the latents.
 
     Raises:
