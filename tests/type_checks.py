@@ -2,11 +2,11 @@
 
 from typing import Any, Self
 
-from beartype import BeartypeConf, BeartypeHintOverrides, beartype
+from beartype import BeartypeConf, FrozenDict, beartype
 
 checked = beartype(
     conf=BeartypeConf(
         is_pep484_tower=True,  # an int will do for a float
-        hint_overrides=BeartypeHintOverrides({Self: Any}),  # a method is checked without its class
+        hint_overrides=FrozenDict({Self: Any}),  # a method is checked without its class
     )
 )

@@ -83,7 +83,7 @@ class Steps:
         self.timesteps: Tensor | None = None
         self.first = 0
 
-    def __call__(self, timestep: Tensor) -> tuple[int, int]:
+    def __call__(self, timestep: Tensor | float) -> tuple[int, int]:
         """Number of the step, from 0, and how many the run has.
 
         A run begins with new timesteps, which every pipeline sets, at the first of them that the
@@ -107,6 +107,6 @@ class Steps:
 
 
 @torch.compiler.disable
-def weight_at(schedule: Schedule, steps: Steps, timestep: Tensor) -> float:
+def weight_at(schedule: Schedule, steps: Steps, timestep: Tensor | float) -> float:
     """What lambda is multiplied by at a timestep."""
     return schedule(*steps(timestep))

@@ -1,6 +1,6 @@
 """Decoupled cross-attention whose image branch is the frozen layer under LoRA (Hu et al. 2021)."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
@@ -9,7 +9,13 @@ from peft.tuners.lora import Linear as LoraLinear
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapterbench.adapters.core.branch import DecoupledBranch, FrozenLinear, Layer, Prompt
+from adapterbench.adapters.core.branch import (
+    DecoupledBranch,
+    FrozenLinear,
+    Layer,
+    LinearLayer,
+    Prompt,
+)
 from adapterbench.core.config import Section
 
 
@@ -68,6 +74,7 @@ class Lora(DecoupledBranch):
         return out + self.factor * self.to_out(image)
 
 
-def frozen_layers(attn: Attention) -> dict[str, nn.Linear]:
+def frozen_layers(attn: Attention) -> dict[str, LinearLayer]:
     """`W_Q, W_K, W_V, W_O` of a layer, by the name of their LoRA."""
-    return {"to_q": attn.to_q, "to_k": attn.to_k, "to_v": attn.to_v, "to_out": attn.to_out[0]}
+    out = cast(LinearLayer, attn.to_out[0])
+    return {"to_q": attn.to_q, "to_k": attn.to_k, "to_v": attn.to_v, "to_out": out}

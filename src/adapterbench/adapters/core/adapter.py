@@ -49,7 +49,7 @@ class Adapter(nn.Module):
         self.branches = nn.ModuleDict({p.replace(".", "/"): b for p, b in branches.items()})
         self.embed_dim = embed_dim
         self.reads_patches = reads_patches
-        self.weight_at: Callable[[Tensor], float] | None = None
+        self.weight_at: Callable[[Tensor | float], float] | None = None
         """What lambda is multiplied by at a timestep of sampling; None: nothing."""
 
     def forward(self, image_embeds: Float[Tensor, "..."]) -> Float[Tensor, "batch tokens dim"]:
@@ -105,7 +105,7 @@ class Adapter(nn.Module):
         return next(iter(self.layers.values())).shares
 
     @shares.setter
-    def shares(self, value: Sequence[float] | None) -> None:
+    def shares(self, value: Sequence[object] | None) -> None:
         found = None if value is None else [finite(share, "weights") for share in value]
         if found is not None and (min(found, default=0) < 0 or not sum(found) > 0):
             raise UserError(
@@ -114,7 +114,7 @@ class Adapter(nn.Module):
         for branch in self.layers.values():
             branch.shares = found
 
-    def prepare(self, timestep: Tensor, device: torch.device) -> None:
+    def prepare(self, timestep: Tensor | float, device: torch.device) -> None:
         """Before each call of the UNet: set what depends on the step, and be where it runs.
 
         An offloaded UNet brings there no more than its own weights.

@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -20,6 +20,18 @@ from adapterbench.adapters.core.masks import regions
 
 BaseProcessor = Callable[..., Tensor]
 """A diffusers attention processor, called `(attn, hidden_states, text, attention_mask)`."""
+
+
+@runtime_checkable
+class LinearLayer(Protocol):
+    """A linear layer of a UNet: PyTorch's own, or one that PEFT has put around it."""
+
+    in_features: int
+    out_features: int
+
+    @property
+    def weight(self) -> Tensor:
+        """`(out_features, in_features)`."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +295,7 @@ def as_input(
     return out / attn.rescale_output_factor
 
 
-def copy_of(layer: nn.Linear) -> nn.Linear:
+def copy_of(layer: LinearLayer) -> nn.Linear:
     """A trainable fp32 copy of a frozen layer's weight, without bias; draws no random number."""
     copy = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
     copy.weight = nn.Parameter(layer.weight.detach().to(torch.float32, copy=True))
@@ -297,13 +309,13 @@ class FrozenLinear(nn.Linear):
     adapter, and exists once in memory (but for `keep`).
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: LinearLayer) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.register_parameter("bias", None)
         self.share(layer)
 
-    def share(self, layer: nn.Linear) -> None:
+    def share(self, layer: LinearLayer) -> None:
         """Read the weight of `layer` from now on."""
         self._layer = (layer,)  # in a tuple, torch does not take it for a child
         self.register_buffer("_kept", None, persistent=False)
@@ -322,7 +334,7 @@ class FrozenLinear(nn.Linear):
         return F.linear(input.to(self.weight.dtype), self.weight)
 
 
-def unmerged(layer: nn.Linear) -> nn.Linear:
+def unmerged(layer: LinearLayer) -> LinearLayer:
     """The layer as it is without the LoRA, or another of PEFT's tuners, merged into its weight."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
