@@ -1,6 +1,5 @@
 """A descendant: only its LoRA learns, and what is saved turns the backbone into it."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +24,11 @@ PARAMS = descendant.DescendantParams(
 @pytest.fixture(scope="module")
 def trained(
     toy: Toy, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[UNet2DConditionModel, Fitted]]:
+) -> tuple[UNet2DConditionModel, Fitted]:
     read = load_pictures(toy.shards, "train")
     one = replace(read, captions=[texts[:1] for texts in read.captions])
     state = tmp_path_factory.mktemp("descendant") / "state"
-    yield descendant.train(PARAMS, one, toy.backbone, state, lambda *_: None)
+    return descendant.train(PARAMS, one, toy.backbone, state, lambda *_: None)
 
 
 def predicted(unet: UNet2DConditionModel) -> torch.Tensor:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from diffusers import SchedulerMixin
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +19,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.runs.program import LOADER_WORKER
 from adapterbench.training.loop import batch_indices, step_generator
-from adapterbench.training.loss import draw_noise
+from adapterbench.training.loss import NoiseSchedule, draw_noise
 
 MOST_WORKERS = 4
 """Processes that gather for one GPU: more would wait, too."""
@@ -60,7 +59,7 @@ class Shares(Dataset[Share | None]):
     """The share of a process in the batch of each step, by the step's number."""
 
     def __init__(
-        self, data: EncodedSplit, schedule: SchedulerMixin, params: TrainParams, share: slice
+        self, data: EncodedSplit, schedule: NoiseSchedule, params: TrainParams, share: slice
     ) -> None:
         self.data, self.schedule, self.params, self.share = data, schedule, params, share
         self.shape = data.row(0)[0].shape

@@ -5,14 +5,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import SchedulerMixin
+from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.training_utils import compute_snr
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+NoiseSchedule = DDPMScheduler | DDIMScheduler
+"""The schedules of diffusers that a training adds noise by."""
+
 
 def draw_noise(
-    schedule: SchedulerMixin, shape: Sequence[int], generator: torch.Generator
+    schedule: NoiseSchedule, shape: Sequence[int], generator: torch.Generator
 ) -> tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]:
     """Noise of `shape`, `(B, C, h, w)`, and timesteps `(B,)`, on the CPU."""
     noise = torch.randn(*shape, generator=generator)
@@ -22,7 +25,7 @@ def draw_noise(
 
 def denoising_loss(
     unet: nn.Module,
-    schedule: SchedulerMixin,
+    schedule: NoiseSchedule,
     latents: Float[Tensor, "batch channels height width"],
     conditions: dict[str, Any],
     noise: Float[Tensor, "batch channels height width"],
