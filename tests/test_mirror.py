@@ -65,10 +65,6 @@ COVERED: dict[str, tuple[set[str], str]] = {
     "exchange/test_vision.py": ({"frozen.towers"}, "weights by other names make the same vectors"),
     "frozen/test_load.py": ({"frozen.trial"}, "a network is tried as it is loaded"),
     "illustrating/test_pairs.py": ({"illustrating.drawing"}, "how every pair is drawn"),
-    "pretraining/test_controlnet.py": (
-        {"pretraining.edges"},
-        "what measures a ControlNet, on one that was trained",
-    ),
     "pretraining/test_networks.py": (
         {f"pretraining.{name}" for name in ("pictures", "run", "unet", "vae")},
         "images, VAE and UNet are each trained on what the one before makes",
