@@ -184,7 +184,12 @@ def stock_difference(
     ours = outputs()
     adapter.detach(unet)
     try:
-        Stock(unet).load_ip_adapter([grouped(weights)], "", "", image_encoder_folder=None)
+        Stock(unet).load_ip_adapter(
+            [grouped(weights)],  # type: ignore[list-item]  # diffusers takes these, and says str
+            "",
+            "",
+            image_encoder_folder=None,
+        )
         theirs = outputs()
     except Exception as error:  # of whatever kind diffusers raises on a UNet that it does not serve
         raise UserError(
@@ -273,7 +278,11 @@ def save_peft(adapter: Adapter, variant: Variant, folder: Path) -> None:
                 weights[f"base_model.model.{module}.{side}.weight"] = weight.cpu().contiguous()
     assert isinstance(variant, lora.Params)
     alpha = variant.rank if variant.alpha is None else variant.alpha
-    config = LoraConfig(r=variant.rank, lora_alpha=alpha, target_modules=modules)
+    config = LoraConfig(
+        r=variant.rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
+        target_modules=modules,
+    )
     with publish(folder) as beside:
         beside.mkdir()
         config.save_pretrained(str(beside))

@@ -48,9 +48,15 @@ class Lora(DecoupledBranch):
 
     def __init__(self, attn: Attention, rank: int, alpha: float) -> None:
         super().__init__()
-        config = LoraConfig(r=rank, lora_alpha=alpha)
+        config = LoraConfig(r=rank, lora_alpha=alpha)  # type: ignore[arg-type]  # see below
         for name, layer in frozen_layers(attn).items():
-            adapted = LoraLinear(FrozenLinear(layer), "default", config, r=rank, lora_alpha=alpha)
+            adapted = LoraLinear(
+                FrozenLinear(layer),
+                "default",
+                config,
+                r=rank,
+                lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
+            )
             setattr(self, name, adapted)
 
     def bind(self, attn: Attention) -> None:

@@ -7,10 +7,10 @@ inpainting, ControlNet) takes adapters.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor, IPAdapterAttnProcessor2_0
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -203,28 +203,39 @@ class LayerHook:
 
     def install(self) -> None:
         """Take over the layer's processor, and what reads and sets it."""
-        self.attn.set_processor, self.attn.get_processor = self.set, self.get
+        self.attn.set_processor, self.attn.get_processor = self.set, self.get  # type: ignore[assignment, method-assign]  # its own, before those of the class
         self.set(self.attn.processor)
 
     def remove(self) -> None:
         """Leave the layer with the base alone."""
+        base = self.own.base
         del self.attn.set_processor, self.attn.get_processor
-        self.attn.set_processor(self.attn.processor.base)
+        put(self.attn, base)
+
+    @property
+    def own(self) -> LayerProcessor:
+        """The layer's processor while the hook is in place."""
+        return cast(LayerProcessor, self.attn.processor)
 
     def set(self, processor: BaseProcessor) -> None:
         """Stand for `processor`; without the channel, make way for it."""
         if not self.channel.is_open:
             self.channel.hook.remove()
             self.remove()
-            self.attn.set_processor(processor)
+            put(self.attn, processor)
             return
         if isinstance(processor, SeenProcessor):
             processor = processor.processor.base
-        Attention.set_processor(self.attn, LayerProcessor(self.branches, processor))
+        put(self.attn, LayerProcessor(self.branches, processor))
 
     def get(self) -> SeenProcessor:
         """What others get, and may `set` again later to have the base of this moment back."""
-        return SeenProcessor(self.attn.processor)
+        return SeenProcessor(self.own)
+
+
+def put(attn: Attention, processor: BaseProcessor) -> None:
+    """Give a layer its processor; diffusers takes any and names one class of many."""
+    Attention.set_processor(attn, cast(AttnProcessor, processor))
 
 
 def layer_hooks(unet: UNet2DConditionModel) -> list[LayerHook]:

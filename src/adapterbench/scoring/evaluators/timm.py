@@ -69,7 +69,7 @@ def load_network(folder: Path, resolution: int) -> Any:
     try:
         # the classifier that the weights have, so that every tensor is asked for
         size = {"img_size": resolution}
-        model = timm.create_model(
+        model: Any = timm.create_model(  # a class of its own for each architecture
             pretrained=True, **resolve_model_input_args(f"local-dir:{folder}", size)
         )
     except Exception as error:  # timm raises many kinds
