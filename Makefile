@@ -60,7 +60,6 @@ lint: setup ## Check style, spelling and types
 	ruff format --check .
 	typos
 	mypy
-	mypy tests
 
 style: setup ## Repair style
 	ruff check --fix .

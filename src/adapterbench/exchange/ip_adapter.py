@@ -184,12 +184,7 @@ def stock_difference(
     ours = outputs()
     adapter.detach(unet)
     try:
-        Stock(unet).load_ip_adapter(
-            [grouped(weights)],  # type: ignore[list-item]  # diffusers takes these, and says str
-            "",
-            "",
-            image_encoder_folder=None,
-        )
+        Stock(unet).load_ip_adapter([grouped(weights)], "", "", image_encoder_folder=None)
         theirs = outputs()
     except Exception as error:  # of whatever kind diffusers raises on a UNet that it does not serve
         raise UserError(

@@ -38,7 +38,7 @@ Scale = float | str | Sequence[float] | Mapping[str, Any]
 
 
 @overload
-def load_adapter(  # type: ignore[overload-overlap]  # a str is a sequence of such, too
+def load_adapter(
     pipeline: DiffusionPipeline,
     folder: Path | str,
     image_encoder: Path | str | None = None,

@@ -203,7 +203,7 @@ class LayerHook:
 
     def install(self) -> None:
         """Take over the layer's processor, and what reads and sets it."""
-        self.attn.set_processor, self.attn.get_processor = self.set, self.get  # type: ignore[assignment, method-assign]  # its own, before those of the class
+        self.attn.set_processor, self.attn.get_processor = self.set, self.get
         self.set(self.attn.processor)
 
     def remove(self) -> None:
