@@ -200,12 +200,14 @@ def test_batches_that_processes_gather_ahead_change_no_bit(
 def test_a_gathering_process_that_is_killed_is_one_line(
     toy: Toy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    before = set(multiprocessing.active_children())  # of other tests
+
     class Killer(Log):
         def __call__(self, step: int, values: dict[str, float]) -> None:
             super().__call__(step, values)
             if step == 10:
-                [worker] = multiprocessing.active_children()
-                worker.kill()
+                for worker in set(multiprocessing.active_children()) - before:
+                    worker.kill()
 
     monkeypatch.setattr(batches, "workers", lambda _device: 1)
     with pytest.raises(SystemExit) as left:
