@@ -34,7 +34,9 @@ def test_the_gain_is_the_share_that_follows_its_edges_under_control(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def drawn(_pipe: object, held: Pictures, _edges: object, scale: float, _: object) -> object:
+    def drawn(
+        _pipe: object, held: Pictures, _edges: object, scale: float, _: object
+    ) -> torch.Tensor:
         """Under control the first images as they should be; white ones else."""
         made = torch.full_like(held.pixels, 255)
         made[: followed if scale else 0] = held.pixels[: followed if scale else 0]
