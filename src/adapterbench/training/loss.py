@@ -1,7 +1,7 @@
 """The denoising loss, pure: what it draws is given."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from diffusers.training_utils import compute_snr
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-NoiseSchedule = DDPMScheduler | DDIMScheduler
+NoiseSchedule: TypeAlias = DDPMScheduler | DDIMScheduler
 """The schedules of diffusers that a training adds noise by."""
 
 
