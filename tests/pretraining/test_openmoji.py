@@ -76,8 +76,9 @@ def test_a_drawing_is_cut_out_and_centred_on_white() -> None:
     assert image.shape == (SIDE, SIDE, 3)
     red = (abs(image - (255, 0, 0)) < 40).all(axis=-1)
     rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
-    assert (columns[0], columns[-1]) == (0, SIDE - 1)  # 6 x 3 becomes 16 x 8
-    assert abs(len(rows) - SIDE / 2) <= 1
+    assert columns[0] <= 1  # 6 x 3 becomes 16 x 8
+    assert columns[-1] >= SIDE - 2
+    assert abs(len(rows) - SIDE / 2) <= 2
     assert abs((rows[0] + rows[-1]) / 2 - (SIDE - 1) / 2) <= 0.5
     assert (image[0] == 255).all()
 

@@ -84,7 +84,7 @@ def damaged(folder: Path, error: Exception) -> InputError:
 
 
 def embedder(
-    model: Any, side: int, mean: Float[Tensor, "3"], std: Float[Tensor, "3"]
+    model: Any, side: int, mean: Float[Tensor, " channels"], std: Float[Tensor, " channels"]
 ) -> Callable[[list[Image.Image]], Tensor]:
     """Images -> pooled features `(B, D)`; `mean` and `std` `(3,)` are of levels in [0, 1]."""
     scale, shift = std[:, None, None], mean[:, None, None]
