@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -15,6 +16,12 @@ TESTS = Path(__file__).parent
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several processes would fight
+
+# shapes and types of these are checked at each call; before anything imports them
+install_import_hook(
+    [f"adapterbench.{name}" for name in ("adapters", "training", "sampling", "scoring")],
+    "type_checks.checked",
+)
 
 
 FIRST = ("test_repro.py", "runs", "pipeline")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.loaders import IPAdapterMixin
+from diffusers.loaders.ip_adapter import IPAdapterMixin
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors import safe_open
@@ -224,7 +224,7 @@ def full_weight(layer: nn.Module) -> Tensor:
     """The weight `(out, in)` of a linear layer; of one under LoRA `W + (alpha / r) B A`."""
     if isinstance(layer, LoraLinear):
         delta: Tensor = layer.get_delta_weight("default")
-        return layer.base_layer.weight + delta
+        return layer.weight + delta
     return layer.get_parameter("weight")
 
 
@@ -273,10 +273,14 @@ def save_peft(adapter: Adapter, variant: Variant, folder: Path) -> None:
                 weights[f"base_model.model.{module}.{side}.weight"] = weight.cpu().contiguous()
     assert isinstance(variant, lora.Params)
     alpha = variant.rank if variant.alpha is None else variant.alpha
-    config = LoraConfig(r=variant.rank, lora_alpha=alpha, target_modules=modules)
+    config = LoraConfig(
+        r=variant.rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
+        target_modules=modules,
+    )
     with publish(folder) as beside:
         beside.mkdir()
-        config.save_pretrained(beside)
+        config.save_pretrained(str(beside))
         save_file(weights, beside / "adapter_model.safetensors", metadata={"format": "pt"})
 
 

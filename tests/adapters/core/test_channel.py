@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from diffusers import (
@@ -320,7 +321,10 @@ def test_what_it_does_not_do_is_told_in_one_line(unet: UNet2DConditionModel) -> 
     generate(pipe)
 
 
-def test_attention_without_a_break_for_the_compiler(unet: UNet2DConditionModel) -> None:
+def test_attention_without_a_break_for_the_compiler(
+    unet: UNet2DConditionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # no part of what is compiled
     for name in ("ip_adapter", "ip_adapter_lora", "uni_controlnet_global"):
         adapter = trained(build(VARIANTS[name], unet))
         adapter.attach(unet)
