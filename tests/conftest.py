@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from toy_backbone import Toy
 
 
-TESTS = Path(__file__).parent
-
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several processes would fight
 
@@ -28,12 +26,9 @@ FIRST = ("test_repro.py", "runs", "pipeline")
 """Files and folders that take longest: the first makes the project that `pipeline` shares."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file runs in one process, so that what its tests share is made once; the longest first."""
+    """The files that take longest go first; a file runs in one process (`--dist=loadfile`)."""
     items.sort(key=lambda item: turn(item.path))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
 
 
 def turn(path: Path) -> int:
