@@ -23,7 +23,7 @@ def main(
 ) -> None:
     """Train one adapter over the frozen backbone; a killed run resumes."""
     row, params = load_variant(variant), load_train(variant)
-    facts = {"variant": row.given(), "train": params}
+    facts = {"variant": row.as_given(), "train": params}
     inputs = [encoded, backbone]
     with stage_record("train", variant=variant, params=facts, inputs=inputs) as record:
         trained = train_adapter(

@@ -35,7 +35,7 @@ def variants(
     with architecture.building():
         counts = count_parameters(table, unet, width)
     if as_json:
-        rows = {n: {**table[n].given(), "trainable_params": c} for n, c in counts.items()}
+        rows = {n: {**table[n].as_given(), "trainable_params": c} for n, c in counts.items()}
         facts = {"backbone": architecture.name, "embed_dim": width, "variants": rows}
         typer.echo(json.dumps(facts, indent=2))
         return

@@ -75,7 +75,7 @@ def test_a_variant_has_the_fields_of_both_parts() -> None:
 def test_a_row_comes_back(variant: dict[str, Any]) -> None:
     row = {**variant, **ENCODER, "train": {"steps": 3}}
     parsed = parse_variant(row)
-    assert (parsed.given(), parsed.row()) == (row, variant)
+    assert (parsed.as_given(), parsed.row()) == (row, variant)
     assert list(parsed.row())[:3] == ["projection", "attention", "tokens"]  # as people write it
     assert parsed.encoder == ImageEncoderParams(**ENCODER)
     assert parse_variant(variant).encoder == ImageEncoderParams()
