@@ -31,7 +31,7 @@ class Share:
 
     latents: Float[Tensor, "samples channels height width"]
     """`(N, C, h, w)`"""
-    image_embeds: Float[Tensor, "samples width"]
+    image_embeds: Float[Tensor, "samples embed"]
     """`(N, c)`"""
     texts: Float[Tensor, "samples text dim"] | Int[Tensor, "samples text"]
     """A phrasing of each caption, embedded `(N, L, D)`, or its token ids `(N, L)`."""

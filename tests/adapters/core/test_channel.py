@@ -321,6 +321,7 @@ def test_what_it_does_not_do_is_told_in_one_line(unet: UNet2DConditionModel) -> 
     generate(pipe)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at it
 def test_attention_without_a_break_for_the_compiler(
     unet: UNet2DConditionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
