@@ -73,16 +73,16 @@ def threads() -> int:
 
 def ours(sampler: Sampler) -> list[Image.Image]:
     """What stage `sample` does."""
-    batches = chunked(sampler.pictures(), sampler.params.batch_size)
+    batches = chunked(sampler.image_ids(), sampler.params.batch_size)
     return [image for batch in batches for image in sampler.make(batch, with_text=False)]
 
 
 def theirs(sampler: Sampler, peer: StableDiffusionPipeline) -> list[Image.Image]:
     """What a user of diffusers does."""
     params, made = sampler.params, []
-    for pictures in chunked(sampler.pictures(), params.images_per_item):
-        latents = [noise(p.key, p.k, params.seed, sampler.shape) for p in pictures]
-        embeds = sampler.data.row(pictures[0].number)[1].float()[None]
+    for image_ids in chunked(sampler.image_ids(), params.images_per_item):
+        latents = [noise(p.key, p.k, params.seed, sampler.shape) for p in image_ids]
+        embeds = sampler.data.row(image_ids[0].number)[1].float()[None]
         made += peer(
             "",
             ip_adapter_image_embeds=[torch.stack([torch.zeros_like(embeds), embeds])],

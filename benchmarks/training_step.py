@@ -1,6 +1,6 @@
 """Images a second and memory of adapter training: cached encodings against the official loop's way.
 
-The peer works as IP-Adapter's `tutorial_train.py` does: a data loader opens each picture, resizes
+The peer works as IP-Adapter's `tutorial_train.py` does: a data loader opens each image, resizes
 and normalises it twice (for the VAE, for the image encoder) and tokenises its caption; the step
 runs the three frozen encoders; the UNet stays in fp32 and in torch's default memory format. It
 reads its files from memory, where the official loop reads the disk. Same networks, batch, adapter
@@ -45,7 +45,7 @@ from adapterbench.formats.shards import read_split
 from adapterbench.frozen.load import load_part
 from adapterbench.runs.memory import keep_freed_memory
 from adapterbench.training.adapter import drop_conditions
-from adapterbench.training.batches import Share, Shares
+from adapterbench.training.batches import LocalBatch, LocalBatches
 from adapterbench.training.loss import denoising_loss, draw_noise
 
 GEMM = 2048
@@ -190,11 +190,11 @@ def peak_flops(a: Tensor) -> float:
 def cached(case: Case) -> tuple[Loss, Any]:
     """Ours: what stage `train` does in a step."""
     schedule = noise_schedule(case)
-    draw: Callable[[int], Share]
+    draw: Callable[[int], LocalBatch]
     if case.size is Size.SMALL:
         data = EncodedSplit(case.data / "encoded", "train")
         width, empty = data.embed_dim, data.empty
-        draw = Shares(data, schedule, case.params, slice(0, case.batch)).draw
+        draw = LocalBatches(data, schedule, case.params, slice(0, case.batch)).draw
     else:
         width, empty, draw = 512, torch.randn(77, 768), random_shares(case)
     frozen = unet(case).to(memory_format=torch.channels_last)
@@ -210,13 +210,13 @@ def cached(case: Case) -> tuple[Loss, Any]:
     return loss, adapter
 
 
-def random_shares(case: Case) -> Callable[[int], Share]:
+def random_shares(case: Case) -> Callable[[int], LocalBatch]:
     """Random shares at the size of SD 1.5."""
 
-    def draw(_step: int) -> Share:
+    def draw(_step: int) -> LocalBatch:
         n, latents = case.batch, (case.batch, 4, 64, 64)
         t = torch.randint(0, 1000, (n,))
-        return Share(
+        return LocalBatch(
             torch.randn(latents), torch.randn(n, 512), torch.randn(n, 77, 768),
             torch.randn(latents), t, torch.rand(n),
         )  # fmt: skip
@@ -229,7 +229,7 @@ def official(case: Case) -> tuple[Loss, Any]:
     networks = small_networks(case) if case.size is Size.SMALL else random_networks()
     for network in (networks.vae, networks.text_encoder, networks.clip):
         network.requires_grad_(False).to(case.dtype)
-    batches = iter(DataLoader(Pictures(networks), case.batch, shuffle=True))
+    batches = iter(DataLoader(CaptionedImages(networks), case.batch, shuffle=True))
     empty = networks.text_encoder(networks.tokenize([""])).last_hidden_state[0].float()
     frozen, schedule = unet(case), noise_schedule(case)
     adapter = build_adapter(load_variant(case.variant), frozen, networks.width)
@@ -239,7 +239,7 @@ def official(case: Case) -> tuple[Loss, Any]:
         nonlocal batches
         batch = next(batches, None)
         if batch is None:
-            batches = iter(DataLoader(Pictures(networks), case.batch, shuffle=True))
+            batches = iter(DataLoader(CaptionedImages(networks), case.batch, shuffle=True))
             batch = next(batches)
         with torch.no_grad():
             latents = networks.vae.encode(batch["pixels"].to(case.dtype)).latent_dist.sample()
@@ -325,7 +325,7 @@ def noise_schedule(case: Case) -> Any:
     return DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
 
-class Pictures(Dataset[dict[str, Tensor]]):
+class CaptionedImages(Dataset[dict[str, Tensor]]):
     """PNGs with a caption each, made ready for the three encoders when they are asked for."""
 
     def __init__(self, networks: Networks) -> None:
@@ -346,18 +346,18 @@ class Pictures(Dataset[dict[str, Tensor]]):
         return len(self.files)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        picture = Image.open(io.BytesIO(self.files[number])).convert("RGB")
+        image = Image.open(io.BytesIO(self.files[number])).convert("RGB")
         return {
-            "pixels": self.transform(picture),
-            "clip_pixels": self.networks.preprocess(picture),
+            "pixels": self.transform(image),
+            "clip_pixels": self.networks.preprocess(image),
             "ids": self.networks.tokenize([self.networks.captions[number]])[0],
         }
 
 
-def png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file."""
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
     file = io.BytesIO()
-    picture.save(file, "png")
+    image.save(file, "png")
     return file.getvalue()
 
 

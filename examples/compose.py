@@ -1,4 +1,4 @@
-"""An image prompt with everything else that steers diffusers' pipelines, as one picture.
+"""An image prompt combined with the other inputs of diffusers' pipelines, as one figure.
 
 `make repro`, then
 python examples/compose.py docs/compose.jpg
@@ -23,7 +23,7 @@ from adapterbench.formats.edges import edge_map
 from adapterbench.formats.shards import read_split
 from adapterbench.report.figures import Cell, grid
 
-ROWS = [  # image prompt, another picture, text: held-out concepts
+ROWS = [  # image prompt, other image, text: held-out concepts
     ("google-1f980", "google-1f98e", "blue animal, animal marine"),
     ("google-1f478", "google-1f469-200d-1f373", "woman with dark skin tone, person"),
     ("google-1f695", "google-1f6a2", "blue car, transport ground, vehicle"),
@@ -40,14 +40,14 @@ img2img = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_chec
 control = StableDiffusionControlNetPipeline(
     **pipe.components, controlnet=controlnet, requires_safety_checker=False
 )
-for each in (pipe, img2img, control):
-    each.to(torch.float32).set_progress_bar_config(disable=True)
+for pipeline in (pipe, img2img, control):
+    pipeline.to(torch.float32).set_progress_bar_config(disable=True)
 
 
 def keep_upper_half(other: Image.Image) -> Any:
-    """Inpainting by a callback: diffusers' own pipeline takes UNets of 4 latent channels alone.
+    """Inpainting by a callback; diffusers' own pipeline supports only 4 latent channels.
 
-    After each step the upper half is `other` again, with the noise of the next one.
+    After each step the upper half is replaced by `other` at the noise level of the next step.
     """
     with torch.no_grad():
         pixels = pipe.image_processor.preprocess(other)
@@ -64,32 +64,32 @@ def keep_upper_half(other: Image.Image) -> Any:
     return keep
 
 
-def draw(kind: Any, text: str, scale: float, pictures: Any, **inputs: Any) -> Image.Image:
-    """A picture from the same noise, in whatever way."""
-    prompt = image_prompt(pictures, scale=scale, guidance_scale=3.0)
+def generate(pipeline: Any, text: str, scale: float, images: Any, **inputs: Any) -> Image.Image:
+    """Generate an image with a pipeline; the noise is always the same."""
+    prompt = image_prompt(images, scale=scale, guidance_scale=3.0)
     seed = torch.Generator().manual_seed(0)
-    picture: Image.Image = kind(
+    image: Image.Image = pipeline(
         text, num_inference_steps=STEPS, generator=seed, **prompt, **inputs
     ).images[0]
-    return picture
+    return image
 
 
-def cells(picture: Image.Image, other: Image.Image, text: str) -> Iterator[tuple[str, Cell]]:
+def cells(image: Image.Image, other: Image.Image, text: str) -> Iterator[tuple[str, Cell]]:
     """One row: title and content of each column."""
     edges = edge_map(other, SIDE)
-    yield "Image prompt", picture
-    yield "alone", draw(pipe, "", 1.0, picture)
+    yield "Image prompt", image
+    yield "alone", generate(pipe, "", 1.0, image)
     yield "Text", text
-    yield "text alone", draw(pipe, text, 0.0, picture)
-    yield "image prompt + text", draw(pipe, text, 0.6, picture)
-    yield "Other picture", other
-    yield "both as image prompts", draw(pipe, "", 1.0, [picture, other])
-    yield "image prompt on img2img", draw(img2img, "", 1.0, picture, image=other, strength=0.7)
+    yield "text alone", generate(pipe, text, 0.0, image)
+    yield "image prompt + text", generate(pipe, text, 0.6, image)
+    yield "Other image", other
+    yield "both as image prompts", generate(pipe, "", 1.0, [image, other])
+    yield "image prompt on img2img", generate(img2img, "", 1.0, image, image=other, strength=0.7)
     inpaint = {"callback_on_step_end": keep_upper_half(other)}
-    yield "image prompt in the lower half", draw(pipe, "", 1.0, picture, **inpaint)
+    yield "image prompt in the lower half", generate(pipe, "", 1.0, image, **inpaint)
     yield "Its edges", edges
-    yield "text + edges", draw(control, text, 0.0, picture, image=edges)
-    yield "image prompt + edges", draw(control, "", 1.0, picture, image=edges)
+    yield "text + edges", generate(control, text, 0.0, image, image=edges)
+    yield "image prompt + edges", generate(control, "", 1.0, image, image=edges)
 
 
 held_out = {s.key: s.image for s in read_split(Path("data/shards"), "validation")}

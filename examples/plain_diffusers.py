@@ -15,6 +15,6 @@ pipe = StableDiffusionPipeline.from_pretrained(backbone, safety_checker=None).to
 encoder = f"{exported}/image_encoder"
 pipe.feature_extractor = AutoImageProcessor.from_pretrained(encoder, backend="pil")
 pipe.load_ip_adapter(exported, subfolder="", weight_name="ip_adapter.safetensors")
-picture = Image.open(reference).convert("RGB")
-image = pipe("", ip_adapter_image=picture, num_inference_steps=20, guidance_scale=3.0).images[0]
+prompt = Image.open(reference).convert("RGB")
+image = pipe("", ip_adapter_image=prompt, num_inference_steps=20, guidance_scale=3.0).images[0]
 image.save(out)

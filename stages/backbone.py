@@ -1,4 +1,4 @@
-"""Stage `backbone`: bring the frozen model, at its pinned revision."""
+"""Stage `backbone`: fetch the frozen model, at its pinned revision."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from adapterbench.runs.record import stage_record
 
 
 def main(out: Annotated[Path, Option(help="Folder of the model, diffusers layout.")]) -> None:
-    """Bring the frozen model, at its pinned revision."""
+    """Fetch the frozen model, at its pinned revision."""
     params = load_params(BackboneParams, "backbone")
     with stage_record("backbone", params={"backbone": params}), publish(out) as folder:
         load("adapterbench.backbone.sources", params.source).fetch(params, folder)

@@ -1,4 +1,4 @@
-"""Stage `bases`: bring the other base models that the adapters are put on."""
+"""Stage `bases`: fetch the further base models on which the adapters are used."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from remedies import run
 from typer import Option
 
-from adapterbench.backbone.bases import bring
+from adapterbench.backbone.bases import fetch_base
 from adapterbench.core.config import load_bases
 from adapterbench.core.files import publish
 from adapterbench.runs.record import stage_record
@@ -16,12 +16,12 @@ def main(
     backbone: Annotated[Path, Option(help="Folder of stage backbone, which LoRAs go over.")],
     out: Annotated[Path, Option(help="Folder of <base>, diffusers layout.")],
 ) -> None:
-    """Bring the other base models, at their pinned revisions."""
+    """Fetch the further base models, at their pinned revisions."""
     bases = load_bases()
     with stage_record("bases", params={"bases": bases}, inputs=[backbone]), publish(out) as folder:
         folder.mkdir()
         for name, params in bases.items():
-            bring(name, params, backbone, folder / name)
+            fetch_base(name, params, backbone, folder / name)
 
 
 if __name__ == "__main__":

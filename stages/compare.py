@@ -1,4 +1,4 @@
-"""Stage `compare`: tables, paired differences and plain words from the per-image scores."""
+"""Stage `compare`: tables, paired differences and findings in words from the scores per image."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,8 +29,8 @@ def main(
         tables = [table.compare(scores, train_metrics, rows, p, params) for p in PROTOCOLS]
         table.write(tables, out)
         pairs.write(pairs.compare_pairs(illustrations, list(rows), params), out)
-        for each in tables:
-            markdown.write(each, measured_on(*each.size), out)
+        for item in tables:
+            markdown.write(item, measured_on(*item.size), out)
         write_json(metrics, table.as_metrics(tables))
         record.headline(**table.best(tables[0], train_metrics))
         record.artifact(out / "comparison.md")

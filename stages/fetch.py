@@ -1,4 +1,4 @@
-"""Stage `fetch`: bring the raw images, pinned by version and checked by digest."""
+"""Stage `fetch`: fetch the raw images, pinned by version and checked by digest."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from adapterbench.runs.record import stage_record
 
 
 def main(out: Annotated[Path, Option(help="Folder for the raw packages.")]) -> None:
-    """Bring the raw images, pinned by version and checked by digest."""
+    """Fetch the raw images, pinned by version and checked by digest."""
     params = load_params(DataParams, "data")
     with stage_record("fetch", params={"data": params}):
         source = load("adapterbench.data.sources", params.source)

@@ -1,4 +1,4 @@
-"""Stage `figures`: the figures and the one-page report from the tables and the pictures."""
+"""Stage `figures`: the figures and the one-page report from the tables and the images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,8 @@ from typer import Option
 
 from adapterbench.core.config import IllustrateParams, load_params
 from adapterbench.formats.shards import read_manifest
-from adapterbench.report import measured, page, pairs, plates, provenance, table
+from adapterbench.report import measured, page, pairs, provenance, table
+from adapterbench.report.captioned_figures import Sources, draw
 from adapterbench.runs.record import stage_record
 
 
@@ -23,16 +24,16 @@ def main(
 ) -> None:
     """Draw the figures and write the report."""
     inputs = [tables, samples, illustrations, shards, curves]
-    src = plates.Sources(samples=samples, illustrations=illustrations, shards=shards, curves=curves)
+    src = Sources(samples=samples, illustrations=illustrations, shards=shards, curves=curves)
     with stage_record("figures", params={}, inputs=inputs) as record:
         both, answers = table.read(tables), pairs.read(tables)
-        drawn = plates.draw(both, answers, load_params(IllustrateParams, "illustrate"), src, out)
+        drawn = draw(both, answers, load_params(IllustrateParams, "illustrate"), src, out)
         facts = measured.measured_on(*both["image"].size)
         files = [tables / n for n in (*table.FILES.values(), table.PAIRED_FILE, pairs.FILE)]
         origin, makers = provenance.provenance(files), read_manifest(shards).attribution
         page.write(report, page.render(both, answers, facts, drawn, origin, makers))
         record.artifact(report)
-        record.images("figures", [plate.path for plate in drawn])
+        record.images("figures", [figure.path for figure in drawn])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage `illustrate`: the pictures that the figures show beyond those that are scored."""
+"""Stage `illustrate`: the images that the figures show in addition to the scored ones."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from typer import Option
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core import config
 from adapterbench.core.config import load_params
-from adapterbench.illustrating.pictures import Inputs, illustrate
+from adapterbench.illustrating.illustrate import Inputs, illustrate
 from adapterbench.runs.record import stage_record
 from adapterbench.scoring.evaluator import Folders
 
@@ -20,10 +20,10 @@ def main(
     backbone: Annotated[Path, Option(help="Folder of stage backbone.")],
     bases: Annotated[Path, Option(help="Folder of stage bases.")],
     evaluator: Annotated[Path, Option(help="Folder of stage neutral_evaluator.")],
-    out: Annotated[Path, Option(help="Folder of the pictures, named after the method.")],
-    adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
+    out: Annotated[Path, Option(help="Folder of the images, named after the method.")],
+    adapter: Annotated[Path | None, Option(help="Folder of stage train; none: baseline.")] = None,
 ) -> None:
-    """Draw with other texts, on other bases, at other scales, and pairs; score the last two."""
+    """Generate with other texts, base models, scales and prompt pairs; score the last two."""
     params = load_params(config.IllustrateParams, "illustrate")
     sample = load_params(config.SampleParams, "sample")
     variant = load_variant(out.name) if adapter else None

@@ -1,4 +1,4 @@
-"""Run a stage with the code of this copy of the project, through a launcher where one is set.
+"""Run a stage with the code of this copy of the project, through a launcher if one is set.
 
     python stages/launch.py stages/train.py ip_adapter --encoded data/encoded ...
 
@@ -30,10 +30,10 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 VARIABLE = "ADAPTERBENCH_LAUNCH"
 
 SHARING = {"encode", "train", "sample", "score", "illustrate"}
-"""Stages whose processes share the work; processes of another would all do the same."""
+"""Stages whose processes share the work; in other stages all would do the same."""
 
 FOLLOWER = "ADAPTERBENCH_FOLLOWER"
-"""Environment variable that only the project's follower has, which outlives every launch."""
+"""Environment variable that marks the project's follower, which outlives every launch."""
 
 GRACE = 30
 """Seconds between asking processes to end and killing them."""
@@ -56,7 +56,7 @@ def main(script: str, *arguments: str) -> None:
     gc.disable()  # until the stage has imported what it needs: that takes a fifth of the time
     try:
         runpy.run_path(script, run_name="__main__")
-    except KeyboardInterrupt:  # as it imports; later the stage tells by itself
+    except KeyboardInterrupt:  # during imports; later the stage reports it
         print("error: interrupted as it started: run the same command again", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
@@ -73,7 +73,7 @@ def supervise(command: list[str]) -> int:
     """Run a launcher in a process group of its own; its exit code, 128 + n if signal n ended it.
 
     Signals go on to the group. When the launcher has ended, however it did, whatever it has left
-    behind is ended too; and it is told to end should this process be killed outright.
+    behind is ended too; and it gets SIGTERM if this process is killed.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc:  # orphans become this process's children, whatever group they are in
@@ -87,7 +87,7 @@ def supervise(command: list[str]) -> int:
     except OSError as error:
         fail(
             f"{VARIABLE} names {command[0]!r}, which does not start ({error.strerror}): "
-            "install it, mend the variable or unset it"
+            "install it, correct the variable or unset it"
         )
 
     def forward(number: int, _frame: object) -> None:
@@ -113,7 +113,7 @@ def kill_group(group: int, number: int) -> None:
 def end_orphans() -> None:
     """End the children that are left (Linux): by SIGTERM, after `GRACE` seconds by SIGKILL.
 
-    The follower, which a stage may have started, is not of this launch.
+    The follower, which a stage may have started, is spared.
     """
     deadline = time.monotonic() + GRACE
     asked: set[int] = set()

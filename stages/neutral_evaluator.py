@@ -1,4 +1,4 @@
-"""Stage `neutral_evaluator`: bring the network that scores beside the CLIP, as it is pinned."""
+"""Stage `neutral_evaluator`: fetch the second evaluator, at its pinned revision."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ from adapterbench.runs.record import stage_record
 
 
 def main(out: Annotated[Path, Option(help="Folder of the network, timm's layout.")]) -> None:
-    """Bring the network that scores beside the CLIP, as it is pinned."""
+    """Fetch the second evaluator, at its pinned revision."""
     params = load_params(BackboneParams, "neutral_evaluator")
     facts = {"neutral_evaluator": params}
     with stage_record("neutral_evaluator", params=facts), publish(out) as folder:

@@ -1,6 +1,6 @@
-"""How a stage's program is run: an input that cannot be used is told with the stage that makes it.
+"""Runs a stage's program; errors about generated files name the DVC stage that makes them.
 
-The package does not know that DVC runs it; here is what does.
+The package itself does not depend on DVC as its orchestrator.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def run(main: Callable[..., None]) -> None:
 
 
 def remedy(path: Path) -> str:
-    """What makes a file again: a DVC command where it is an output of the pipeline."""
+    """How to generate a file again: a DVC command for an output of the pipeline."""
     stage = maker(path.absolute())
     if stage is None:
         return "make it again"
@@ -26,7 +26,7 @@ def remedy(path: Path) -> str:
 
 
 def maker(path: Path) -> str | None:
-    """The stage of the pipeline whose output holds an absolute path; None: there is none."""
+    """The stage whose output contains an absolute path, or None."""
     from dvc.exceptions import DvcException  # seconds to import
     from dvc.repo import Repo
 

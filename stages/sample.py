@@ -1,4 +1,4 @@
-"""Stage `sample`: make the pictures that are scored, with an adapter or without."""
+"""Stage `sample`: generate the images that are scored, with or without an adapter."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,10 +19,10 @@ def main(
     backbone: Annotated[Path, Option(help="Folder of stage backbone.")],
     out: Annotated[Path, Option(help="Folder for <protocol>.tar, named after the method.")],
     protocol: Annotated[list[str], Option(help="image or image_text; may be given twice.")],
-    adapter: Annotated[Path | None, Option(help="Folder of stage train; none: a floor.")] = None,
+    adapter: Annotated[Path | None, Option(help="Folder of stage train; none: baseline.")] = None,
     shards: Annotated[Path | None, Option(help="Stage prepare's, for outside adapters.")] = None,
 ) -> None:
-    """Make the pictures that are scored, with an adapter or without; a killed run resumes."""
+    """Generate the images that are scored, with or without an adapter; a killed run resumes."""
     params = load_params(SampleParams, "sample")
     inputs = [encoded, backbone]
     variant = load_variant(out.name) if adapter else None

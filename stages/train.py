@@ -9,7 +9,7 @@ from typer import Argument, Option
 from adapterbench.adapters.core.storage import WEIGHTS
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core.config import load_train
-from adapterbench.runs.record import leads, stage_record
+from adapterbench.runs.record import is_main_process, stage_record
 from adapterbench.training.adapter import train_adapter
 
 
@@ -29,7 +29,7 @@ def main(
         trained = train_adapter(
             variant, row, params, encoded, backbone, out, on_log=lambda at, v: record.metrics(v, at)
         )
-        if leads():
+        if is_main_process():
             trained.write(metrics, curve)
         record.headline(**trained.costs)
         record.adapter(out / WEIGHTS, made=True)

@@ -22,20 +22,19 @@ install_import_hook(
 )
 
 
+FIRST = ("test_repro.py", "runs", "pipeline")
+"""Files and folders that take longest: the first makes the project that `pipeline` shares."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file runs in one process, so that what its tests share is made once.
-
-    All of `pipeline` shares a project; it takes longest and goes first.
-    """
-    items.sort(key=lambda item: group(item) != "pipeline")
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    """The files that take longest go first; a file runs in one process (`--dist=loadfile`)."""
+    items.sort(key=lambda item: turn(item.path))
 
 
-def group(item: pytest.Item) -> str:
-    """The tests that one process runs."""
-    folder = item.path.parent.name
-    return folder if folder == "pipeline" else str(item.path)
+def turn(path: Path) -> int:
+    """How many files and folders of `FIRST` come before a file of tests."""
+    names = (path.name, path.parent.name)
+    return next((n for n, name in enumerate(FIRST) if name in names), len(FIRST))
 
 
 @pytest.fixture

@@ -33,11 +33,11 @@ FLOORS = (
 
 INERT: dict[str, tuple[set[str], str]] = {
     "adapterbench.core.errors": (
-        {"InputError", "UserError", "one_line", "shown"},
+        {"InputError", "UserError", "one_line", "short_repr"},
         "messages for people",
     ),
     "adapterbench.core.documents": (
-        {"Document", "FileName", "Sha256", "distinct", "parse_document", "read_document"},
+        {"Document", "FileName", "Sha256", "unique_keys", "parse_document", "read_document"},
         "refuses JSON of another structure; what it lets through it leaves as it is",
     ),
     "adapterbench.core.imports": ({"fast_imports"}, "how fast modules are imported, not which"),
@@ -53,18 +53,24 @@ INERT: dict[str, tuple[set[str], str]] = {
         "reads and writes what it is given; tests/core/test_files.py holds it to the byte",
     ),
     "adapterbench.core.registry": ({"keys", "load"}, "finds a module that is a dependency itself"),
-    "adapterbench.runs.processes": ({"processes", "share"}, "says who does what, not what is done"),
+    "adapterbench.runs.processes": (
+        {"process_state", "share"},
+        "says who does what, not what is done",
+    ),
     "adapterbench.runs.workers": (
-        {"spread"},
+        {"parallel_map"},
         "says which process of this machine does what, not what is done",
     ),
     "adapterbench.runs.program": (
         {"run", "LOADER_WORKER"},
         "command line, logging and exit codes",
     ),
-    "adapterbench.runs.record": ({"stage_record", "leads"}, "notes what ran; no stage reads it"),
+    "adapterbench.runs.record": (
+        {"stage_record", "is_main_process"},
+        "notes what ran; no stage reads it",
+    ),
     "adapterbench.runs.resume": (
-        {"alone", "resume_path"},
+        {"exclusive_run", "resume_path"},
         "says where the state of a killed run lies",
     ),
 }

@@ -23,7 +23,7 @@ COVERED: dict[str, tuple[set[str], str]] = {
         {"adapters.projections.resampler"},
         "it is diffusers' own, and has to do what the original does",
     ),
-    "illustrating/test_pictures.py": (
+    "illustrating/test_illustrate.py": (
         {"backbone.bases", "backbone.fetch", "illustrating.scores"},
         "a base is brought to be drawn with, and what is drawn to be scored",
     ),
@@ -66,7 +66,7 @@ COVERED: dict[str, tuple[set[str], str]] = {
     "frozen/test_load.py": ({"frozen.trial"}, "a network is tried as it is loaded"),
     "illustrating/test_pairs.py": ({"illustrating.drawing"}, "how every pair is drawn"),
     "pretraining/test_networks.py": (
-        {f"pretraining.{name}" for name in ("pictures", "run", "unet", "vae")},
+        {f"pretraining.{name}" for name in ("images", "run", "unet", "vae")},
         "images, VAE and UNet are each trained on what the one before makes",
     ),
     "report/test_figures.py": (
@@ -83,7 +83,7 @@ COVERED: dict[str, tuple[set[str], str]] = {
         "its sentences stand first in the page",
     ),
     "stages/test_report.py": (
-        {"report.plates", "report.provenance"},
+        {"report.captioned_figures", "report.provenance"},
         "the stage runs what they list, and the page that it leaves has them all",
     ),
     "runs/test_follow.py": ({"runs.flush"}, "it waits for the follower"),

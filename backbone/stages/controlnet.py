@@ -9,7 +9,7 @@ from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.pretraining import controlnet, unet
-from adapterbench.pretraining.pictures import load_pictures
+from adapterbench.pretraining.images import load_images
 from adapterbench.pretraining.run import log_values, resume_file, write_metrics
 from adapterbench.runs.program import run
 
@@ -23,9 +23,9 @@ def main(
     """Train a ControlNet for edge maps on the training concepts."""
     params = load_params(controlnet.ControlNetParams, "controlnet")
     resume = resume_file(f"controlnet-{fingerprint(backbone)[:16]}", params, shards)
-    pictures = load_pictures(shards, "train")
+    images = load_images(shards, "train")
     parts = [load_part(backbone, part) for part in ("vae", "text_encoder", "tokenizer")]
-    data, controls = unet.encode(pictures, *parts), controlnet.edges(pictures)
+    data, controls = unet.encode(images, *parts), controlnet.edges(images)
     model, fitted = controlnet.train(params, backbone, data, controls, resume, log_values)
     with publish(out) as folder:
         controlnet.save(model, folder)

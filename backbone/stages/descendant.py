@@ -8,8 +8,8 @@ from typer import Argument, Option
 from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.pretraining import descendant
+from adapterbench.pretraining.images import load_images
 from adapterbench.pretraining.openmoji import redrawn
-from adapterbench.pretraining.pictures import load_pictures
 from adapterbench.pretraining.run import log_values, resume_file, write_metrics
 from adapterbench.runs.program import run
 
@@ -25,11 +25,11 @@ def main(
     """Fine-tune the backbone on the training concepts, drawn in another style."""
     params = load_params(descendant.DescendantParams, name)
     resume = resume_file(name, params, shards)
-    pictures = redrawn(load_pictures(shards, "train"), drawings, params.style)
-    unet, fitted = descendant.train(params, pictures, backbone, resume, log_values)
+    images = redrawn(load_images(shards, "train"), drawings, params.style)
+    unet, fitted = descendant.train(params, images, backbone, resume, log_values)
     with publish(out) as folder:
         descendant.save(unet, folder)
-    write_metrics(metrics, fitted, resume, {"pictures": len(pictures)})
+    write_metrics(metrics, fitted, resume, {"pictures": len(images)})
 
 
 if __name__ == "__main__":

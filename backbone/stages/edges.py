@@ -16,10 +16,10 @@ def main(
     shards: Annotated[Path, Option(help="Shards of the project's stage prepare.")],
     backbone: Annotated[Path, Option(help="Folder of the project's stage backbone.")],
     controlnet: Annotated[Path, Option(help="Folder of stage controlnet.")],
-    metrics: Annotated[Path, Option(help="JSON of the agreement.")],
-    out: Annotated[Path, Option(help="PNG: edge maps, pictures without control, with it.")],
+    metrics: Annotated[Path, Option(help="JSON of the metrics.")],
+    out: Annotated[Path, Option(help="PNG: edge maps, images without control, with it.")],
 ) -> None:
-    """Measure on held-out concepts whether the ControlNet is followed."""
+    """Measure on held-out images how well the ControlNet's edges are followed."""
     params = load_params(DrawParams, "edges")
     write_json(metrics, measure(params, shards, backbone, controlnet, out))
 

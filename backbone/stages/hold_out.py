@@ -13,7 +13,7 @@ from adapterbench.runs.program import run
 
 def main(
     raw: Annotated[Path, Option(help="Folder of stage fetch.")],
-    network: Annotated[Path, Option(help="Folder of stage neutral: whose features tell twins.")],
+    network: Annotated[Path, Option(help="Folder of stage neutral_evaluator, to detect twins.")],
     out: Annotated[Path, Option(help="JSON of the list, which `prepare` reads.")],
     figure: Annotated[Path, Option(help="PNG of the pairs around the threshold.")],
 ) -> None:

@@ -1,4 +1,4 @@
-"""Stage `openmoji`: bring the drawings that the descendants learn from."""
+"""Stage `openmoji`: fetch the drawings that the descendants are trained on."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from adapterbench.runs.program import run
 
 
 def main(out: Annotated[Path, Option(help="File of the package.")]) -> None:
-    """Bring the drawings that the descendants learn from, pinned by version and digest."""
+    """Fetch the drawings that the descendants are trained on, pinned by version and digest."""
     fetch(load_params(OpenmojiParams, "openmoji").package, out)
 
 

@@ -17,7 +17,7 @@ def main(
     image_encoder: Annotated[Path, Option(help="Folder of stage clip.")],
     evaluator: Annotated[Path, Option(help="Folder of stage clip, the other seed.")],
     network: Annotated[Path, Option(help="Folder of stage neutral_evaluator.")],
-    metrics: Annotated[Path, Option(help="JSON of what was measured.")],
+    metrics: Annotated[Path, Option(help="JSON of the metrics.")],
     out: Annotated[Path, Option(help="Folder of the report.")],
 ) -> None:
     """Measure the backbone on held-out images, with grids."""

@@ -71,10 +71,10 @@ def test_outside_a_project_the_profiles_are_those_of_the_package() -> None:
         ("vae", {"block_out_channels": 64}, "block_out_channels = 64: "),
         ("text_encoder", {"hidden_size": "768"}, "hidden_size = '768': "),
         ("text_encoder", {"max_position_embeddings": 0}, "max_position_embeddings = 0: "),
-        ("unet", {"block_out_channels": "none"}, "no model can be built as .*: take its conf"),
-        ("unet", {"cross_attention_dim": 5}, "no model can be built as .*: take its conf"),
-        ("unet", {"in_channels": 3}, "no model can be built as .*: take its conf"),
-        ("vae", {"norm_num_groups": 7}, "no model can be built as .*: take its conf"),
+        ("unet", {"block_out_channels": "none"}, "cannot build a model from the conf.*: fetch"),
+        ("unet", {"cross_attention_dim": 5}, "cannot build a model from the conf.*: fetch"),
+        ("unet", {"in_channels": 3}, "cannot build a model from the conf.*: fetch"),
+        ("vae", {"norm_num_groups": 7}, "cannot build a model from the conf.*: fetch"),
     ],
 )
 def test_a_configuration_of_another_structure_is_one_line(

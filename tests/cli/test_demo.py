@@ -25,6 +25,6 @@ def test_before_anything_is_trained(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # brought back at the end
     result = cli("demo")
     assert result.exit_code == 1
-    assert "models has no trained adapter: run `make repro`, or bring" in result.stderr
+    assert "models has no trained adapter: run `make repro`, or copy" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert [path.name for path in Path().iterdir()] == ["params.yaml"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 KINDS = {"empty": "texts", "train": "phrasings", "validation": "phrasings"}
-"""What a tensor of `common.safetensors` counts as."""
+"""Kind of each tensor in `common.safetensors`."""
 
 
 def test_the_bytes_are_those_that_encode_writes(toy: "Toy") -> None:
@@ -36,7 +36,7 @@ def test_captions_are_counted_once(toy: "Toy") -> None:
 
 
 def test_bytes_of_cc3m() -> None:
-    """Two bytes a value: 4 x 64 x 64 latents, 77 x 768 text, 512 of the picture."""
+    """Two bytes a value: 4 x 64 x 64 latents, 77 x 768 text, 512 of the image embedding."""
     shapes = Shapes((4, 64, 64), (77, 768), 512)
     sizes = encoded_bytes(plain(1000), shapes, "stored")
     assert sizes == {

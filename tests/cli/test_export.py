@@ -53,29 +53,29 @@ def pipe(toy: "Toy") -> Any:
     return pipe.to(torch.float32)
 
 
-def pictures(pipe: Any, **prompt: Any) -> torch.Tensor:
+def generate(pipe: Any, **prompt: Any) -> torch.Tensor:
     seed = torch.Generator().manual_seed(1)
     size = {"height": SIDE, "width": SIDE, "num_inference_steps": 3, "output_type": "pt"}
     return pipe("a red ring", **{"guidance_scale": 7.5, **size, **prompt}, generator=seed).images
 
 
 @pytest.mark.usefixtures("workplace")
-def test_diffusers_makes_the_same_pictures(cli: Cli, toy: "Toy", pipe: Any) -> None:
-    """To 1e-5 from the same embedding, to 1e-4 from the picture, through diffusers' own loader."""
+def test_diffusers_makes_the_same_images(cli: Cli, toy: "Toy", pipe: Any) -> None:
+    """To 1e-5 from the same embedding, to 1e-4 from the image, through diffusers' own loader."""
     result = cli("export", toy.adapter, "it", "--backbone", toy.backbone)
     assert result.exit_code == 0, result.output
     assert "exact" in result.stdout
     image_prompt = load_adapter(pipe, toy.adapter)
-    ours = pictures(pipe, **image_prompt(REFERENCE, scale=0.8))
+    ours = generate(pipe, **image_prompt(REFERENCE, scale=0.8))
     embeds = image_prompt(REFERENCE)["ip_adapter_image_embeds"]
     image_prompt.detach()
-    base = pictures(pipe)
+    base = generate(pipe)
     pipe.feature_extractor = CLIPImageProcessor.from_pretrained("it/image_encoder")
     pipe.load_ip_adapter("it", subfolder="", weight_name="ip_adapter.safetensors")
     pipe.set_ip_adapter_scale(0.8)
-    theirs = pictures(pipe, ip_adapter_image_embeds=embeds)
+    theirs = generate(pipe, ip_adapter_image_embeds=embeds)
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
-    theirs = pictures(pipe, ip_adapter_image=REFERENCE)  # another encoder's rounding, guided
+    theirs = generate(pipe, ip_adapter_image=REFERENCE)  # another encoder's rounding, guided
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
     assert (ours - base).abs().max() > 1e-3
 
@@ -166,18 +166,18 @@ def test_plus_becomes_a_row_and_leaves_again(cli: Cli, toy: "Toy", pipe: Any) ->
     named = ("--image-encoder", encoder)
     assert cli("export", "models/theirs", "it", *over, *named).exit_code == 0
     image_prompt = load_adapter(pipe, "models/theirs", image_encoder=encoder)
-    ours = pictures(pipe, **image_prompt([REFERENCE], scale=0.8))
+    ours = generate(pipe, **image_prompt([REFERENCE], scale=0.8))
     patches = image_prompt.encode(REFERENCE)
-    assert torch.equal(ours, pictures(pipe, **image_prompt(patches[0], scale=0.8)))
+    assert torch.equal(ours, generate(pipe, **image_prompt(patches[0], scale=0.8)))
     embeds = image_prompt(REFERENCE)["ip_adapter_image_embeds"]
     image_prompt.detach()
-    base = pictures(pipe)
+    base = generate(pipe)
     pipe.feature_extractor = CLIPImageProcessor.from_pretrained("it/image_encoder")
     pipe.load_ip_adapter("it", subfolder="", weight_name="ip_adapter.safetensors")
     pipe.set_ip_adapter_scale(0.8)
-    theirs = pictures(pipe, ip_adapter_image_embeds=embeds)
+    theirs = generate(pipe, ip_adapter_image_embeds=embeds)
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
-    theirs = pictures(pipe, ip_adapter_image=REFERENCE)
+    theirs = generate(pipe, ip_adapter_image=REFERENCE)
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
     assert (ours - base).abs().max() > 1e-3
 
@@ -337,14 +337,14 @@ def test_what_cannot_be_used_is_not_adopted(
     wide = build_adapter(parse_variant(VARIANT), pipe.unet, 1024)
     weights = to_ip_adapter(wide, pipe.unet, "linear")
     save_ip_adapter(weights, Path("wide.bin"))
-    refused("width 1024, those of .* are 24 wide: name the CLIP", "wide.bin", "wide")
+    refused("width 1024, those of .* have width 24: name its", "wide.bin", "wide")
     refused("1024, those of image_encoder 'ViT-B-32'", "wide.bin", "it", "--image-encoder=ViT-B-32")
     refused("cannot load the CLIP 'nowhere'", "wide.bin", "it", "--image-encoder=nowhere")
     weights["image_proj.proj.bias"][0] = math.nan
     save_ip_adapter(weights, Path("nan.safetensors"))
     refused("image_proj.proj.bias holds what is not a finite", "nan.safetensors", "it")
     for name in ("no_prompt", "reference", "a b", "../it", "1", ""):
-        refused("the name of a variant|a row of the table", "wide.bin", name)
+        refused("the name of a variant|the name of a baseline", "wide.bin", name)
     assert sorted(path.name for path in workplace.iterdir()) == ["nan.safetensors", "wide.bin"]
 
 
@@ -364,8 +364,8 @@ def test_nothing_is_overwritten(cli: Cli, toy: "Toy", workplace: Path) -> None:
         assert len(result.stderr.splitlines()) == 1
 
     (workplace / "models/mine").mkdir(parents=True)
-    refused("is there already", "export", toy.adapter, workplace)
-    refused("is there already", "adopt", "it.bin", "mine")
+    refused("exists already", "export", toy.adapter, workplace)
+    refused("exists already", "adopt", "it.bin", "mine")
     refused("cannot be the name of a variant", "adopt", "it.bin", "../mine")
     refused("it.bin is missing", "adopt", "it.bin", "other")
     assert [path.name for path in workplace.iterdir()] == ["models"]

@@ -75,7 +75,7 @@ def test_a_backward_pass_costs_less_than_two_forward_ones() -> None:
     assert 0.5 * counted.forward < counted.backward < 2 * counted.forward
 
 
-def test_the_decoder_grows_with_the_picture() -> None:
+def test_the_decoder_grows_with_the_image() -> None:
     config = AutoencoderKL(block_out_channels=(32,), mid_block_add_attention=False).config
     small = decoder_flops(config, SHAPES)
     large = decoder_flops(config, Shapes((4, 16, 16), SHAPES.text, EMBED_DIM))

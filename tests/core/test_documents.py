@@ -9,9 +9,9 @@ from adapterbench.core.documents import (
     Document,
     FileName,
     Sha256,
-    distinct,
     parse_document,
     read_document,
+    unique_keys,
 )
 from adapterbench.core.errors import InputError, UserError
 
@@ -72,9 +72,9 @@ def test_who_mends_a_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_name_that_stands_twice_is_refused() -> None:
-    assert json.loads('{"a": 1, "b": {"a": 2}}', object_pairs_hook=distinct) == {
+    assert json.loads('{"a": 1, "b": {"a": 2}}', object_pairs_hook=unique_keys) == {
         "a": 1,
         "b": {"a": 2},
     }
     with pytest.raises(ValueError, match="it has 'a' twice"):
-        json.loads('{"b": {"a": 1, "a": 1}}', object_pairs_hook=distinct)
+        json.loads('{"b": {"a": 1, "a": 1}}', object_pairs_hook=unique_keys)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapterbench.core.errors import SHOWN, InputError, one_line, shown
+from adapterbench.core.errors import MAX_REPR, InputError, one_line, short_repr
 
 
 def test_an_error_of_several_lines_becomes_one() -> None:
@@ -20,8 +20,8 @@ def test_a_long_error_is_cut_to_the_limit(length: int) -> None:
 
 
 def test_a_value_is_shown_as_python_writes_it() -> None:
-    assert shown("a\nb") == r"'a\nb'"
-    assert len(shown("x" * 1000)) == SHOWN
+    assert short_repr("a\nb") == r"'a\nb'"
+    assert len(short_repr("x" * 1000)) == MAX_REPR
 
 
 def test_a_value_that_python_cannot_write_is_shown_all_the_same() -> None:
@@ -29,7 +29,7 @@ def test_a_value_that_python_cannot_write_is_shown_all_the_same() -> None:
     for _ in range(100_000):
         nested = [nested]
     for value in (10**10_000, nested):
-        assert shown(value) == "a value too large to show"
+        assert short_repr(value) == "a value too large to show"
 
 
 def test_an_input_error_names_the_remedy_and_comes_back_from_a_worker() -> None:

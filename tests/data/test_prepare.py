@@ -341,7 +341,7 @@ def test_a_split_of_the_source_is_streamed(
 ) -> None:
     """No more samples are read than a few portions before the one that is written."""
     monkeypatch.setattr(module, "AT_ONCE", 1)
-    monkeypatch.setattr(workers, "FEW", 0)
+    monkeypatch.setattr(workers, "MAX_INLINE", 0)
     monkeypatch.setattr(workers, "cores", lambda: 1)
     read, written = [], []
     write = module.write_shard
@@ -378,7 +378,7 @@ def test_an_empty_split_is_one_line(tmp_path: Path, source: Callable[[Source], N
         return (s for s in with_split(folder, params) if s.split == "train")
 
     source(train_alone)
-    with pytest.raises(UserError, match="has no usable picture for validation"):
+    with pytest.raises(UserError, match="has no usable image for validation"):
         prepare(data_params(split="source", validation_concepts=None), tmp_path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -431,7 +431,7 @@ def test_processes_write_the_bytes_of_one(
     source(spoilt)
     prepare(data_params(), tmp_path, tmp_path / "one")
     monkeypatch.setattr(module, "AT_ONCE", 3)
-    monkeypatch.setattr(workers, "FEW", 0)
+    monkeypatch.setattr(workers, "MAX_INLINE", 0)
     monkeypatch.setattr(workers, "cores", lambda: 2)
     prepare(data_params(), tmp_path, tmp_path / "two")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
@@ -446,7 +446,7 @@ def test_a_killed_worker_is_one_line_and_publishes_nothing(
         raise AssertionError
 
     monkeypatch.setattr(module, "AT_ONCE", 3)
-    monkeypatch.setattr(workers, "FEW", 0)
+    monkeypatch.setattr(workers, "MAX_INLINE", 0)
     monkeypatch.setattr(module, "decode", deadly)
     with pytest.raises(UserError, match="a worker process was killed") as caught:
         prepare(data_params(), tmp_path, tmp_path / "out")

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from toy_backbone import Toy
 
+    from adapterbench.demo.generator import ImageGenerator
     from adapterbench.demo.page import Page
-    from adapterbench.demo.painter import Painter
 
 
 @pytest.fixture(scope="session")
-def painter(toy: "Toy") -> "Painter":
+def generator(toy: "Toy") -> "ImageGenerator":
     """One that has a single adapter."""
-    from adapterbench.demo.painter import Painter
+    from adapterbench.demo.generator import ImageGenerator
 
-    return Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params)
+    return ImageGenerator(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params)
 
 
 @pytest.fixture(scope="session")
@@ -98,13 +98,13 @@ def uploads() -> Iterator[upload.Uploads]:
 
 @pytest.fixture(scope="module")
 def page(
-    painter: "Painter", toy: "Toy", results: Path, workspace: Path, uploads: upload.Uploads
+    generator: "ImageGenerator", toy: "Toy", results: Path, workspace: Path, uploads: upload.Uploads
 ) -> "Page":
     """The demo's page."""
     from adapterbench.demo.page import build
     from adapterbench.demo.references import references
 
-    return build(painter, references(toy.shards), SAMPLE, results, workspace, uploads)
+    return build(generator, references(toy.shards), SAMPLE, results, workspace, uploads)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A small page behind the demo's limits, for what does not depend on what is painted."""
+"""A small page behind the demo's limits, for tests that need no image generation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

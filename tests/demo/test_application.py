@@ -89,16 +89,16 @@ def test_text_of_the_greatest_length(program: Program) -> None:
 
 def test_infinity_and_nan_do_not_pass_the_settings_either() -> None:
     from adapterbench.core.errors import UserError
-    from adapterbench.demo.settings import checked
+    from adapterbench.demo.settings import parse_settings
 
     good: dict[str, Any] = {"method": "", "base": "toy", "image_prompt": "a", "control": None}
     good |= {"text": "", "negative_text": "", "scale": 1, "guidance_scale": 3}
     good |= {"steps": 2, "seed": 0}
-    assert checked(**good).scale == 1
+    assert parse_settings(**good).scale == 1
     for name in ("scale", "guidance_scale", "steps", "seed"):
         for value in (float("nan"), float("inf"), -float("inf")):
             with pytest.raises(UserError, match=r"is -?(nan|inf): "):
-                checked(**good | {name: value})
+                parse_settings(**good | {name: value})
 
 
 @pytest.mark.parametrize(

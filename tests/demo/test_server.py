@@ -72,7 +72,7 @@ def test_a_taken_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(UserError, match=f"port {port} is taken"),
+            pytest.raises(UserError, match=f"port {port} is in use"),
             listening("127.0.0.1", port),
         ):
             pass

@@ -5,7 +5,7 @@ from PIL import Image
 
 from adapterbench.core.errors import UserError
 from adapterbench.demo import html, upload
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:

@@ -314,7 +314,7 @@ def test_a_full_disk_publishes_nothing_and_keeps_what_is_done(
 @pytest.fixture
 def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as a stage has that reads more."""
-    monkeypatch.setattr(workers, "FEW", 0)
+    monkeypatch.setattr(workers, "MAX_INLINE", 0)
     monkeypatch.setattr(workers, "cores", lambda: 2)
 
 

@@ -141,6 +141,6 @@ def test_images_are_sampled_from_live_texts(toy: Toy, live: Toy) -> None:
     for project in (toy, live):
         adapter = project.adapter
         sampler = Sampler(toy_backbone.SAMPLE, project.encoded, project.backbone, adapter)
-        images.append(np.stack([np.asarray(i) for i in sampler.make(sampler.pictures(), True)]))
+        images.append(np.stack([np.asarray(i) for i in sampler.make(sampler.image_ids(), True)]))
     difference = np.abs(images[0].astype(int) - images[1])
     assert difference.max() <= 2  # of 255

@@ -129,7 +129,7 @@ def test_the_names_of_the_original_repository(unet: UNet2DConditionModel, tmp_pa
     "name", ["ip_adapter_mlp", "ip_adapter_mlp_lora", "uni_controlnet_global", "sixth"]
 )
 def test_what_no_stock_loader_takes_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"know no .*import load_adapter"):
+    with pytest.raises(UserError, match=r"do not support .*import load_adapter"):
         check_ip_adapter(parse_variant(VARIANTS[name]))
 
 

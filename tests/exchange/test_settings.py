@@ -146,9 +146,9 @@ def test_an_average_is_one_image_prompt(image_prompt: ImagePrompt) -> None:
     torch.testing.assert_close(mean, ((ring + bar) / 2)[None])
     weighted = embeds(image_prompt([RING, BAR], average=True, weights=[3, 1]))[1]
     torch.testing.assert_close(weighted, (0.75 * ring + 0.25 * bar)[None])
-    assert image_prompt.adapter.shares is None
+    assert image_prompt.adapter.prompt_weights is None
     image_prompt([RING, BAR], weights=[3, 1])
-    assert image_prompt.adapter.shares == [3, 1]
+    assert image_prompt.adapter.prompt_weights == [3, 1]
     for average in (True, False):
         for weights in ([1.0], [-1.0, 2.0], [0.0, 0.0], [], ["much", 1.0]):
             refused("weights", image_prompt, [RING, BAR], weights=weights, average=average)
@@ -235,7 +235,7 @@ def test_masks_are_drawn(image_prompt: ImagePrompt) -> None:
     for masks in ([], ["mask.png"], 3, Path("mask.png")):
         refused("masks: give a PIL image", image_prompt, RING, masks=masks)
     refused("2 image.*give", image_prompt, [RING, BAR], masks=[grey, grey], scale=[0.7])
-    refused("leave weights out", image_prompt, [RING, BAR], masks=[grey] * 2, weights=[1, 2])
+    refused("omit weights", image_prompt, [RING, BAR], masks=[grey] * 2, weights=[1, 2])
 
 
 def test_masks_of_another_count_or_shape_are_refused(

@@ -67,8 +67,8 @@ def scaling_otherwise(clip: Clip) -> Clip:
     [
         (of_another_kind, r"\(Linear\) has no counterpart"),
         (with_another_activation, "no counterpart .*SiLU"),
-        (with_a_scale_of_layers, "what it gives differs by"),
-        (scaling_otherwise, "what it gives differs by"),
+        (with_a_scale_of_layers, "its output differs by"),
+        (scaling_otherwise, "its output differs by"),
     ],
 )
 def test_what_transformers_does_not_do_is_refused(

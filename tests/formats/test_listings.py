@@ -153,11 +153,11 @@ def test_it_reads_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("gone", r"0\.tar, which has the image of \d+, cannot be read \(No such file"),
+        ("gone", r"0\.tar, which holds the image of \d+, cannot be read \(No such file"),
         ("cut", r"0\.tar has changed since its images were listed"),
         ("another image", r"0\.tar has changed since its images were listed"),
         ("shifted", r"0\.tar has changed since its images were listed"),
-        ("a folder", r"0\.tar, which has the image of \d+, cannot be read"),
+        ("a folder", r"0\.tar, which holds the image of \d+, cannot be read"),
     ],
 )
 def test_a_tar_that_changed_is_one_line(

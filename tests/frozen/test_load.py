@@ -15,8 +15,8 @@ from toy_backbone import HELD_OUT, Toy, toy_samples
 from transformers import CLIPTextModel
 
 from adapterbench.core.errors import UserError
-from adapterbench.frozen.load import clip_name, fingerprint, load_clip, load_part, own_encoder
-from adapterbench.frozen.trial import TRIALS, try_out
+from adapterbench.frozen.load import bundled_encoder, clip_name, fingerprint, load_clip, load_part
+from adapterbench.frozen.trial import TRIALS, check_usable
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -111,7 +111,7 @@ def test_a_part_that_loads_and_does_not_work_is_one_line(
 def test_a_network_that_gives_no_numbers_is_one_line(backbone: Path, part: str) -> None:
     path = backbone / part / WEIGHTS[part]
     save_file({name: w * torch.nan for name, w in load_file(path).items()}, path, {"format": "pt"})
-    with pytest.raises(UserError, match="it gives values that are not finite"):
+    with pytest.raises(UserError, match="its output is not finite"):
         load_part(backbone, part)
 
 
@@ -137,7 +137,7 @@ def test_trying_a_part_draws_nothing(toy: Toy) -> None:
     parts = {part: load_part(toy.backbone, part) for part in TRIALS}
     before = torch.get_rng_state()
     for part, loaded in parts.items():
-        try_out(part, loaded)
+        check_usable(part, loaded)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -174,7 +174,7 @@ def test_a_missing_folder_is_one_line(backbone: Path, part: str) -> None:
 )
 def test_an_unknown_class_is_one_line(backbone: Path, named: Any) -> None:
     edit_json(backbone / "model_index.json", lambda index: index.update(unet=named))
-    with pytest.raises(UserError, match="not known here") as caught:
+    with pytest.raises(UserError, match="not supported") as caught:
         load_part(backbone, "unet")
     assert json.dumps(named) in str(caught.value)
 
@@ -194,7 +194,7 @@ def test_a_class_that_may_load_code_is_no_part(backbone: Path, part: str, tmp_pa
     edit_json(
         backbone / "model_index.json", lambda index: index.update({part: ["transformers", auto]})
     )
-    with pytest.raises(UserError, match="not known here"):
+    with pytest.raises(UserError, match="not supported"):
         load_part(backbone, part)
     assert not ran.exists()
 
@@ -261,10 +261,10 @@ AUTO = {"AutoConfig": "Theirs", "AutoModel": "TheirsToo"}
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ({"tokenizer_kwargs": {"trust_remote_code": True}}, "code of its own"),
-        ({"tokenizer_kwargs": {"trust_remote_code": 1, "use_fast": False}}, "code of its own"),
-        ({"tokenizer_kwargs": {"deeper": [{"trust_remote_code": "yes"}]}}, "code of its own"),
-        ({"tokenizer_kwargs": {"auto_map": {}}}, "code of its own"),
+        ({"tokenizer_kwargs": {"trust_remote_code": True}}, "remote code"),
+        ({"tokenizer_kwargs": {"trust_remote_code": 1, "use_fast": False}}, "remote code"),
+        ({"tokenizer_kwargs": {"deeper": [{"trust_remote_code": "yes"}]}}, "remote code"),
+        ({"tokenizer_kwargs": {"auto_map": {}}}, "remote code"),
         ({}, "custom code"),  # the tokenizer's own configuration asks
         ({"hf_model_name": "HERE"}, "remote code|custom code"),  # so does that of a text tower
     ],
@@ -380,5 +380,5 @@ def test_a_clip_of_the_backbone_is_named_relative_to_it(name: str, expected: str
 
 
 def test_the_image_encoder_that_a_backbone_brings(backbone: Path, tmp_path: Path) -> None:
-    assert own_encoder(backbone) == f"local-dir:{backbone / 'image_encoder'}"
-    assert own_encoder(tmp_path) is None
+    assert bundled_encoder(backbone) == f"local-dir:{backbone / 'image_encoder'}"
+    assert bundled_encoder(tmp_path) is None

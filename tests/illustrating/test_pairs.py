@@ -20,11 +20,11 @@ from adapterbench.formats.pairs import list_path, write_pairs
 from adapterbench.formats.shards import Sample
 from adapterbench.illustrating.drawing import draw_share, embedded, pack
 from adapterbench.illustrating.pairs import choose, find_pairs, pair_sheets, score_pairs
-from adapterbench.runs.processes import processes
-from adapterbench.sampling.sampler import Picture, Sampler
+from adapterbench.runs.processes import process_state
+from adapterbench.sampling.sampler import ImageId, Sampler
 from adapterbench.scoring.evaluator import Evaluator, load_evaluator
 
-from .test_pictures import read
+from .test_illustrate import read
 
 COUNT = 2
 ROWS = ("image_and_text", "image_only", "shuffled_image")
@@ -116,7 +116,7 @@ def drawn(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
         sampler = Sampler(toy_backbone.SAMPLE, toy.encoded, toy.backbone, adapter)
         pairs = find_pairs(sampler, toy.shards, COUNT)
         sheets = list(pair_sheets(sampler, pairs, folder / name))
-        draw_share(sampler, sheets, processes())
+        draw_share(sampler, sheets, process_state())
         for sheet in sheets:
             pack(sheet)
         for protocol, rows in pairs.items():
@@ -136,7 +136,7 @@ def test_each_row_is_given_what_its_name_says(
     texts = embedded([pair["text"] for pair in pairs], sampler)
     expected: dict[str, Any] = {row: [] for row in ROWS}
     for at, pair in enumerate(pairs):
-        own = Picture(places[pair["prompt"]], pair["prompt"], 0)
+        own = ImageId(places[pair["prompt"]], pair["prompt"], 0)
         other = replace(own, number=places[pairs[at - 1]["prompt"]])
         text = texts[at : at + 1]
         expected["image_and_text"] += sampler.draw([own], text)

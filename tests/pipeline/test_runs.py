@@ -21,7 +21,7 @@ def client(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Mlflo
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         follower = Follower(project.root)
-        follower.look()
+        follower.scan()
         follower.send()
     return MlflowClient(tracking_uri=uri)
 

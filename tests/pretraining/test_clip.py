@@ -11,7 +11,7 @@ from transformers import CLIPTokenizer
 
 from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining import clip
-from adapterbench.pretraining.pictures import Pictures, load_pictures
+from adapterbench.pretraining.images import CaptionedImages, load_images
 
 TEXTS = ["a red circle", "", "picture of a ring, blue", "unseen ✨ " * 20]
 
@@ -27,8 +27,8 @@ def model(vocabulary: CLIPTokenizer) -> CLIP:
 
 
 @pytest.fixture(scope="module")
-def pictures(toy: Toy) -> Pictures:
-    return load_pictures(toy.shards, "train")
+def images(toy: Toy) -> CaptionedImages:
+    return load_images(toy.shards, "train")
 
 
 @torch.no_grad()
@@ -61,21 +61,21 @@ def test_a_saved_clip_loads_through_open_clip(
 
 
 @torch.no_grad()
-def test_training_sees_pictures_as_evaluation_does(toy: Toy, pictures: Pictures) -> None:
+def test_training_sees_images_as_evaluation_does(toy: Toy, images: CaptionedImages) -> None:
     evaluator = load_clip(toy.evaluator, None)
-    samples = [s for s in toy_samples() if s.key in pictures.keys]
+    samples = [s for s in toy_samples() if s.key in images.keys]
     seen = torch.stack([evaluator.preprocess(sample.image) for sample in samples])
-    torch.testing.assert_close(clip.normalise(pictures.pixels), seen)
+    torch.testing.assert_close(clip.normalise(images.pixels), seen)
 
 
 def test_embeddings_are_unit_vectors_of_the_first_captions(
-    toy: Toy, model: CLIP, vocabulary: CLIPTokenizer, pictures: Pictures
+    toy: Toy, model: CLIP, vocabulary: CLIPTokenizer, images: CaptionedImages
 ) -> None:
-    images, texts = clip.embed(model, pictures, vocabulary)
+    images, texts = clip.embed(model, images, vocabulary)
     assert images.shape == texts.shape == (18, CLIP_PARAMS.embed_dim)
     for rows in (images, texts):
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(18))
-    ids = clip.tokenize([pictures.captions[4][0]], vocabulary)
+    ids = clip.tokenize([images.captions[4][0]], vocabulary)
     with torch.no_grad():
         torch.testing.assert_close(texts[4], model.encode_text(ids, normalize=True)[0])
     assert toy
@@ -118,14 +118,14 @@ def test_partners_show_the_same_emoji_by_another_maker() -> None:
     assert clip.same_emoji(keys) == [[1, 3], [0, 3], [2], [0, 1]]
 
 
-def test_training_brings_pictures_and_captions_together(
-    pictures: Pictures, vocabulary: CLIPTokenizer, tmp_path: Path
+def test_training_brings_images_and_captions_together(
+    images: CaptionedImages, vocabulary: CLIPTokenizer, tmp_path: Path
 ) -> None:
     params = CLIP_PARAMS.model_copy(
         update={"steps": 40, "batch_size": 18, "learning_rate": 3e-3, "log_every": 10}
     )
     model, fitted = clip.train(
-        params, pictures, vocabulary, tmp_path / "state", lambda *_: None, "clip"
+        params, images, vocabulary, tmp_path / "state", lambda *_: None, "clip"
     )
     assert fitted.losses[-1][1] < 0.6 * fitted.losses[0][1]
-    assert clip.recall(*clip.embed(model, pictures, vocabulary), 1) > 0.5
+    assert clip.recall(*clip.embed(model, images, vocabulary), 1) > 0.5

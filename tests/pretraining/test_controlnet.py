@@ -15,7 +15,7 @@ from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import controlnet, unet
 from adapterbench.pretraining.drawing import DrawParams
 from adapterbench.pretraining.edges import edge_f1, measure
-from adapterbench.pretraining.pictures import load_pictures
+from adapterbench.pretraining.images import load_images
 
 PARAMS = controlnet.ControlNetParams(
     **FIT | {"steps": 12, "batch_size": 6, "learning_rate": 5e-3, "log_every": 3},
@@ -27,10 +27,10 @@ PARAMS = controlnet.ControlNetParams(
 @pytest.fixture(scope="module")
 def trained(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """The folder of a ControlNet and how its loss went."""
-    pictures = load_pictures(toy.shards, "train")
+    images = load_images(toy.shards, "train")
     parts = [load_part(toy.backbone, part) for part in ("vae", "text_encoder", "tokenizer")]
-    one = replace(pictures, captions=[texts[:1] for texts in pictures.captions])
-    data, controls = unet.encode(one, *parts), controlnet.edges(pictures)
+    one = replace(images, captions=[texts[:1] for texts in images.captions])
+    data, controls = unet.encode(one, *parts), controlnet.edges(images)
     folder = tmp_path_factory.mktemp("controlnet")
     model, fitted = controlnet.train(
         PARAMS, toy.backbone, data, controls, folder / "state", lambda *_: None
@@ -39,12 +39,12 @@ def trained(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, A
     return folder / "it", fitted
 
 
-def test_the_controls_are_the_edges_of_the_pictures(toy: Toy) -> None:
-    pictures = load_pictures(toy.shards, "train")
-    controls = controlnet.edges(pictures)
+def test_the_controls_are_the_edges_of_the_images(toy: Toy) -> None:
+    images = load_images(toy.shards, "train")
+    controls = controlnet.edges(images)
     samples = {sample.key: sample.image for sample in toy_samples()}
-    for key, control in zip(pictures.keys, controls, strict=True):
-        lines = edge_map(samples[key], pictures.pixels.shape[-1])
+    for key, control in zip(images.keys, controls, strict=True):
+        lines = edge_map(samples[key], images.pixels.shape[-1])
         assert torch.equal(control, torch.from_numpy(to_array(lines)))
 
 
@@ -72,7 +72,7 @@ def test_it_learns_and_starts_as_a_copy_that_says_nothing(
     assert all(weight.grad is None for weight in base.parameters())
 
 
-def test_it_is_judged_on_held_out_pictures(
+def test_it_is_judged_on_held_out_images(
     trained: tuple[Path, Any], toy: Toy, tmp_path: Path
 ) -> None:
     params = DrawParams(items=3, steps=2, guidance_scale=3.0, batch_size=2, seed=0)

@@ -10,8 +10,8 @@ from toy_backbone import CLIP_PARAMS, FIT, SIDE, VAE_PARAMS, Toy
 
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import descendant
-from adapterbench.pretraining.pictures import load_pictures
-from adapterbench.training.loop import Fitted
+from adapterbench.pretraining.images import load_images
+from adapterbench.training.loop import FitResult
 
 PARAMS = descendant.DescendantParams(
     **FIT | {"steps": 12, "batch_size": 6, "learning_rate": 5e-3, "log_every": 3},
@@ -24,8 +24,8 @@ PARAMS = descendant.DescendantParams(
 @pytest.fixture(scope="module")
 def trained(
     toy: Toy, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[UNet2DConditionModel, Fitted]:
-    read = load_pictures(toy.shards, "train")
+) -> tuple[UNet2DConditionModel, FitResult]:
+    read = load_images(toy.shards, "train")
     one = replace(read, captions=[texts[:1] for texts in read.captions])
     state = tmp_path_factory.mktemp("descendant") / "state"
     return descendant.train(PARAMS, one, toy.backbone, state, lambda *_: None)
@@ -45,7 +45,7 @@ def test_a_fresh_one_says_what_the_backbone_says(toy: Toy) -> None:
     assert torch.equal(predicted(unet), predicted(load_part(toy.backbone, "unet")))
 
 
-def test_the_lora_alone_learns(trained: tuple[UNet2DConditionModel, Fitted], toy: Toy) -> None:
+def test_the_lora_alone_learns(trained: tuple[UNet2DConditionModel, FitResult], toy: Toy) -> None:
     unet, fitted = trained
     assert fitted.losses[-1][1] < fitted.losses[0][1]
     before = load_part(toy.backbone, "unet").state_dict()
@@ -62,7 +62,7 @@ def test_the_lora_alone_learns(trained: tuple[UNet2DConditionModel, Fitted], toy
 
 
 def test_the_saved_lora_makes_the_backbone_the_descendant(
-    trained: tuple[UNet2DConditionModel, Fitted], toy: Toy, tmp_path: Path
+    trained: tuple[UNet2DConditionModel, FitResult], toy: Toy, tmp_path: Path
 ) -> None:
     descendant.save(trained[0], tmp_path)
     pipe = StableDiffusionPipeline.from_pretrained(toy.backbone, safety_checker=None)

@@ -8,15 +8,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from toy_backbone import SIDE, Toy
 
-from adapterbench.pretraining.drawing import DrawParams, choose, draw, grid, images, load_pipeline
-from adapterbench.pretraining.pictures import Pictures, load_pictures
+from adapterbench.pretraining.drawing import DrawParams, choose, draw, grid, load_pipeline, to_pil
+from adapterbench.pretraining.images import CaptionedImages, load_images
 
 PARAMS = DrawParams(items=3, steps=2, guidance_scale=3.0, batch_size=2, seed=0)
 
 
 @pytest.fixture(scope="module")
-def held_out(toy: Toy) -> Pictures:
-    return load_pictures(toy.shards, "validation")
+def held_out(toy: Toy) -> CaptionedImages:
+    return load_images(toy.shards, "validation")
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,14 @@ def pipe(toy: Toy) -> StableDiffusionPipeline:
     return load_pipeline(toy.backbone)
 
 
-def test_every_concept_comes_once_before_any_comes_twice(held_out: Pictures) -> None:
+def test_every_concept_comes_once_before_any_comes_twice(held_out: CaptionedImages) -> None:
     chosen = choose(held_out, 2, seed=0)
     assert len({held_out.concepts[n] for n in chosen}) == 2
     assert sorted(choose(held_out, 6, seed=0)) == list(range(6))
 
 
 def test_an_image_is_its_own_whatever_is_drawn_beside_it(
-    pipe: StableDiffusionPipeline, held_out: Pictures
+    pipe: StableDiffusionPipeline, held_out: CaptionedImages
 ) -> None:
     some = held_out.at([0, 3, 5])
     drawn = draw(pipe, some, PARAMS)
@@ -42,7 +42,7 @@ def test_an_image_is_its_own_whatever_is_drawn_beside_it(
     assert not drawn[0].equal(drawn[1])
 
 
-def test_seed_and_caption_count(pipe: StableDiffusionPipeline, held_out: Pictures) -> None:
+def test_seed_and_caption_count(pipe: StableDiffusionPipeline, held_out: CaptionedImages) -> None:
     one = held_out.at([0])
     drawn = draw(pipe, one, PARAMS)
     assert not drawn.equal(draw(pipe, one, PARAMS.model_copy(update={"seed": 1})))
@@ -51,7 +51,7 @@ def test_seed_and_caption_count(pipe: StableDiffusionPipeline, held_out: Picture
 
 def test_pixels_are_images() -> None:
     pixels = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
-    for image, expected in zip(images(pixels), pixels, strict=True):
+    for image, expected in zip(to_pil(pixels), pixels, strict=True):
         assert np.array_equal(np.asarray(image), expected.permute(1, 2, 0).numpy())
 
 

@@ -11,7 +11,7 @@ from toy_backbone import SIDE, Toy
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import edges
 from adapterbench.pretraining.drawing import DrawParams
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 
 PARAMS = DrawParams(items=4, steps=1, guidance_scale=3.0, batch_size=4, seed=0)
 
@@ -35,7 +35,7 @@ def test_the_gain_is_the_share_that_follows_its_edges_under_control(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def drawn(
-        _pipe: object, held: Pictures, _edges: object, scale: float, _: object
+        _pipe: object, held: CaptionedImages, _edges: object, scale: float, _: object
     ) -> torch.Tensor:
         """Under control the first images as they should be; white ones else."""
         made = torch.full_like(held.pixels, 255)
@@ -68,5 +68,5 @@ def test_edges_are_found_again_one_pixel_off() -> None:
 
 
 def test_edges_of_what_is_drawn_are_those_of_the_control(toy: Toy) -> None:
-    held = edges.load_pictures(toy.shards, "validation")
+    held = edges.load_images(toy.shards, "validation")
     assert edges.drawn_edges(held.pixels).equal(edges.edges(held))

@@ -6,19 +6,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.pretraining.likeness import (
     across_makers,
     likeness,
     same_drawn_twice,
     thumbnails,
 )
-from adapterbench.pretraining.pictures import Pictures
 
 
-def described(*rows: tuple[str, str]) -> Pictures:
+def described(*rows: tuple[str, str]) -> CaptionedImages:
     keys, concepts = [key for key, _ in rows], [concept for _, concept in rows]
     pixels = torch.zeros(len(rows), 3, 2, 2, dtype=torch.uint8)
-    return Pictures(pixels, [("a",)] * len(rows), keys, concepts)
+    return CaptionedImages(pixels, [("a",)] * len(rows), keys, concepts)
 
 
 def test_likeness_by_hand() -> None:

@@ -11,30 +11,30 @@ from toy_backbone import FIT, SIDE, UNET_PARAMS, VAE_PARAMS, Toy, toy_samples
 from adapterbench.core.files import read_json
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import unet, vae
-from adapterbench.pretraining.pictures import Pictures, load_pictures, mirrored, to_signed
+from adapterbench.pretraining.images import CaptionedImages, load_images, mirrored, to_signed
 from adapterbench.pretraining.run import resume_file, write_metrics
 from adapterbench.scoring.evaluators.timm import load_network
-from adapterbench.training.loop import Fitted
+from adapterbench.training.loop import FitResult
 
 
 @pytest.fixture(scope="module")
-def pictures(toy: Toy) -> Pictures:
-    return load_pictures(toy.shards, "train")
+def images(toy: Toy) -> CaptionedImages:
+    return load_images(toy.shards, "train")
 
 
-def test_a_split_is_held_as_it_was_drawn(pictures: Pictures) -> None:
+def test_a_split_is_held_as_it_was_drawn(images: CaptionedImages) -> None:
     samples = {s.key: s for s in toy_samples()}
-    assert len(pictures) == 18
-    assert pictures.pixels.dtype == torch.uint8
-    for number, key in enumerate(pictures.keys):
+    assert len(images) == 18
+    assert images.pixels.dtype == torch.uint8
+    for number, key in enumerate(images.keys):
         drawn = np.asarray(samples[key].image).transpose(2, 0, 1)
-        assert np.array_equal(pictures.pixels[number].numpy(), drawn)
-        assert pictures.captions[number] == samples[key].captions
-        assert pictures.concepts[number] == samples[key].meta["concept"]
+        assert np.array_equal(images.pixels[number].numpy(), drawn)
+        assert images.captions[number] == samples[key].captions
+        assert images.concepts[number] == samples[key].meta["concept"]
 
 
 def test_several_splits_are_joined(toy: Toy) -> None:
-    assert len(load_pictures(toy.shards, "train", "validation")) == 24
+    assert len(load_images(toy.shards, "train", "validation")) == 24
 
 
 def test_pixels_span_the_range_of_the_vae() -> None:
@@ -42,8 +42,8 @@ def test_pixels_span_the_range_of_the_vae() -> None:
     torch.testing.assert_close(ends, torch.tensor([-1.0, 1.0]))
 
 
-def test_some_pictures_are_mirrored(pictures: Pictures) -> None:
-    batch = pictures.pixels[:1].clone()
+def test_some_images_are_mirrored(images: CaptionedImages) -> None:
+    batch = images.pixels[:1].clone()
     batch[..., :4] = 0  # no symmetry
     many = batch.expand(400, -1, -1, -1)
     half = mirrored(many, 0.25, torch.Generator().manual_seed(0))
@@ -63,9 +63,9 @@ def test_psnr_by_hand() -> None:
 
 
 def test_reconstruction_is_the_pipelines_round_trip(
-    pipeline: StableDiffusionPipeline, pictures: Pictures
+    pipeline: StableDiffusionPipeline, images: CaptionedImages
 ) -> None:
-    ours = vae.reconstruct(pipeline.vae, pictures.pixels[:3])
+    ours = vae.reconstruct(pipeline.vae, images.pixels[:3])
     images = pipeline.image_processor.preprocess([s.image for s in toy_samples()][:3])
     with torch.no_grad():
         latents = pipeline.vae.encode(images).latent_dist.mode()
@@ -75,40 +75,40 @@ def test_reconstruction_is_the_pipelines_round_trip(
 
 
 def test_the_vae_learns_and_scales_its_latents(
-    toy: Toy, pictures: Pictures, tmp_path: Path
+    toy: Toy, images: CaptionedImages, tmp_path: Path
 ) -> None:
     params = VAE_PARAMS.model_copy(
         update={"steps": 30, "batch_size": 6, "learning_rate": 5e-3, "log_every": 10}
     )
     network = load_network(toy.neutral, SIDE)
-    model, fitted = vae.train(params, pictures, network, tmp_path / "state", lambda *_: None)
+    model, fitted = vae.train(params, images, network, tmp_path / "state", lambda *_: None)
     assert fitted.losses[-1][1] < 0.7 * fitted.losses[0][1]
     with torch.no_grad():
-        latents = model.encode(to_signed(pictures.pixels)).latent_dist.mode()
+        latents = model.encode(to_signed(images.pixels)).latent_dist.mode()
     assert (latents * model.config.scaling_factor).std().item() == pytest.approx(1, abs=1e-3)
 
     vae.save(model, tmp_path / "vae")
     assert {w.dtype for w in model.parameters()} == {torch.float32}
     loaded = type(model).from_pretrained(tmp_path / "vae")
     assert loaded.config.scaling_factor == pytest.approx(model.config.scaling_factor)
-    difference = vae.reconstruct(loaded, pictures.pixels).int() - vae.reconstruct(
-        model, pictures.pixels
+    difference = vae.reconstruct(loaded, images.pixels).int() - vae.reconstruct(
+        model, images.pixels
     )
     assert difference.abs().max() <= 2  # the rounding of fp16
 
 
-def test_balanced_latents_decode_to_the_same_images(pictures: Pictures) -> None:
+def test_balanced_latents_decode_to_the_same_images(images: CaptionedImages) -> None:
     torch.manual_seed(0)
     model = vae.build(VAE_PARAMS, SIDE).eval()
     with torch.no_grad():  # directions of very different scale, far from zero
         model.quant_conv.weight[:4] *= torch.tensor([9.0, 3.0, 1.0, 0.2])[:, None, None, None]
         model.quant_conv.bias[:4] = torch.tensor([1.0, -2.0, 3.0, 0.5])
-    before = vae.reconstruct(model, pictures.pixels)
-    spread = vae.latents_of(model, pictures).movedim(1, 0).flatten(1)
+    before = vae.reconstruct(model, images.pixels)
+    spread = vae.latents_of(model, images).movedim(1, 0).flatten(1)
     scales = torch.linalg.eigvalsh(torch.cov(spread.double())).sqrt()
-    vae.balance(model, vae.latents_of(model, pictures), 0.75)
-    latents = vae.latents_of(model, pictures).movedim(1, 0).flatten(1).double()
-    assert (vae.reconstruct(model, pictures.pixels).int() - before.int()).abs().max() <= 1
+    vae.balance(model, vae.latents_of(model, images), 0.75)
+    latents = vae.latents_of(model, images).movedim(1, 0).flatten(1).double()
+    assert (vae.reconstruct(model, images.pixels).int() - before.int()).abs().max() <= 1
     torch.testing.assert_close(latents.mean(dim=1), torch.zeros(4).double(), atol=1e-3, rtol=0)
     covariance = torch.cov(latents)
     torch.testing.assert_close(covariance.diagonal().sqrt(), scales**0.25, atol=1e-2, rtol=1e-2)
@@ -127,13 +127,13 @@ def test_the_perceptual_loss_is_zero_for_the_same_image_and_grows_with_blur(toy:
 def test_the_unet_learns_from_what_the_pipeline_would_compute(
     toy: Toy, pipeline: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
-    pictures = load_pictures(toy.shards, "train")
-    rows = [n for n, texts in enumerate(pictures.captions) if len(texts) == 3]
-    three = Pictures(
-        pictures.pixels[rows],
-        [pictures.captions[n] for n in rows],
-        [pictures.keys[n] for n in rows],
-        [pictures.concepts[n] for n in rows],
+    images = load_images(toy.shards, "train")
+    rows = [n for n, texts in enumerate(images.captions) if len(texts) == 3]
+    three = CaptionedImages(
+        images.pixels[rows],
+        [images.captions[n] for n in rows],
+        [images.keys[n] for n in rows],
+        [images.concepts[n] for n in rows],
     )
     parts = (load_part(toy.backbone, part) for part in ("vae", "text_encoder", "tokenizer"))
     data = unet.encode(three, *parts)
@@ -165,7 +165,7 @@ def test_a_checkpoint_belongs_to_its_parameters_and_shards(toy: Toy, workplace: 
 
 def test_metrics_are_written_and_the_checkpoint_goes(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("x")
-    fitted = Fitted(seconds=12.4, losses=[(1, 0.5), (FIT["steps"], 0.25)])
+    fitted = FitResult(seconds=12.4, losses=[(1, 0.5), (FIT["steps"], 0.25)])
     write_metrics(tmp_path / "m.json", fitted, tmp_path / "state", {"psnr": 30.0})
     assert read_json(tmp_path / "m.json") == {"loss": 0.25, "seconds": 12, "psnr": 30.0}
     assert not (tmp_path / "state").exists()

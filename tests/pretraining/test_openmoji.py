@@ -11,7 +11,7 @@ import torch
 from adapterbench.core.errors import UserError
 from adapterbench.data.sources.emoji import Package, integrity
 from adapterbench.pretraining import openmoji
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 
 SIDE = 16
 RED = '<rect x="2" y="4" width="6" height="3" fill="red"/>'
@@ -42,10 +42,10 @@ def tarball(tmp_path: Path) -> Path:
     return tmp_path / "openmoji.tgz"
 
 
-def held(*keys: str) -> Pictures:
+def held(*keys: str) -> CaptionedImages:
     pixels = torch.zeros(len(keys), 3, SIDE, SIDE, dtype=torch.uint8)
     captions = [(f"caption of {key}", "another") for key in keys]
-    return Pictures(pixels, captions, list(keys), [f"concept of {key}" for key in keys])
+    return CaptionedImages(pixels, captions, list(keys), [f"concept of {key}" for key in keys])
 
 
 def test_what_the_set_has_is_drawn_with_the_captions_that_it_had(tarball: Path) -> None:

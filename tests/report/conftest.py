@@ -1,4 +1,4 @@
-"""A small project after stage `score`: random numbers and pictures that look learned."""
+"""A small project after stage `score`: random images, scores like those of trained adapters."""
 
 import io
 import json
@@ -41,7 +41,7 @@ VARIANTS = {
 SIZES = [20_746_752, 30_712_320, 14_307_840, 24_273_408, 11_804_160, 45_000]
 
 
-def picture(rng: np.random.Generator) -> bytes:
+def random_png(rng: np.random.Generator) -> bytes:
     """A PNG of 64 x 64 pixels: a disc on a gradient."""
     y, x = np.mgrid[:64, :64]
     disc = (x - rng.uniform(20, 44)) ** 2 + (y - rng.uniform(20, 44)) ** 2 < rng.uniform(8, 22) ** 2
@@ -126,15 +126,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("finished"), np.random.default_rng(0)
     fill_scores(folder / "results/scores")
     write_training(folder / "metrics/train", rng)
-    pictures = [picture(rng) for _ in range(N)]
-    write_shards(folder / "data/shards", pictures)
+    images = [random_png(rng) for _ in range(N)]
+    write_shards(folder / "data/shards", images)
     methods = {**dict.fromkeys(VARIANTS, tuple(PROTOCOLS)), "no_prompt": ("image",)}
     for method, protocols in {**methods, "text_only": ("image_text",)}.items():
         for protocol in protocols:
-            rng.shuffle(pictures)
-            write_samples(folder / "samples" / method / f"{protocol}.tar", pictures)
-    write_illustrations(folder / "illustrations", pictures)
-    write_pairs(folder / "illustrations", pictures)
+            rng.shuffle(images)
+            write_samples(folder / "samples" / method / f"{protocol}.tar", images)
+    write_illustrations(folder / "illustrations", images)
+    write_pairs(folder / "illustrations", images)
     (folder / "params.yaml").write_text(yaml.safe_dump(parameters()))
     return folder
 
@@ -167,7 +167,7 @@ def write_training(folder: Path, rng: np.random.Generator) -> None:
         pd.DataFrame({"step": steps, "loss": loss}).to_csv(folder / f"{variant}.csv", index=False)
 
 
-def write_shards(folder: Path, pictures: list[bytes]) -> None:
+def write_shards(folder: Path, images: list[bytes]) -> None:
     """Two validation shards with their manifest; one caption holds markup."""
     folder.mkdir(parents=True)
     halves = {"validation-00000.tar": KEYS[: N // 2], "validation-00001.tar": KEYS[N // 2 :]}
@@ -180,7 +180,7 @@ def write_shards(folder: Path, pictures: list[bytes]) -> None:
                 tar.write(
                     {
                         "__key__": key,
-                        "png": pictures[KEYS.index(key)],
+                        "png": images[KEYS.index(key)],
                         "txt": caption.encode(),
                         "json": json.dumps({"captions": [caption]}).encode(),
                     }
@@ -193,21 +193,19 @@ def write_shards(folder: Path, pictures: list[bytes]) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def write_samples(
-    path: Path, pictures: list[bytes], keys: list[str] = KEYS, count: int = K
-) -> None:
-    """Pictures `<key>.<k>.png` of one method."""
+def write_samples(path: Path, images: list[bytes], keys: list[str] = KEYS, count: int = K) -> None:
+    """Images `<key>.<k>.png` of one method."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for place, key in enumerate(keys):
             for k in range(count):
-                data = pictures[(place + k) % N]
+                data = images[(place + k) % N]
                 member = tarfile.TarInfo(f"{key}.{k}.png")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
 
 
-def write_illustrations(folder: Path, pictures: list[bytes]) -> None:
+def write_illustrations(folder: Path, images: list[bytes]) -> None:
     """What stage `illustrate` leaves of every variant and of the text alone."""
     for method in [*VARIANTS, "text_only"]:
         tars = ["prompts.tar", "bases/line_art.tar"]
@@ -220,14 +218,14 @@ def write_illustrations(folder: Path, pictures: list[bytes]) -> None:
             (folder / method).mkdir(parents=True)
             pd.concat(frames).to_parquet(folder / method / "sweep.parquet")
         for name in tars:
-            write_samples(folder / method / name, pictures, keys=KEYS[:3], count=1)
+            write_samples(folder / method / name, images, keys=KEYS[:3], count=1)
 
 
 ANSWERS = {"restyle": ("3d style", 0), "concept": ("a word that costs $5", 5)}
 """By protocol the text of its pairs, and where its goals start among the keys."""
 
 
-def write_pairs(folder: Path, pictures: list[bytes]) -> None:
+def write_pairs(folder: Path, images: list[bytes]) -> None:
     """What stage `illustrate` leaves of prompts with a right answer; adapters do better by turns.
 
     The cosines to goal and image prompt of item `n` by method number `m` are, but for the real
@@ -246,7 +244,7 @@ def write_pairs(folder: Path, pictures: list[bytes]) -> None:
             for prompts in given:
                 write_samples(
                     folder / method / "pairs" / protocol / f"{prompts}.tar",
-                    pictures,
+                    images,
                     keys=KEYS[:5],
                     count=1,
                 )

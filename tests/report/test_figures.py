@@ -14,7 +14,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.formats.generated import decode_images, read_names
 from adapterbench.report import figures
 from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
-from adapterbench.report.methods import BASELINES, CEILINGS, DECK, label
+from adapterbench.report.methods import BASELINES, CEILINGS, STUDY, label
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison, compare
 
@@ -65,7 +65,7 @@ def test_ticks_stand_where_the_points_are(both: list[Comparison]) -> None:
 
 
 def test_a_variant_keeps_its_colour_and_marker_whatever_others_there_are() -> None:
-    names = [*DECK, "mine"]
+    names = [*STUDY, "mine"]
     drawn = figures.looks(names)
     assert figures.looks(names[::-1]) == drawn
     assert figures.looks(["mine", names[2]]) == {name: drawn[name] for name in ("mine", names[2])}
@@ -118,7 +118,7 @@ def test_a_bad_loss_file_is_refused(tmp_path: Path, text: str) -> None:
         figures.read_curve(tmp_path / "x.csv")
 
 
-def test_grid_keeps_pictures_and_wraps_texts(tmp_path: Path) -> None:
+def test_grid_keeps_images_and_wraps_texts(tmp_path: Path) -> None:
     red, blue = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
     figure = figures.grid(
         {
@@ -165,7 +165,7 @@ def figures_keys(folder: Path, variants: list[str]) -> list[str]:
     return [key for key, _ in read_names(folder / variants[0] / "prompts.tar")]
 
 
-def test_the_sweep_shows_pictures_and_means(
+def test_the_sweep_shows_images_and_means(
     finished: Path, variants: list[str], tmp_path: Path
 ) -> None:
     sweep = read_sweep(params_of(finished), *illustrated(finished, variants))

@@ -1,4 +1,4 @@
-"""The Markdown file has the original table's columns, and says loudly what failed."""
+"""The Markdown file: columns of the original table, and alarms."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,10 @@ def test_the_file(
     assert lines[6].startswith("| Uni-ControlNet (Global) | 11.80 M | 0.1")
     assert lines[10].startswith("| IP-Adapter | 20.75 M | **0.1")
     assert lines[8].startswith("| IP-Adapter LoRA † | 14.31 M | 0.1")
-    dagger = "† trained otherwise than the others. IP-Adapter LoRA: steps 300, learning_rate 0.001."
+    dagger = (
+        "† trained with other settings than the other variants. "
+        "IP-Adapter LoRA: steps 300, learning_rate 0.001."
+    )
     assert dagger in lines
     assert lines[11].startswith("| my_sixth_row | 45,000 | ")
     assert '\n- **DID NOT LEARN: my_sixth_row: its CLIP-I does not exceed "no prompt" (' in text

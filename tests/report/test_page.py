@@ -8,7 +8,7 @@ from PIL import Image
 from adapterbench.core.config import CompareParams
 from adapterbench.report import page
 from adapterbench.report.measured import MeasuredOn
-from adapterbench.report.page import Plate
+from adapterbench.report.page import CaptionedFigure
 from adapterbench.report.pairs import compare_pairs
 from adapterbench.report.table import compare
 
@@ -19,7 +19,7 @@ def test_page_is_escaped_and_self_contained(
     project: Path, variants: list[str], params: CompareParams, measured: MeasuredOn
 ) -> None:
     Image.new("RGB", (4, 4), "red").save(project / "image_prompts.png")
-    plate = Plate(project / "image_prompts.png", f'a "quoted" {EVIL}', f'"{EVIL}')
+    figure = CaptionedFigure(project / "image_prompts.png", f'a "quoted" {EVIL}', f'"{EVIL}')
     folders = project / "results/scores", project / "metrics/train"
     comparisons = {
         p: compare(*folders, {v: {} for v in variants}, p, params) for p in ("image", "image_text")
@@ -29,7 +29,7 @@ def test_page_is_escaped_and_self_contained(
         comparisons,
         answers,
         measured.model_copy(update={"data": EVIL}),
-        [plate],
+        [figure],
         {"Revision": EVIL},
         {"set": EVIL},
     )
@@ -44,12 +44,12 @@ def test_page_is_escaped_and_self_contained(
         comparisons,
         answers,
         measured.model_copy(update={"data": EVIL}),
-        [plate],
+        [figure],
         {"Revision": EVIL},
         {"set": EVIL},
     )
     assert "Prompts with a right answer" in text
-    without = page.render(comparisons, answers[:0], measured, [plate], {}, {})
+    without = page.render(comparisons, answers[:0], measured, [figure], {}, {})
     assert "Prompts with a right answer" not in without
 
 
@@ -58,14 +58,15 @@ def test_what_a_reader_needs_first_stands_first(
 ) -> None:
     for name in ("pareto", "image_prompts"):
         Image.new("RGB", (4, 4), "red").save(project / f"{name}.png")
-    plates = [
-        Plate(project / f"{n}.png", f"caption of {n}", n) for n in ("pareto", "image_prompts")
+    figures = [
+        CaptionedFigure(project / f"{n}.png", f"caption of {n}", n)
+        for n in ("pareto", "image_prompts")
     ]
     folders = project / "results/scores", project / "metrics/train"
     rows = {v: {} for v in variants}
     comparisons = {p: compare(*folders, rows, p, params) for p in ("image", "image_text")}
     answers = compare_pairs(project / "illustrations", variants, params)
-    text = page.render(comparisons, answers, measured, plates, {}, {})
+    text = page.render(comparisons, answers, measured, figures, {}, {})
     order = ["follows the image prompt best", "caption of image_prompts", "<nav", "<table"]
     places = [text.index(part) for part in [*order, "caption of pareto"]]
     assert places == sorted(places)

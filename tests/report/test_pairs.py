@@ -1,4 +1,4 @@
-"""The table of prompts with a right answer: values, what is paired with what, sentences."""
+"""The table of prompts with a right answer: values, pairing, sentences."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_sheet_and_sentences(folder: Path, variants: list[str], params: CompareP
     assert said == [
         "Image and text against text only: nearer to the goal: my_sixth_row; farther from it: "
         "IP-Adapter MLP LoRA, IP-Adapter LoRA, IP-Adapter MLP, IP-Adapter; "
-        "not separable: Uni-ControlNet (Global).",
+        "no significant difference: Uni-ControlNet (Global).",
         "Image and text against image only: nearer to the goal: Uni-ControlNet (Global), "
         "IP-Adapter MLP LoRA, IP-Adapter LoRA, IP-Adapter MLP, IP-Adapter, my_sixth_row.",
         "Image and text against another pair's image, text: nearer to the goal: "
@@ -127,9 +127,9 @@ def test_sheet_and_sentences(folder: Path, variants: list[str], params: CompareP
         ("ip_adapter", None, "pairs.parquet is missing"),
         ("text_only", None, "pairs.parquet is missing"),
         ("ip_adapter", lambda f: f.drop(columns="copy"), r"lacks the column\(s\) copy"),
-        ("ip_adapter", lambda f: f.assign(goal=np.nan), "no finite number"),
-        ("ip_adapter", lambda f: f.assign(copy=1.01), "no finite number"),
-        ("ip_adapter", lambda f: f.assign(goal="high"), "no finite number"),
+        ("ip_adapter", lambda f: f.assign(goal=np.nan), "not a finite number"),
+        ("ip_adapter", lambda f: f.assign(copy=1.01), "not a finite number"),
+        ("ip_adapter", lambda f: f.assign(goal="high"), "not a finite number"),
         ("ip_adapter", lambda f: f[f["key"] != "set-0000"], "lacks items of restyle"),
         ("ip_adapter", lambda f: f[f["prompts"] != "image_only"], "lacks items of restyle"),
         ("text_only", lambda f: f[f["prompts"] != "text_only"], "lacks items of restyle"),

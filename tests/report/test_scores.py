@@ -49,7 +49,7 @@ def test_an_items_images_are_averaged_and_the_shuffled_row_is_the_mean_over_vari
         ("ip_adapter", lambda f: f.drop(columns="clip_t_shuffled"), "lacks .* clip_t_shuffled"),
         ("ip_adapter", lambda f: f.iloc[1:], r"incomplete: 1 item\(s\), such as set-0000"),
         ("ip_adapter", lambda f: f[f["key"] != "set-0000"], "different items .* set-0000"),
-        ("no_prompt", lambda f: f[f["k"] < 2], "no_prompt has 2 images an item"),
+        ("no_prompt", lambda f: f[f["k"] < 2], "no_prompt has 2 images per item"),
         ("ip_adapter", lambda f: f[f["protocol"] != "image"], "no rows of protocol 'image'"),
         ("text_only", lambda f: f.assign(clip_t=np.nan), "120 value.* not finite"),
         ("text_only", lambda f: f.assign(clip_t="high"), "not finite numbers"),
@@ -75,10 +75,10 @@ def test_a_damaged_file_is_refused(folder: Path, variants: list[str], content: b
     assert "\n" not in str(caught.value)
 
 
-def test_a_stray_file_is_left_out_and_said(
+def test_an_unknown_file_is_ignored_and_logged(
     folder: Path, variants: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "ip_adapter.parquet").rename(folder / "old_row.parquet")
     rest = [v for v in variants if v != "ip_adapter"]
     assert "old_row" not in read_scores(folder, rest, "image").methods
-    assert "old_row.parquet is no variant" in caplog.text
+    assert "old_row.parquet belongs to no variant" in caplog.text

@@ -156,9 +156,9 @@ def test_a_damaged_table_is_refused(
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("comparison.csv", lambda f: f[:-1], r"comparison\.csv has not one row for each method"),
-        ("comparison.csv", lambda f: f[f["method"] == "vae"], "has not one row for each method"),
-        ("comparison_image_text.csv", lambda f: pd.concat([f, f[:1]]), "has not one row"),
+        ("comparison.csv", lambda f: f[:-1], r"comparison\.csv does not have one row per method"),
+        ("comparison.csv", lambda f: f[f["method"] == "vae"], "does not have one row per method"),
+        ("comparison_image_text.csv", lambda f: pd.concat([f, f[:1]]), "does not have one row"),
         ("comparison.csv", lambda f: f.assign(clip_t_lo=np.nan), r"comparison\.csv lacks a score"),
         ("comparison.csv", lambda f: f.assign(n=np.inf), r"comparison\.csv lacks a score"),
         ("paired.csv", lambda f: f[:-1], r"paired\.csv lacks a difference"),
@@ -208,5 +208,5 @@ def test_a_row_has_the_name_that_the_user_gives_it(
     table.write([built, compare(*folders, rows, "image_text", named)], project / "out")
     assert table.read(project / "out")["image"].label("my_sixth_row") == "Mine, rank 4"
     twice = params.model_copy(update={"labels": {"my_sixth_row": "IP-Adapter"}})
-    with pytest.raises(UserError, match=r"two rows are called 'IP-Adapter'.*compare\.labels"):
+    with pytest.raises(UserError, match=r"two rows have the label 'IP-Adapter'.*compare\.labels"):
         compare(*folders, rows, "image", twice)

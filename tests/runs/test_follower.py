@@ -106,7 +106,7 @@ def everything() -> None:
 def follow(follower: Follower | None = None) -> Follower:
     """Have all that has been written until now sent, as far as it goes."""
     follower = follower or Follower(Path.cwd())
-    follower.look()
+    follower.scan()
     follower.send()
     return follower
 
@@ -452,7 +452,7 @@ def test_a_server_that_hangs_for_a_while_has_everything_in_the_end(
             follow(follower)
         os.killpg(group, signal.SIGCONT)
         assert len(unsent(project)) == 2
-        assert failures(caplog) == [f"cannot send to {uri}: TooLong: no answer within 2 s"]
+        assert failures(caplog) == [f"cannot send to {uri}: CallTimeout: no answer within 2 s"]
         for stage in (train, sample, score):
             stage("b")
         compare()

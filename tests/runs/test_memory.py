@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from adapterbench.runs.memory import spare_imports
+from adapterbench.runs.memory import freeze_imports
 
 FAULTS = """
 import resource
@@ -37,7 +37,7 @@ def test_garbage_is_looked_for_outside_what_has_been_imported(
     monkeypatch.setattr(atexit, "register", lambda _: None)
     try:
         gc.disable()  # as the launcher does
-        spare_imports()
+        freeze_imports()
         assert gc.isenabled()
         assert gc.get_freeze_count() > 0
         knot: list[object] = []

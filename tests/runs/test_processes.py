@@ -24,8 +24,8 @@ import adapterbench.encoding.shards as module
 from adapterbench.core.config import IllustrateParams
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.shards import Shard
-from adapterbench.illustrating.pictures import Inputs, illustrate
-from adapterbench.runs.processes import processes, share
+from adapterbench.illustrating.illustrate import Inputs, illustrate
+from adapterbench.runs.processes import process_state, share
 from adapterbench.runs.program import guarded
 from adapterbench.sampling.sampler import Sampler, sample
 from adapterbench.scoring.scores import load_scorer, score_samples
@@ -66,7 +66,7 @@ def together(call: Callable[..., Any], *arguments: Any) -> None:
 def joined(call: Callable[..., Any], *arguments: Any) -> None:
     """Run in a process of `together`, which knows its parent's state and must forget it."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert processes().num_processes == 2
+    assert process_state().num_processes == 2
     call(*arguments)
 
 
@@ -142,12 +142,12 @@ def test_the_other_process_ends_when_one_is_killed(
     one_shard = module.encode_shard
 
     def deadly(shard: Shard, *others: Any) -> None:
-        if processes().process_index == 1 and shard.path.stem == "validation-00000":
+        if process_state().process_index == 1 and shard.path.stem == "validation-00000":
             os.kill(os.getpid(), signal.SIGKILL)
         one_shard(shard, *others)
 
     def noisily() -> None:
-        with Path(f"error-{processes().process_index}").open("w", buffering=1) as file:
+        with Path(f"error-{process_state().process_index}").open("w", buffering=1) as file:
             sys.stderr = file
             guarded(encode_toy)(toy, Path("encoded"))
 

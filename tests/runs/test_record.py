@@ -29,7 +29,7 @@ def test_trainings_and_the_comparison_tell_what_was_typed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = []
-    monkeypatch.setattr(runs.record, "warn_of_typed", lambda: told.append(stage))
+    monkeypatch.setattr(runs.record, "warn_unsaved_edits", lambda: told.append(stage))
     for stage in ("fetch", "train", "sample", "compare"):
         with stage_record(stage, params={}):
             pass

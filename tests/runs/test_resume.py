@@ -10,7 +10,7 @@ import pytest
 
 from adapterbench.core.config import EncodeParams
 from adapterbench.core.errors import UserError
-from adapterbench.runs.resume import RESUME, alone, resume_path
+from adapterbench.runs.resume import RESUME, exclusive_run, resume_path
 
 PARAMS = EncodeParams(image_encoder="e", pretrained=None, batch_size=1, texts="stored")
 
@@ -61,9 +61,9 @@ def test_a_missing_input_is_one_line(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from adapterbench.runs.resume import alone
+from adapterbench.runs.resume import exclusive_run
 
-with alone(Path("train-a"), Path("train-b")):
+with exclusive_run(Path("train-a"), Path("train-b")):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -87,12 +87,15 @@ def holder(workplace: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("place", ["train-a", "train-b"])
 def test_two_runs_do_not_share_a_place(holder: subprocess.Popen[str], place: str) -> None:
-    with pytest.raises(UserError, match="another run of the same is under way"), alone(Path(place)):
+    with (
+        pytest.raises(UserError, match="the same run is already in progress"),
+        exclusive_run(Path(place)),
+    ):
         pytest.fail("both hold it")
-    with alone(Path("train-c")):  # another place is free
+    with exclusive_run(Path("train-c")):  # another place is free
         pass
     holder.communicate(timeout=60)
-    with alone(Path(place)):
+    with exclusive_run(Path(place)):
         pass
     assert list(Path().iterdir()) == []
 
@@ -100,21 +103,21 @@ def test_two_runs_do_not_share_a_place(holder: subprocess.Popen[str], place: str
 def test_a_killed_run_holds_nothing(holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait(timeout=60)
-    with alone(Path("train-a"), Path("train-b")):
+    with exclusive_run(Path("train-a"), Path("train-b")):
         pass
     assert list(Path().iterdir()) == []
 
 
 @pytest.mark.usefixtures("workplace")
 def test_an_error_lets_go() -> None:
-    with pytest.raises(ZeroDivisionError), alone(Path("train-a")):
+    with pytest.raises(ZeroDivisionError), exclusive_run(Path("train-a")):
         raise ZeroDivisionError
-    with alone(Path("train-a")), pytest.raises(UserError), alone(Path("train-a")):
+    with exclusive_run(Path("train-a")), pytest.raises(UserError), exclusive_run(Path("train-a")):
         pytest.fail("both hold it")
     assert list(Path().iterdir()) == []
 
 
 @pytest.mark.usefixtures("holder")
 def test_the_leader_of_a_launch_holds_for_all() -> None:
-    with alone(Path("train-a"), leads=False):
+    with exclusive_run(Path("train-a"), is_main=False):
         pass

@@ -13,7 +13,7 @@ import pytest
 
 from adapterbench.core.errors import UserError
 from adapterbench.runs import workers
-from adapterbench.runs.workers import spread
+from adapterbench.runs.workers import parallel_map
 
 PATIENCE = 60
 
@@ -29,18 +29,18 @@ def who(number: int) -> tuple[int, int]:
 
 
 def test_results_come_in_order_from_other_processes() -> None:
-    done = list(spread(who, range(40), 3))
+    done = list(parallel_map(who, range(40), 3))
     assert [number for number, _ in done] == list(range(40))
     assert os.getpid() not in {pid for _, pid in done}
 
 
-@pytest.mark.parametrize("count", [0, 1, 3 * workers.FEW])
+@pytest.mark.parametrize("count", [0, 1, 3 * workers.MAX_INLINE])
 def test_a_few_portions_are_done_here(count: int) -> None:
-    assert list(spread(who, range(count), 3)) == [(n, os.getpid()) for n in range(count)]
+    assert list(parallel_map(who, range(count), 3)) == [(n, os.getpid()) for n in range(count)]
 
 
 def test_light_portions_are_done_here() -> None:
-    done = dict(spread(who, range(30), 3, heavy=lambda number: number == 4))
+    done = dict(parallel_map(who, range(30), 3, heavy=lambda number: number == 4))
     assert [number for number, pid in done.items() if pid != os.getpid()] == [3, 4, 5]
 
 
@@ -52,9 +52,9 @@ def test_a_few_tasks_are_taken_ahead() -> None:
             taken.append(number)
             yield number
 
-    results = spread(who, tasks(), 2)
+    results = parallel_map(who, tasks(), 2)
     next(results)
-    assert len(taken) <= 2 * (workers.FEW + 3)
+    assert len(taken) <= 2 * (workers.MAX_INLINE + 3)
     results.close()  # type: ignore[attr-defined]
 
 
@@ -70,7 +70,7 @@ class Counting:
 
 
 def test_each_worker_has_a_state_of_its_own() -> None:
-    done = list(spread(Counting(), range(40)))
+    done = list(parallel_map(Counting(), range(40)))
     for pid in {pid for pid, _ in done}:
         assert [count for other, count in done if other == pid] == list(
             range(1, 1 + sum(other == pid for other, _ in done))
@@ -85,7 +85,7 @@ def killed(number: int) -> int:
 
 def test_a_killed_worker_is_one_line() -> None:
     with pytest.raises(UserError, match="a worker process was killed") as caught:
-        list(spread(killed, range(100), 2))
+        list(parallel_map(killed, range(100), 2))
     assert "\n" not in str(caught.value)
 
 
@@ -95,7 +95,7 @@ def full(_: int) -> int:
 
 def test_an_error_of_a_worker_is_that_of_the_stage() -> None:
     with pytest.raises(OSError, match="No space") as caught:
-        list(spread(full, range(100), 2))
+        list(parallel_map(full, range(100), 2))
     assert caught.value.errno == errno.ENOSPC
 
 
@@ -106,7 +106,7 @@ def noted(number: int) -> int:
 
 
 def test_workers_end_with_a_killed_parent(workplace: Path) -> None:
-    parent = get_context("fork").Process(target=lambda: list(spread(noted, range(100), 1)))
+    parent = get_context("fork").Process(target=lambda: list(parallel_map(noted, range(100), 1)))
     parent.start()
     until = time.monotonic() + PATIENCE
     while len(found := list(workplace.glob("worker-*"))) < 2:

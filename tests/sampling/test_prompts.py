@@ -36,7 +36,7 @@ def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit
     assert torch.equal(none, nothing)
 
 
-def test_another_encoder_reads_the_pictures(toy: "Toy", data: EncodedSplit) -> None:
+def test_another_encoder_reads_the_images(toy: "Toy", data: EncodedSplit) -> None:
     own = OwnPrompts(data, named(PLUS, toy.evaluator), toy.shards, 2)
     images = {s.key: s.image for s in read_split(toy.shards, "validation")}
     keys = [data.samples[number]["key"] for number in (1, 5, 3)]
@@ -48,6 +48,6 @@ def test_another_encoder_reads_the_pictures(toy: "Toy", data: EncodedSplit) -> N
     torch.testing.assert_close(none, nothing)
 
 
-def test_it_needs_the_pictures(toy: "Toy", data: EncodedSplit) -> None:
+def test_it_needs_the_images(toy: "Toy", data: EncodedSplit) -> None:
     with pytest.raises(UserError, match="--shards"):
         OwnPrompts(data, named(PLUS, toy.evaluator), None, 2)

@@ -1,4 +1,4 @@
-"""Sampled pictures against plain diffusers, at any batch size, and after a kill."""
+"""Generated images against plain diffusers, at any batch size, and after a kill."""
 
 import errno
 import shutil
@@ -48,12 +48,12 @@ def sample_params(**changes: Any) -> SampleParams:
 def run(
     toy: Toy, out: str, protocols: list[str], adapter: Path | None = None, **changes: Any
 ) -> dict[str, np.ndarray]:
-    """Sample into `out`; the pictures of the first protocol."""
+    """Sample into `out`; the images of the first protocol."""
     params = sample_params(**changes)
     made = sample(params, toy.encoded, toy.backbone, adapter, protocols, Path(out))
-    pictures = read(Path(out, f"{protocols[0]}.tar"))
-    assert made == len(pictures) * len(protocols)
-    return pictures
+    images = read(Path(out, f"{protocols[0]}.tar"))
+    assert made == len(images) * len(protocols)
+    return images
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -68,7 +68,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    """Equal but for the rounding of a level, which another batch size may turn."""
+    """Equal up to one rounding step per pixel, which depends on the batch size."""
     assert list(a) == list(b)
     return all(np.abs(a[name] - b[name]).max() <= 1 for name in a)
 
@@ -91,7 +91,7 @@ def plain(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
 
 @pytest.fixture(scope="module")
 def whole(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Both protocols of the base model and of the adapter, by runs that nothing stopped."""
+    """Both protocols of the base model and of the adapter, by uninterrupted runs."""
     folder = tmp_path_factory.mktemp("whole")
     with chdir(folder):
         for name, adapter in (("base", None), ("adapter", toy.adapter)):
@@ -154,15 +154,13 @@ def test_scale_0_is_the_base_model(toy: Toy, whole: dict[str, Path], protocol: s
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
-def test_the_batch_size_changes_no_picture(
-    toy: Toy, whole: dict[str, Path], batch_size: int
-) -> None:
+def test_the_batch_size_changes_no_image(toy: Toy, whole: dict[str, Path], batch_size: int) -> None:
     ours = run(toy, "out", ["image"], toy.adapter, batch_size=batch_size)
     assert same(ours, read(whole["adapter"] / "image.tar"))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_rounds_the_same_pictures(
+def test_half_precision_rounds_the_same_images(
     toy: Toy, whole: dict[str, Path], precision: str
 ) -> None:
     ours = run(toy, "out", ["image"], toy.adapter, mixed_precision=precision)
@@ -196,12 +194,12 @@ def test_a_killed_run_goes_on(
     batches: list[list[str]] = []
     make = Sampler.make
 
-    def counted(self: Sampler, pictures: Any, with_text: bool) -> list[Image.Image]:
+    def counted(self: Sampler, image_ids: Any, with_text: bool) -> list[Image.Image]:
         if len(batches) == stop:
             batches.append([])
             interrupt()
-        batches.append([picture.name for picture in pictures])
-        return make(self, pictures, with_text)
+        batches.append([image_id.name for image_id in image_ids])
+        return make(self, image_ids, with_text)
 
     monkeypatch.setattr(Sampler, "make", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -214,7 +212,7 @@ def test_a_killed_run_goes_on(
         assert same(read(Path("out", name)), read(whole["adapter"] / name))
 
 
-def test_a_picture_that_was_being_written_is_made_again(
+def test_an_image_that_was_being_written_is_made_again(
     toy: Toy, whole: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Path.write_bytes
@@ -230,12 +228,12 @@ def test_a_picture_that_was_being_written_is_made_again(
     assert same(run(toy, "out", ["image"]), read(whole["base"] / "image.tar"))
 
 
-def test_a_full_disk_publishes_nothing_and_keeps_the_pictures(
+def test_a_full_disk_publishes_nothing_and_keeps_the_images(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: Path, pictures: Any, path: Path) -> None:
+    def full(folder: Path, image_ids: Any, path: Path) -> None:
         path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, f"No space left on device for {folder}, {len(pictures)}")
+        raise OSError(errno.ENOSPC, f"No space left on device for {folder}, {len(image_ids)}")
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "pack", full)
@@ -299,9 +297,9 @@ def test_another_backbone_than_that_of_the_training_is_one_line(toy: Toy) -> Non
     run(toy, "out", ["image"], Path("own"))
 
 
-def test_two_runs_of_the_same_do_not_share_their_pictures(toy: Toy) -> None:
+def test_two_runs_of_the_same_do_not_share_their_images(toy: Toy) -> None:
     def meanwhile(*_: Any) -> None:
-        with pytest.raises(UserError, match="another run of the same is under way"):
+        with pytest.raises(UserError, match="the same run is already in progress"):
             run(toy, "second", ["image"])
         raise KeyboardInterrupt
 

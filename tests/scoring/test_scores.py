@@ -1,4 +1,4 @@
-"""Scores against the networks called by hand; tars that are damaged or not ours."""
+"""Scores against the networks called by hand; damaged and foreign tars."""
 
 import io
 import shutil
@@ -32,7 +32,7 @@ SHOWN = {
     ("green-frame", 0): ("circle", "red"),
     ("green-frame", 1): ("square", "green"),
 }
-"""What each picture shows in place of what a method would have made."""
+"""What each image shows instead of a method's output."""
 CAPTIONS = {s.key: s.captions[0] for s in toy_samples()}
 
 
@@ -48,7 +48,7 @@ def samples(tmp_path: Path) -> Path:
 
 
 def write_samples(root: Path) -> Path:
-    """The tars of one method; `image_text` shows the same pictures mirrored."""
+    """The tars of one method; `image_text` shows the same images mirrored."""
     folder = root / "method"
     folder.mkdir()
     for protocol in ("image", "image_text"):
@@ -212,7 +212,7 @@ def add(path: Path, name: str, data: bytes) -> None:
 
 
 DAMAGES = ("cut", "cut between members", "zeros", "garbage", "empty")
-SPOILT = ("picture", "half a picture", "name", "number", "folder")
+SPOILT = ("image", "half an image", "name", "number", "folder")
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, *SPOILT])
@@ -235,9 +235,9 @@ def test_a_damaged_tar_is_one_line(scorer: Scorer, samples: Path, damage: str) -
             path.write_bytes(b"x" * 5000)
         case "empty":
             path.write_bytes(b"")
-        case "picture":
+        case "image":
             add(path, "blue-frame.2.png", b"oops")
-        case "half a picture":
+        case "half an image":
             add(path, "blue-frame.2.png", png.getvalue()[:90])
         case "name":
             add(path, "README", b"hello")
@@ -254,7 +254,7 @@ def test_a_damaged_tar_is_one_line(scorer: Scorer, samples: Path, damage: str) -
     assert not out.exists()
 
 
-def test_a_picture_of_no_item_is_one_line(scorer: Scorer, samples: Path) -> None:
+def test_an_image_of_no_item_is_one_line(scorer: Scorer, samples: Path) -> None:
     file = io.BytesIO()
     picture("ring", "red").save(file, "PNG")
     add(samples / "image.tar", "red-ring.0.png", file.getvalue())  # an item of training

@@ -1,4 +1,4 @@
-"""The two stages as `dvc repro` runs them: from scores and pictures to tables and a page."""
+"""The two stages as `dvc repro` runs them: from scores and images to tables and a page."""
 
 import json
 import os

@@ -467,7 +467,7 @@ def test_two_runs_of_the_same_do_not_share_a_checkpoint(toy: Toy) -> None:
     class Meanwhile(Log):
         def __call__(self, step: int, values: dict[str, float]) -> None:
             if not self.rows:
-                with pytest.raises(UserError, match="another run of the same is under way"):
+                with pytest.raises(UserError, match="the same run is already in progress"):
                     train(toy, "second")
             super().__call__(step, values)
 

@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from adapterbench.core.errors import UserError
-from adapterbench.training.distributed import Team
+from adapterbench.training.distributed import DistributedContext
 
 X = torch.randn(12, 5, generator=torch.Generator().manual_seed(1))
 
@@ -22,13 +22,13 @@ def fresh() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def member(processes: int, rank: int, accumulate: int) -> Team:
-    team = Team(accumulate=accumulate)
-    team.accelerator = SimpleNamespace(num_processes=processes, process_index=rank)
-    return team
+def member(processes: int, rank: int, accumulate: int) -> DistributedContext:
+    context = DistributedContext(accumulate=accumulate)
+    context.accelerator = SimpleNamespace(num_processes=processes, process_index=rank)
+    return context
 
 
-def gradients(team: Team) -> tuple[list[Tensor], Tensor, set[torch.dtype]]:
+def gradients(context: DistributedContext) -> tuple[list[Tensor], Tensor, set[torch.dtype]]:
     """Gradients and loss of a layer over the batch, and what the layer gave out."""
     torch.manual_seed(0)
     layer, dtypes = nn.Linear(5, 2), set()
@@ -39,7 +39,7 @@ def gradients(team: Team) -> tuple[list[Tensor], Tensor, set[torch.dtype]]:
         return out.float().square().mean()
 
     weights = list(layer.parameters())
-    value = team.backward(loss, team.parts(len(X)), weights)
+    value = context.backward(loss, context.parts(len(X)), weights)
     return [weight.grad for weight in weights], value, dtypes
 
 
@@ -58,7 +58,7 @@ def test_a_batch_that_cannot_be_shared_is_one_line(processes: int, accumulate: i
 
 
 def test_alone_and_uncut_a_gradient_keeps_its_bits() -> None:
-    ours, value, _ = gradients(Team())
+    ours, value, _ = gradients(DistributedContext())
     torch.manual_seed(0)
     layer = nn.Linear(5, 2)
     loss = layer(X).square().mean()
@@ -68,12 +68,12 @@ def test_alone_and_uncut_a_gradient_keeps_its_bits() -> None:
 
 
 def test_a_cut_batch_has_the_gradient_of_the_whole() -> None:
-    whole, cut = gradients(Team()), gradients(Team(accumulate=4))
+    whole, cut = gradients(DistributedContext()), gradients(DistributedContext(accumulate=4))
     torch.testing.assert_close(whole[:2], cut[:2])
 
 
 def test_bf16_computes_forward_in_bf16_and_keeps_gradients_in_fp32() -> None:
-    ours, value, dtypes = gradients(Team("bf16"))
+    ours, value, dtypes = gradients(DistributedContext("bf16"))
     assert dtypes == {torch.bfloat16}
     assert {gradient.dtype for gradient in (*ours, value)} == {torch.float32}
 
@@ -81,18 +81,18 @@ def test_bf16_computes_forward_in_bf16_and_keeps_gradients_in_fp32() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")
 def test_a_precision_that_the_device_lacks_is_one_line() -> None:
     with pytest.raises(UserError, match="mixed_precision = 'fp16'") as caught:
-        Team("fp16")
+        DistributedContext("fp16")
     assert "\n" not in str(caught.value)
 
 
 def test_fp16_skips_while_its_scale_may_be_to_blame() -> None:
     """Gradients that are never finite: the scale goes 4, 2, 1, and then it is an error."""
-    team, weight = Team(), nn.Parameter(torch.zeros(1))
+    context, weight = DistributedContext(), nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight])
-    team.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    context.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     scaler.scale(torch.zeros(()))
     skipped = 0
-    while team.may_skip():
+    while context.may_skip():
         weight.grad = torch.full((1,), torch.nan)
         scaler.step(optimizer)
         scaler.update()
@@ -102,19 +102,19 @@ def test_fp16_skips_while_its_scale_may_be_to_blame() -> None:
 
 
 def test_without_fp16_no_step_is_skipped() -> None:
-    assert not Team().may_skip()
+    assert not DistributedContext().may_skip()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has a memory of its own")
 def test_a_cpu_has_no_memory_of_its_own() -> None:
-    assert Team().peak_memory_mb() is None
+    assert DistributedContext().peak_memory_mb() is None
 
 
 def test_the_memory_of_a_gpu_is_what_its_tensors_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    team, resets = Team(), []
-    team.accelerator = SimpleNamespace(device=torch.device("cuda", 1))
+    context, resets = DistributedContext(), []
+    context.accelerator = SimpleNamespace(device=torch.device("cuda", 1))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: device.index * 3 * 2**20)
-    team.reset_peak_memory()
-    assert resets == [team.device]
-    assert team.peak_memory_mb() == 3
+    context.reset_peak_memory()
+    assert resets == [context.device]
+    assert context.peak_memory_mb() == 3

@@ -38,7 +38,7 @@ from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.files import MANIFEST, read_json, sha256, write_json
 from adapterbench.formats.encoded import COMMON
 from adapterbench.frozen.load import load_part
-from adapterbench.sampling.sampler import Picture, Sampler
+from adapterbench.sampling.sampler import ImageId, Sampler
 
 pytestmark = [
     pytest.mark.slow,
@@ -251,7 +251,7 @@ def one_sample(root: Path) -> dict[str, float]:
     full = FullSize(root)
     sampler = Sampler(SAMPLE, full.encoded, full.backbone, root / "models" / "ip_adapter")
     began = time.perf_counter()
-    (image,) = sampler.make([Picture(0, "teapot", 0)], with_text=True)
+    (image,) = sampler.make([ImageId(0, "teapot", 0)], with_text=True)
     assert image.size == (512, 512)
     return {"sample_seconds": round(time.perf_counter() - began, 1)}
 

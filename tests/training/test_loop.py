@@ -18,7 +18,7 @@ from transformers import get_cosine_schedule_with_warmup
 import adapterbench.training.loop as module
 from adapterbench.core.config import FitParams
 from adapterbench.core.errors import UserError
-from adapterbench.training.loop import Fitted, batch_indices, fit, learning_rate, seeded
+from adapterbench.training.loop import FitResult, batch_indices, fit, learning_rate, seeded
 
 SAMPLES = 10
 WHOLE = slice(None)
@@ -67,7 +67,7 @@ class Regression:
         x = self.x[index] + 0.1 * torch.randn(len(index), 3, generator=generator)
         return (self.layer(x[part]) - self.y[index][part]).square().mean()
 
-    def fit(self, resume: Path) -> Fitted:
+    def fit(self, resume: Path) -> FitResult:
         return fit(
             self.weights,
             self.loss,

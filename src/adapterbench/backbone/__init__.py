@@ -1,1 +1,1 @@
-"""Frozen models: how they are brought and loaded, and how the small ones are made."""
+"""Sources of the frozen models, and further base models made from them."""

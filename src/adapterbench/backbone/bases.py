@@ -1,4 +1,4 @@
-"""Other base models for the same adapters: whole ones, or a LoRA over the backbone."""
+"""Further base models for the same adapters: full models, or a LoRA fuse_lora into the backbone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 SOURCES = f"{__package__}.sources"
 
 
-def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
+def fetch_base(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
     """Fill the folder `out` with a base model in diffusers layout.
 
-    What its source gives may be a LoRA (`*.safetensors`), which is then fused into a copy of the
-    model in `backbone`.
+    If the source provides a LoRA (`*.safetensors`), it is fuse_lora into a copy of the model in
+    `backbone`.
 
     Raises:
-        UserError: the source does not have it, or it is neither a model nor a LoRA that fits.
+        UserError: the source does not have it, or it is no model and no LoRA for this backbone.
     """
     try:
         fetch(registry.load(SOURCES, params.source), params, f"bases.{name}", out)
@@ -39,20 +39,20 @@ def bring(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
             "name a folder with model_index.json or a .safetensors file"
         )
     try:
-        model = fused(backbone, loras[0])
+        model = fuse_lora(backbone, loras[0])
     except (ValueError, RuntimeError, KeyError, IndexError, OSError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:200]
         raise UserError(
-            f"bases.{name}: {params.path} is no LoRA for this backbone ({cause})"
+            f"bases.{name}: {params.path} is not a LoRA for this backbone ({cause})"
         ) from error
     remove(out)
     model.save_pretrained(out, safe_serialization=True)
 
 
-def fused(backbone: Path, lora: Path) -> "StableDiffusionPipeline":
-    """The backbone with `W' = W + (alpha / r) B A` in place of the weights that a LoRA adapts."""
+def fuse_lora(backbone: Path, lora: Path) -> "StableDiffusionPipeline":
+    """The backbone with a LoRA fuse_lora into its weights: `W' = W + (alpha / r) B A`."""
     import torch
-    from diffusers import StableDiffusionPipeline  # takes seconds; whole models need none
+    from diffusers import StableDiffusionPipeline  # takes seconds; full models do not need it
 
     pipeline = StableDiffusionPipeline.from_pretrained(
         backbone,

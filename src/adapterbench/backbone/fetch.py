@@ -1,4 +1,4 @@
-"""A frozen model from a source, whose messages speak of the section that asks for it."""
+"""Fetches a frozen model from a source; errors name the requesting section of params.yaml."""
 
 from pathlib import Path
 from types import ModuleType
@@ -8,12 +8,13 @@ from adapterbench.core.errors import UserError
 
 
 def fetch(source: ModuleType, params: BackboneParams, section: str, out: Path) -> None:
-    """Fill the folder `out`.
+    """Fill the folder `out` with a model.
 
     Args:
         source: module of `adapterbench.backbone.sources`.
-        params: what to bring.
-        section: where the user finds `params`, such as `bases.mine`.
+        params: the model to fetch.
+        section: where `params` stands in params.yaml, such as `bases.mine`.
+        out: a folder that does not exist yet.
 
     Raises:
         UserError: the source does not have it.
@@ -21,5 +22,5 @@ def fetch(source: ModuleType, params: BackboneParams, section: str, out: Path) -
     try:
         source.fetch(params, out)
     except UserError as error:
-        # a source speaks of the section that it mostly fills
+        # sources name the section `backbone` in their messages
         raise UserError(str(error).replace("backbone.", f"{section}.")) from error

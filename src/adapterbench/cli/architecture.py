@@ -1,4 +1,4 @@
-"""A backbone without its weights: the configurations of its parts, and the shapes they imply."""
+"""Configurations of a backbone's parts, without weights, and the tensor shapes they imply."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,21 +16,21 @@ from adapterbench.core.documents import Document, read_document
 from adapterbench.core.errors import UserError, one_line
 
 PACKAGED = Path(str(files("adapterbench.backbone") / "configs"))
-"""Folder of `<profile>_<part>.json`, for backbones that are known before they are fetched."""
+"""Folder of `<profile>_<part>.json`: configurations of backbones that need not be fetched."""
 
 
 T = TypeVar("T")
 
 
 class Vae(Document):
-    """What the configuration of a VAE says of latents."""
+    """Fields of a VAE configuration that determine the latents."""
 
     block_out_channels: Annotated[list[Width], Field(min_length=1, max_length=8)]
     latent_channels: Width
 
 
 class TextEncoder(Document):
-    """What the configuration of a text encoder says of embeddings."""
+    """Fields of a text encoder configuration that determine the embeddings."""
 
     max_position_embeddings: Count
     hidden_size: Width
@@ -38,20 +38,20 @@ class TextEncoder(Document):
 
 @dataclass(frozen=True)
 class Architecture:
-    """The configurations of a Stable Diffusion."""
+    """The configurations of a Stable Diffusion model."""
 
     name: str
-    """As the user knows it."""
+    """Name in messages."""
     folder: Path
-    """Where it lies, or will lie when it is brought."""
+    """Folder of the model, which need not exist yet."""
     pattern: str
-    """Path of a configuration; `{part}` stands for `unet`, `vae` or `text_encoder`."""
+    """Path of a configuration; `{part}` is `unet`, `vae` or `text_encoder`."""
 
     def config(self, part: str) -> dict[str, Any]:
         """The configuration of a part.
 
         Raises:
-            UserError: there is no such file, or it is not a JSON object.
+            UserError: the file is missing or is not a JSON object.
         """
         return self.read(dict[str, Any], part)
 
@@ -59,44 +59,44 @@ class Architecture:
         """The configuration of a part as `kind`.
 
         Raises:
-            UserError: there is no such file, or it has another structure.
+            UserError: the file is missing or has another structure.
         """
         path = Path(self.pattern.format(part=part))
         if not path.is_file():
             raise UserError(
-                f"{path} is missing: bring the model (stage backbone), or choose one of "
+                f"{path} is missing: fetch the model (stage backbone), or choose one of "
                 f"{', '.join(profiles())} with --profile or a folder with --backbone"
             )
-        remedy = "take it from where the model came from again"
+        remedy = "fetch it again from the model's source"
         return read_document(kind, path, f"the configuration of a {part}", remedy)
 
     @contextmanager
-    def builds(self) -> Iterator[None]:
-        """Tell what is raised where the parts are built that the configurations describe.
+    def building(self) -> Iterator[None]:
+        """Turn errors while building models from the configurations into a `UserError`.
 
         Raises:
-            UserError: they have values that none can be built of, or do not go together.
+            UserError: the configurations have impossible values or do not fit each other.
         """
         try:
             yield
         except UserError:
             raise
-        except Exception as error:  # diffusers and torch raise many kinds
+        except Exception as error:  # diffusers and torch raise many types
             raise UserError(
-                f"no model can be built as {self.name} has it ({one_line(error)}): take its "
-                "configurations from where it came from again"
+                f"cannot build a model from the configurations of {self.name} ({one_line(error)}): "
+                "fetch them again from its source"
             ) from error
 
 
 def find(profile: str | None, backbone: Path | None) -> Architecture:
-    """The architecture that the two options name; see `options`.
+    """The architecture selected by `--profile` and `--backbone`; see `options`.
 
     Raises:
-        UserError: there is no such profile or no such folder.
+        UserError: the profile or the folder does not exist.
     """
     if backbone is not None:
         if not backbone.is_dir():
-            raise UserError(f"no folder {str(backbone)!r}: --backbone wants diffusers' layout")
+            raise UserError(f"no folder {str(backbone)!r}: --backbone takes diffusers layout")
         return Architecture(str(backbone), backbone, str(backbone / "{part}" / "config.json"))
     if profile and (PACKAGED / f"{profile}_unet.json").is_file():
         return Architecture(profile, BACKBONE, str(PACKAGED / f"{profile}_{{part}}.json"))
@@ -113,7 +113,7 @@ def image_width(architecture: Architecture, params: Path) -> int:
     Raises:
         UserError: open_clip knows no such model.
     """
-    from adapterbench.frozen.load import clip_config, clip_name  # seconds to import
+    from adapterbench.frozen.load import clip_config, clip_name  # slow import
 
     name = load_params(EncodeParams, "encode", params).image_encoder
     width: int = clip_config(clip_name(name, architecture.folder))["embed_dim"]
@@ -122,7 +122,7 @@ def image_width(architecture: Architecture, params: Path) -> int:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What one sample is to the UNet."""
+    """Shapes of one sample's inputs to the UNet."""
 
     latents: tuple[int, int, int]
     """`(C, h, w)`"""
@@ -133,7 +133,7 @@ class Shapes:
 
 
 def shapes(architecture: Architecture, params: Path) -> Shapes:
-    """The shapes of a sample at the resolution of a params file.
+    """The shapes of a sample at the resolution in a params file.
 
     Raises:
         UserError: a configuration or a section is missing.
@@ -141,7 +141,7 @@ def shapes(architecture: Architecture, params: Path) -> Shapes:
     vae = architecture.read(Vae, "vae")
     text = architecture.read(TextEncoder, "text_encoder")
     resolution = load_params(DataParams, "data", params).resolution
-    # every block of the VAE but the last halves the picture's side
+    # every block of the VAE but the last halves the side
     side = resolution // 2 ** (len(vae.block_out_channels) - 1)
     return Shapes(
         latents=(vae.latent_channels, side, side),

@@ -1,4 +1,4 @@
-"""What a comparison will cost: arithmetic on counts, no model and no file."""
+"""Costs of a comparison, computed from counts (no model, no file)."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,26 @@ from adapterbench.core.config import SampleParams, TrainParams
 from adapterbench.formats.generated import PROTOCOLS
 
 ADAMW_BYTES = 4 * 4
-"""A trained weight, its gradient and AdamW's two moments, all fp32."""
+"""Bytes per trained weight: weight, gradient and AdamW's two moments, all fp32."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A machine, by what it computes."""
+    """Compute throughput of a device."""
 
     tflops: float
-    """Peak, 10^12 floating point operations a second, at the precision of the run."""
+    """Peak, TFLOP/s, at the precision of the run."""
     utilisation: float
-    """Share of the peak that the run reaches."""
+    """Share of the peak that a run reaches."""
 
     def hours(self, flops: int) -> float:
-        """Time for so many operations."""
+        """Hours for a number of operations."""
         return flops / (self.tflops * 1e12 * self.utilisation) / 3600
 
 
 @dataclass(frozen=True)
 class Training:
-    """What the training of one variant takes."""
+    """Costs of the training of one variant."""
 
     trainable_params: int
     optimizer_bytes: int
@@ -39,13 +39,13 @@ class Training:
 
 
 def training(count: int, passes: Passes, text: int, params: TrainParams) -> Training:
-    """The training of a variant with `count` weights, these passes a sample and `text` a caption.
+    """Costs of the training of one variant.
 
     Args:
-        count: trained weights.
-        passes: of the UNet.
-        text: operations of the text encoder in a step, a sample; 0 where embeddings are stored.
-        params: of the training.
+        count: number of trained weights.
+        passes: operations of the UNet per sample.
+        text: operations of the text encoder per sample; 0 if embeddings are stored.
+        params: training parameters.
     """
     flops = params.batch_size * (passes.forward + passes.backward + text)
     return Training(
@@ -60,25 +60,26 @@ def training(count: int, passes: Passes, text: int, params: TrainParams) -> Trai
 
 @dataclass(frozen=True)
 class Sampling:
-    """What all images of a comparison take."""
+    """Costs of all sampled images of a comparison."""
 
     images: int
     flops: int
 
 
 def sampling(adapted: list[int], bare: int, decoder: int, params: SampleParams) -> Sampling:
-    """The images of every variant under each protocol, and of each protocol's floor.
+    """Costs of the images of every variant under each protocol, and of each protocol's floor.
 
     Args:
-        adapted: operations of one prediction with each variant.
-        bare: of one prediction of the model without any.
-        decoder: of the VAE, an image.
+        adapted: operations of one UNet prediction with each variant.
+        bare: operations of one UNet prediction without an adapter.
+        decoder: operations of the VAE decoder per image.
+        params: sampling parameters.
     """
-    each = params.items * params.images_per_item  # images of a method under a protocol
-    # DPM-Solver++ predicts once a step; guidance predicts with and without the prompts
+    images = params.items * params.images_per_item  # of a method under a protocol
+    # DPM-Solver++ needs one prediction per step; guidance doubles it (with and without prompts)
     predictions = params.steps * (2 if params.guidance_scale > 1 else 1)
     forwards = [*(forward for forward in adapted for _ in PROTOCOLS), *(bare for _ in PROTOCOLS)]
     return Sampling(
-        images=each * len(forwards),
-        flops=each * (predictions * sum(forwards) + decoder * len(forwards)),
+        images=images * len(forwards),
+        flops=images * (predictions * sum(forwards) + decoder * len(forwards)),
     )

@@ -1,4 +1,4 @@
-"""`adapterbench demo`: the adapters in the browser."""
+"""`adapterbench demo`: try the adapters in the browser."""
 
 from typing import Annotated
 
@@ -14,12 +14,12 @@ from adapterbench.demo.server import credentials, listening, temporary_workspace
 def demo(
     host: Annotated[
         str,
-        Option(help="Address to serve at; any other than this machine's own needs a password."),
+        Option(help="Address to bind; any other than loopback needs a password."),
     ] = "127.0.0.1",
-    port: Annotated[int, Option(help="Port to serve at.", min=1, max=65535)] = 7860,
+    port: Annotated[int, Option(help="Port to bind.", min=1, max=65535)] = 7860,
     allow_host: Annotated[
         list[str] | None,
-        Option(help="Further name by which browsers reach it, such as a proxy's; repeatable."),
+        Option(help="Additional host name to accept, such as a proxy's; repeatable."),
     ] = None,
 ) -> None:
     """Try the trained adapters in the browser, side by side.
@@ -27,31 +27,31 @@ def demo(
     Upload an image, or pick one that no adapter was trained on; set text, scale, guidance, steps
     and seed. Every image keeps its settings, in the page and inside the PNG that you download.
     A second tab shows the table and the figures of the last `make repro`. It needs models/,
-    data/ and params.yaml of this project, and a minute at most to start.
+    data/ and params.yaml of this project, and starts within a minute.
 
-    Nothing is sent anywhere, and nothing is written but in a temporary folder that goes with the
-    demo. To let others in, set a password in the environment, which they give with the user name
-    `demo`: `ADAPTERBENCH_PASSWORD=... adapterbench demo --host 0.0.0.0`. It travels unencrypted:
-    beyond a network that you trust, put a TLS proxy in front that passes `Host` on, and give its
-    name with --allow-host: requests for unknown names are refused.
+    Nothing is sent anywhere; files are written to a temporary folder only, which is deleted at the
+    end. To let others connect, set a password in the environment; the user name is `demo`:
+    `ADAPTERBENCH_PASSWORD=... adapterbench demo --host 0.0.0.0`. The connection is not encrypted:
+    outside a trusted network, use a TLS proxy that forwards `Host`, and pass its name with
+    --allow-host; requests for unknown host names are refused.
     """
     auth = credentials(host)
     with listening(host, port) as bound, temporary_workspace() as folder:
-        # seconds to import, so not for `--help` or a bad option; Gradio reads where to write
+        # slow imports, not needed for `--help` or a usage error; Gradio reads its folder on import
         from adapterbench.demo.application import application, serve
+        from adapterbench.demo.generator import ImageGenerator, bases
         from adapterbench.demo.page import build
-        from adapterbench.demo.painter import Painter, bases
         from adapterbench.demo.references import references
         from adapterbench.demo.upload import Uploads
 
-        painter = Painter(
+        generator = ImageGenerator(
             MODELS,
             bases(load_params(BackboneParams, "backbone"), BACKBONE, BASES),
             load_params(EncodeParams, "encode"),
             CONTROLNET if CONTROLNET.is_dir() else None,
         )
         uploads, defaults = Uploads(), load_params(SampleParams, "sample")
-        page = build(painter, references(SHARDS), defaults, RESULTS, folder, uploads)
+        page = build(generator, references(SHARDS), defaults, RESULTS, folder, uploads)
         app = application(page, uploads, known_hosts(host, allow_host or ()), auth)
         typer.echo(f"{url(bound)} (Ctrl-C stops it)")
         serve(app, bound)

@@ -1,38 +1,38 @@
-"""The image encoder that goes with an adapter: what the user says, not what the adapter says."""
+"""The image encoder of an adapter, from options, the backbone or the project's parameters."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapterbench.core.config import PARAMS, EncodeParams, OwnEncoder, load_params
+from adapterbench.core.config import PARAMS, EncodeParams, ImageEncoderParams, load_params
 from adapterbench.core.errors import UserError
 
 if TYPE_CHECKING:
     from adapterbench.adapters.core.adapter import Adapter
 
 
-def beside(backbone: Path) -> OwnEncoder:
-    """The backbone's own, if it has one."""
-    from adapterbench.frozen.load import own_encoder  # seconds to import
+def of_backbone(backbone: Path) -> ImageEncoderParams:
+    """The image encoder in the backbone's folder, if there is one."""
+    from adapterbench.frozen.load import bundled_encoder  # slow import
 
-    return OwnEncoder(image_encoder=own_encoder(backbone))
+    return ImageEncoderParams(image_encoder=bundled_encoder(backbone))
 
 
-def of_stage_encode(backbone: Path) -> OwnEncoder:
-    """That of the project in the working folder, if there is one, over a backbone."""
+def of_stage_encode(backbone: Path) -> ImageEncoderParams:
+    """`encode.image_encoder` of the project in the working folder, if there is a project."""
     if not PARAMS.is_file():
-        return OwnEncoder()
+        return ImageEncoderParams()
     from adapterbench.frozen.load import clip_name
 
     params = load_params(EncodeParams, "encode")
     name = clip_name(params.image_encoder, backbone)
-    return OwnEncoder(image_encoder=name, pretrained=params.pretrained)
+    return ImageEncoderParams(image_encoder=name, pretrained=params.pretrained)
 
 
-def first(*encoders: OwnEncoder) -> OwnEncoder:
-    """The first that is one.
+def first(*encoders: ImageEncoderParams) -> ImageEncoderParams:
+    """The first of `encoders` with a name.
 
     Raises:
-        UserError: none is.
+        UserError: none has.
     """
     for encoder in encoders:
         if encoder.image_encoder is not None:
@@ -43,13 +43,13 @@ def first(*encoders: OwnEncoder) -> OwnEncoder:
     )
 
 
-def check_width(adapter: "Adapter", encoder: OwnEncoder) -> None:
-    """Refuse an image encoder whose embeddings, or patches, are of another width.
+def check_width(adapter: "Adapter", encoder: ImageEncoderParams) -> None:
+    """Check that the width of the encoder's embeddings (or patches) is what the adapter reads.
 
     Raises:
-        UserError: they are, or open_clip knows no such model.
+        UserError: it is not, or open_clip knows no such model.
     """
-    from open_clip import CLIPVisionCfg  # seconds to import
+    from open_clip import CLIPVisionCfg  # slow import
 
     from adapterbench.frozen.load import clip_config
 
@@ -58,8 +58,8 @@ def check_width(adapter: "Adapter", encoder: OwnEncoder) -> None:
     if adapter.reads_patches:
         width = config["vision_cfg"].get("width", CLIPVisionCfg.width)
     if width != adapter.embed_dim:
-        what = "patches" if adapter.reads_patches else "image embeddings"
+        features = "patches" if adapter.reads_patches else "image embeddings"
         raise UserError(
-            f"the adapter reads {what} of width {adapter.embed_dim}, those of {encoder} are "
-            f"{width} wide: name the CLIP it was trained with, --image-encoder and --pretrained"
+            f"the adapter reads {features} of width {adapter.embed_dim}, those of {encoder} have "
+            f"width {width}: name its image encoder with --image-encoder and --pretrained"
         )

@@ -1,4 +1,4 @@
-"""From settings to a plan: the real model and adapters, built without weights."""
+"""Estimate the costs of a run from its settings, with models built without weights."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from adapterbench.core.files import MANIFEST
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take."""
+    """Estimated costs of a run."""
 
     backbone: str
     shapes: Shapes
@@ -25,28 +25,28 @@ class Plan:
     """By variant."""
     sampling: Sampling
     corpus: Corpus | None
-    """None where nobody has said or counted how much there is to encode."""
+    """None: the number of samples is unknown."""
     texts: str
     """`encode.texts`."""
     text_flops: int
-    """Operations of the text encoder, a caption; a step has them where texts are live."""
+    """Operations of the text encoder per caption; part of every step if `encode.texts` is live."""
 
     @property
     def flops(self) -> int:
-        """Operations of all trainings and all images."""
-        return sum(each.flops for each in self.training.values()) + self.sampling.flops
+        """Operations of all trainings and of all sampled images."""
+        return sum(training.flops for training in self.training.values()) + self.sampling.flops
 
     def encoded_bytes(self, texts: str) -> dict[str, int] | None:
-        """Bytes of each kind of tensor, were `encode.texts` so."""
+        """Bytes of each kind of tensor if `encode.texts` were `texts`."""
         return encoded_bytes(self.corpus, self.shapes, texts) if self.corpus else None
 
     def total_bytes(self, texts: str) -> int | None:
-        """Bytes of all encoded shards, were `encode.texts` so."""
+        """Bytes of all encoded shards if `encode.texts` were `texts`."""
         sizes = self.encoded_bytes(texts)
         return sum(sizes.values()) if sizes else None
 
     def facts(self, device: Device | None) -> dict[str, Any]:
-        """Plain numbers, with hours where there is a device."""
+        """All numbers, with hours if a device is given."""
 
         def timed(part: Training | Sampling) -> dict[str, Any]:
             return asdict(part) | {"hours": device.hours(part.flops) if device else None}
@@ -55,7 +55,7 @@ class Plan:
             "backbone": self.backbone,
             "shapes": asdict(self.shapes),
             "device": asdict(device) if device else None,
-            "training": {name: timed(each) for name, each in self.training.items()},
+            "training": {name: timed(part) for name, part in self.training.items()},
             "sampling": timed(self.sampling),
             "samples": self.corpus.samples if self.corpus else None,
             "encoded_bytes": self.encoded_bytes(self.texts),
@@ -70,36 +70,36 @@ class Plan:
 
 
 def estimate(architecture: Architecture, params: Path, samples: int | None) -> Plan:
-    """Count everything for the settings of a params file.
+    """Estimate the costs for the settings of a params file.
 
     Args:
-        architecture: of the backbone.
+        architecture: the backbone's configurations.
         params: a params file.
-        samples: images to encode; None counts what is prepared.
+        samples: images to encode; None: count those of stage `prepare`.
 
     Raises:
-        UserError: a bad or missing section, row or configuration.
+        UserError: a section, row or configuration is missing or invalid.
     """
-    one = shapes(architecture, params)
+    sample_shapes = shapes(architecture, params)
     texts = load_params(EncodeParams, "encode", params).texts
     trainings, predictions = {}, []
-    with architecture.builds():
+    with architecture.building():
         unet = build_unet(architecture.config("unet"))
-        caption = text_flops(architecture.config("text_encoder"), one)
+        caption = text_flops(architecture.config("text_encoder"), sample_shapes)
         in_step = caption if texts == "live" else 0
         for name, variant in variants(params).items():
-            adapter = build_adapter(variant, unet, one.image)
+            adapter = build_adapter(variant, unet, sample_shapes.image)
             adapter.attach(unet)
-            passes = unet_passes(unet, adapter, one)
+            passes = unet_passes(unet, adapter, sample_shapes)
             adapter.detach(unet)
             trainings[name] = training(adapter.count, passes, in_step, load_train(name, params))
             predictions.append(passes.forward)
-        bare = unet_passes(unet, None, one)
-        decoder = decoder_flops(architecture.config("vae"), one)
+        bare = unet_passes(unet, None, sample_shapes)
+        decoder = decoder_flops(architecture.config("vae"), sample_shapes)
     sampled = load_params(SampleParams, "sample", params)
     return Plan(
         backbone=architecture.name,
-        shapes=one,
+        shapes=sample_shapes,
         training=trainings,
         sampling=sampling(predictions, bare.forward, decoder, sampled),
         corpus=corpus(samples),
@@ -109,7 +109,7 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
 
 
 def corpus(samples: int | None) -> Corpus | None:
-    """What there is to encode: as told, or else as prepared, if it is."""
+    """The data to encode: `samples` images if given, else those of stage `prepare`, if any."""
     if samples is not None:
         return plain(samples)
     return count_shards(SHARDS) if (SHARDS / MANIFEST).is_file() else None

@@ -1,4 +1,4 @@
-"""`adapterbench export`: a trained adapter as a file that other programs take."""
+"""`adapterbench export`: write a trained adapter for other programs."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from adapterbench.cli.encoder import beside, check_width, first, of_stage_encode
-from adapterbench.cli.options import free
+from adapterbench.cli.encoder import check_width, first, of_backbone, of_stage_encode
+from adapterbench.cli.options import require_absent
 from adapterbench.cli.paths import BACKBONE
-from adapterbench.core.config import OwnEncoder
+from adapterbench.core.config import ImageEncoderParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from adapterbench.adapters.core.storage import AdapterConfig
 
 CHECKPOINT = "ip_adapter.safetensors"
-"""Name of the adapter in a folder for diffusers; the image encoder is in `ENCODER` there."""
-EXACT = "exact: from the same image embeddings and noise, stock loaders make the same images"
+"""File name of the adapter in a folder for diffusers; the image encoder is in `ENCODER`."""
+EXACT = "exact: with the same image embeddings and noise, stock loaders give the same images"
 TOLERANCE = 1e-4
-"""What a layer of an exact export may give otherwise, as a share of the largest output."""
+"""Largest difference of a layer's output in an exact export, relative to the largest output."""
 IN_PART = (
-    "in part: keys and values carry their LoRA; queries and outputs of the image branch are the "
-    "base model's, as no stock loader has others: images differ from those of this project"
+    "in part: keys and values include their LoRA; queries and outputs of the image branch are the "
+    "base model's, since stock loaders support no others: images differ from this project's"
 )
 RECIPE = """
 from transformers import AutoImageProcessor
@@ -36,12 +36,12 @@ pipe.feature_extractor = AutoImageProcessor.from_pretrained({encoder!r}, backend
 pipe.load_ip_adapter({folder!r}, subfolder="", weight_name={name!r})
 image = pipe("", ip_adapter_image=reference).images[0]  # reference: an RGB image
 """
-"""To have diffusers read images as the adapter was trained to: left alone, it normalises otherwise.
-"""
+"""Code that loads the export with its own image preprocessing; diffusers' default normalises
+differently."""
 
 
 class Format(StrEnum):
-    """Who is to read the adapter."""
+    """Output format."""
 
     DIFFUSERS = "diffusers"
     IP_ADAPTER = "ip-adapter"
@@ -50,35 +50,35 @@ class Format(StrEnum):
 
 def export(
     model: Annotated[Path, Argument(help="Folder of a trained adapter: models/<variant>.")],
-    out: Annotated[Path, Argument(help="What to write; must not be there yet.")],
-    format: Annotated[Format, Option(help="Who is to read it.")] = Format.DIFFUSERS,
-    backbone: Annotated[Path, Option(help="What it was trained over.")] = BACKBONE,
+    out: Annotated[Path, Argument(help="Output path; must not exist.")],
+    format: Annotated[Format, Option(help="Output format.")] = Format.DIFFUSERS,
+    backbone: Annotated[Path, Option(help="Backbone it was trained over.")] = BACKBONE,
     image_encoder: Annotated[
         str | None,
         Option(
-            help="open_clip name of the CLIP that it reads (default: the backbone's own, or "
+            help="open_clip name of its image encoder (default: the backbone's own, or "
             "encode.image_encoder)."
         ),
     ] = None,
-    pretrained: Annotated[str | None, Option(help="open_clip weights tag of that CLIP.")] = None,
+    pretrained: Annotated[str | None, Option(help="open_clip weights tag of that encoder.")] = None,
 ) -> None:
-    """Write a trained adapter in a format of others.
+    """Write a trained adapter in a format of other programs.
 
     `diffusers`: a folder for `pipe.load_ip_adapter`, with the image encoder and its preprocessing;
-    the lines that load it are printed. `ip-adapter`: one file in the original repository's layout,
-    OUT.safetensors or OUT.bin, which ComfyUI and A1111 read, too (not tried there). `peft`: the
-    LoRA alone, a folder for `PeftModel.from_pretrained`.
+    the code that loads it is printed. `ip-adapter`: one file in the original repository's layout,
+    OUT.safetensors or OUT.bin, which ComfyUI and A1111 read, too (untested). `peft`: a folder
+    with the LoRA alone for `PeftModel.from_pretrained`.
 
-    The first two hold `ip_adapter` (and an adopted "plus") whole, which is checked with diffusers'
-    own loader; `ip_adapter_lora` in part, as it says then. Other variants have no stock loader:
-    `from adapterbench import load_adapter` takes them all.
+    The first two export `ip_adapter` (and an adopted "plus") exactly, which is checked with
+    diffusers' own loader, and `ip_adapter_lora` in part. Other variants have no stock loader; use
+    `from adapterbench import load_adapter`, which loads all variants.
     """
-    # seconds to import, so not for `--help`
+    # slow imports, not needed for `--help`
     from adapterbench.adapters.core import storage
     from adapterbench.exchange import ip_adapter
     from adapterbench.frozen.load import ENCODER, load_part
 
-    free(out)
+    require_absent(out)
     config, variant = storage.load_config(model), storage.load_variant(model)
     check = ip_adapter.check_peft if format is Format.PEFT else ip_adapter.check_ip_adapter
     check(variant)
@@ -86,21 +86,21 @@ def export(
     adapter = storage.load_adapter(model, unet)
     if format is Format.PEFT:
         ip_adapter.save_peft(adapter, variant, out)
-        typer.echo(f"{out}: the LoRA alone, without the projection; loaded, it acts on text, too")
+        typer.echo(f"{out}: the LoRA alone, without the projection; it affects text, too")
         return
     weights = ip_adapter.to_ip_adapter(adapter, unet, variant.projection)
     exact = variant.attention == "decoupled"
     difference = ip_adapter.stock_difference(adapter, unet, weights)
     if exact and not difference < TOLERANCE:
         raise UserError(
-            f"diffusers' own loader gives other images over {backbone} (by {difference:.0e}): use "
+            f"diffusers' own loader gives other outputs over {backbone} (by {difference:.0e}): use "
             "`from adapterbench import load_adapter` instead"
         )
     recipe = ""
     if format is Format.IP_ADAPTER:
         ip_adapter.save_ip_adapter(weights, out)
     else:
-        named = OwnEncoder(image_encoder=image_encoder, pretrained=pretrained)
+        named = ImageEncoderParams(image_encoder=image_encoder, pretrained=pretrained)
         encoder = encoder_of(config, backbone, named)
         check_width(adapter, encoder)
         save_for_diffusers(weights, encoder, out)
@@ -108,26 +108,30 @@ def export(
     typer.echo(f"{out}: {EXACT if exact else IN_PART}\n{recipe}".rstrip())
 
 
-def encoder_of(config: "AdapterConfig", backbone: Path, named: OwnEncoder) -> OwnEncoder:
-    """The image encoder that goes with an adapter.
+def encoder_of(
+    config: "AdapterConfig", backbone: Path, named: ImageEncoderParams
+) -> ImageEncoderParams:
+    """The image encoder of an adapter.
 
     Raises:
-        UserError: it is not known, or it is one that nobody names but the adapter itself, which
-            comes from anywhere.
+        UserError: it is unknown, or only the adapter's own configuration names it, which is not
+            trusted.
     """
     if config.image_encoder and not named.image_encoder:
         raise UserError(
-            f"the adapter says that it was trained with {config}: where you trust that, name it "
+            f"the adapter says that it was trained with {config}: if you trust that, name it "
             "with --image-encoder and --pretrained"
         )
-    return first(named, beside(backbone), of_stage_encode(backbone))
+    return first(named, of_backbone(backbone), of_stage_encode(backbone))
 
 
-def save_for_diffusers(weights: "Mapping[str, Tensor]", encoder: OwnEncoder, out: Path) -> None:
+def save_for_diffusers(
+    weights: "Mapping[str, Tensor]", encoder: ImageEncoderParams, out: Path
+) -> None:
     """Write the folder that `RECIPE` loads.
 
     Raises:
-        UserError: the image encoder cannot be loaded, or not be written for `transformers`.
+        UserError: the image encoder cannot be loaded, or `transformers` cannot represent it.
     """
     from adapterbench.exchange.ip_adapter import save_ip_adapter
     from adapterbench.exchange.vision import save_vision

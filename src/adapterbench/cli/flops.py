@@ -1,7 +1,7 @@
-"""Floating point operations, counted by torch on the meta device: no weight, no arithmetic.
+"""Count floating point operations with torch on the meta device, without weights.
 
-Counted are matrix products, convolutions and attention, a multiply-add as two operations; norms
-and activations are not. All counts are of one sample: they grow in proportion to the batch.
+Matrix products, convolutions and attention are counted, a multiply-add as two operations; norms and
+activations are not. All counts are per sample.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.cli.architecture import Shapes
 
 PATCHES = 257
-"""Features that an adapter reads of an image, where it reads patches: those of ViT-H-14."""
+"""Patch features per image, for adapters that read patches: those of ViT-H-14."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Passes:
     """Operations of a UNet for one sample."""
 
     forward: int
-    """Of a prediction."""
+    """Operations of a prediction."""
     backward: int
-    """Of the gradients of the adapter's weights; 0 where nothing is trained."""
+    """Operations of the gradients of the adapter's weights; 0 without an adapter."""
 
 
 def build_unet(config: Mapping[str, Any]) -> UNet2DConditionModel:
@@ -59,14 +59,14 @@ def unet_passes(unet: UNet2DConditionModel, adapter: Adapter | None, shapes: Sha
 
 
 def text_flops(config: Mapping[str, Any], shapes: Shapes) -> int:
-    """Operations of a CLIP text encoder of this configuration for one caption."""
+    """Operations of a CLIP text encoder for one caption."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         CLIPTextModel(CLIPTextConfig(**config))(torch.empty(1, shapes.text[0], dtype=torch.long))
     return int(counter.get_total_flops())
 
 
 def decoder_flops(config: Mapping[str, Any], shapes: Shapes) -> int:
-    """Operations of a VAE of this configuration that turns latents into an image."""
+    """Operations of a VAE decoder for one image."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         AutoencoderKL.from_config(dict(config)).decode(torch.empty(1, *shapes.latents))
     return int(counter.get_total_flops())

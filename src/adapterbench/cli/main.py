@@ -1,4 +1,4 @@
-"""The program: its commands, a file each."""
+"""The command line program: one module per command."""
 
 from adapterbench.cli.adopt import adopt
 from adapterbench.cli.demo import demo
@@ -7,10 +7,7 @@ from adapterbench.cli.plan import plan
 from adapterbench.cli.variants import variants
 from adapterbench.runs.program import run
 
-HELP = (
-    "What a comparison of adapters holds and costs before it runs; its adapters in the browser, "
-    "out of it and into it."
-)
+HELP = "Inspect a comparison of adapters and estimate its costs; try, export and import adapters."
 COMMANDS = (variants, plan, demo, export, adopt)
 
 

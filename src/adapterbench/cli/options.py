@@ -1,4 +1,4 @@
-"""The options that commands share, and how they treat files."""
+"""Options that commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,26 +14,26 @@ Params = Annotated[
 Profile = Annotated[
     str | None,
     Option(
-        help="A file of conf/profile, such as sd15, whose settings count (without --params, all "
-        "that `dvc exp run -S profile=NAME` composes) and whose backbone the adapters stand on."
+        help="A profile of conf/profile, such as sd15: use its settings (without --params, all "
+        "that `dvc exp run -S profile=NAME` composes) and its backbone."
     ),
 ]
 Backbone = Annotated[
     Path | None,
     Option(
-        help="Folder in diffusers layout that the adapters stand on (default: the profile's, "
-        "else what is fetched, data/backbone)."
+        help="Folder of the backbone in diffusers layout (default: the profile's, else "
+        "data/backbone)."
     ),
 ]
-Json = Annotated[bool, Option("--json", help="Print JSON: plain numbers, no rounding.")]
+Json = Annotated[bool, Option("--json", help="Print JSON with unrounded numbers.")]
 
 
-def free(path: Path) -> Path:
-    """The path, where nothing stands: a command overwrites nobody's files.
+def require_absent(path: Path) -> Path:
+    """Return `path` if nothing exists there: commands overwrite no files.
 
     Raises:
-        UserError: something is there.
+        UserError: `path` exists.
     """
     if path.exists():
-        raise UserError(f"{path} is there already: choose another name, or remove it")
+        raise UserError(f"{path} exists already: choose another name, or remove it")
     return path

@@ -1,4 +1,4 @@
-"""Where the pipeline leaves things in a project: what commands read and write by default."""
+"""Paths of the pipeline's files in a project: defaults of the commands."""
 
 from pathlib import Path
 

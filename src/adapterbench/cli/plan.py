@@ -1,4 +1,4 @@
-"""`adapterbench plan`: what a run will take, before anything runs."""
+"""`adapterbench plan`: estimate the costs of a run."""
 
 import json
 from math import inf
@@ -19,32 +19,31 @@ def plan(
     profile: Profile = None,
     backbone: Backbone = None,
     tflops: Annotated[
-        float | None, Option(help="Peak of your device, TFLOP/s, at the precision you will run.")
+        float | None, Option(help="Peak of your device, TFLOP/s, at the precision of the run.")
     ] = None,
     utilisation: Annotated[
         float,
-        Option(help="Share of that peak that you reach, 0 to 1: a guess until you have timed it."),
+        Option(help="Share of that peak that you reach, 0 to 1; time a few steps to know it."),
     ] = 0.3,
     samples: Annotated[
         int | None,
-        Option(help="Pictures to encode, a caption each (default: what data/shards holds).", min=1),
+        Option(help="Images to encode, one caption each (default: those of data/shards).", min=1),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate parameters, memory, disk, operations and hours before anything runs.
+    """Estimate parameters, memory, disk space, operations and hours before a run.
 
-    Operations are counted through the real model and adapters, without weights, forward and
-    backward; optimiser memory is fp32 weights, gradients and AdamW's two moments. With --tflops
-    the operations become hours: peak x utilisation is what your device does in a second. Data
-    sheets give 312 for an A100 and 165 for an RTX 4090 (bf16, dense). Time a few steps
-    to know your utilisation. Encoding is not in the hours.
+    Operations are counted on the real model and adapters without weights, forward and backward;
+    optimiser memory is fp32 weights, gradients and AdamW's two moments. With --tflops, operations
+    become hours: peak x utilisation is the throughput of your device. Data sheets give 312 for an
+    A100 and 165 for an RTX 4090 (bf16, dense). The hours do not include encoding.
 
-    `adapterbench plan --profile sd15 --samples 2919397 --tflops 312` plans the original
-    study's models over CC3M on an A100; `adapterbench plan` the run of params.yaml.
+    `adapterbench plan --profile sd15 --samples 2919397 --tflops 312` estimates the original
+    study's models on CC3M with an A100; `adapterbench plan` the run of params.yaml.
     """
     check(tflops, utilisation)
     architecture = find(profile, backbone)
-    with fast_imports():  # seconds to import, so not for `--help` or a slip
+    with fast_imports():  # slow imports, not needed for `--help` or a usage error
         from adapterbench.cli.costs import Device
         from adapterbench.cli.estimate import estimate
         from adapterbench.cli.plan_table import show
@@ -59,10 +58,10 @@ def plan(
 
 
 def check(tflops: float | None, utilisation: float) -> None:
-    """Refuse numbers that no device has.
+    """Check the two numbers of a device.
 
     Raises:
-        UserError: a number out of range.
+        UserError: a number is out of range.
     """
     if not 0 < utilisation <= 1:
         raise UserError(f"--utilisation = {utilisation}: give a share above 0, up to 1")

@@ -1,4 +1,4 @@
-"""A plan for people."""
+"""Print a plan as tables."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ COLUMNS = {
     "All steps": True,
     "Hours": False,
 }
-"""Heading -> whether its numbers have a unit."""
+"""Heading -> whether the column's numbers have a unit."""
 
 
 def show(facts: dict[str, Any]) -> None:
-    """Print what `Plan.facts` gives: a row a variant, then what there is once for the run."""
-    shapes = {name: by(size) for name, size in facts["shapes"].items() if name != "image"}
+    """Print the output of `Plan.facts`: a row per variant, then the totals of the run."""
+    shapes = {name: shape_text(size) for name, size in facts["shapes"].items() if name != "image"}
     console = Console()
     console.print(
         f"Backbone {facts['backbone']}: latents {shapes['latents']}, text {shapes['text']}, "
@@ -34,34 +34,34 @@ def show(facts: dict[str, Any]) -> None:
     console.print(whole_run(facts))
 
 
-def by(size: tuple[int, ...]) -> str:
+def shape_text(size: tuple[int, ...]) -> str:
     """A shape, such as `4 x 64 x 64`."""
     return " x ".join(map(str, size))
 
 
 def by_variant(facts: dict[str, Any]) -> Table:
-    """The trainings, a row each."""
+    """One row per training."""
     table = Table(box=SIMPLE, padding=0, pad_edge=False)
     table.add_column("Variant", no_wrap=True)
     for heading, has_unit in COLUMNS.items():
-        # where the screen is narrow, a unit goes below its number and nothing is cut
+        # on a narrow terminal a unit wraps below its number, so nothing is cut
         table.add_column(heading, justify="right", no_wrap=not has_unit)
-    for name, each in facts["training"].items():
+    for name, training in facts["training"].items():
         table.add_row(
             str(name),
-            f"{each['trainable_params']:,}",
-            BYTES(each["optimizer_bytes"]),
-            f"{each['steps']:,}",
-            f"{each['samples_seen']:,}",
-            OPERATIONS(each["flops_per_step"]),
-            OPERATIONS(each["flops"]),
-            hours(each["hours"]),
+            f"{training['trainable_params']:,}",
+            BYTES(training["optimizer_bytes"]),
+            f"{training['steps']:,}",
+            f"{training['samples_seen']:,}",
+            OPERATIONS(training["flops_per_step"]),
+            OPERATIONS(training["flops"]),
+            hours(training["hours"]),
         )
     return table
 
 
 def whole_run(facts: dict[str, Any]) -> Table:
-    """What there is once."""
+    """The totals of the run."""
     sampled = facts["sampling"]
     table = Table.grid(padding=(0, 2))
     table.add_row("Encoded data", encoded(facts))
@@ -75,7 +75,7 @@ def whole_run(facts: dict[str, Any]) -> Table:
 
 
 def encoded(facts: dict[str, Any]) -> str:
-    """The disk that encodings take, in all and by kind."""
+    """Disk space of the encoded data: total and by kind."""
     sizes = facts["encoded_bytes"]
     if sizes is None:
         return "unknown: give --samples, or prepare the data (stage prepare)"
@@ -84,17 +84,17 @@ def encoded(facts: dict[str, Any]) -> str:
 
 
 def texts(facts: dict[str, Any]) -> str:
-    """What keeping embeddings or token ids of captions takes."""
-    found = facts["texts"]
-    extra = f" and {OPERATIONS(found['flops_per_caption'])} a caption in every step"
+    """Disk space and compute of stored embeddings and of live text encoding."""
+    options = facts["texts"]
+    extra = f" and {OPERATIONS(options['flops_per_caption'])} a caption in every step"
     costs = {"stored": "", "live": extra}
     parts = [
         f"{name}: {'?' if size is None else BYTES(size)} in all{costs[name]}"
-        for name, size in found["bytes_of_all"].items()
+        for name, size in options["bytes_of_all"].items()
     ]
-    return f"{found['chosen']} ({'; '.join(parts)})"
+    return f"{options['chosen']} ({'; '.join(parts)})"
 
 
 def hours(value: float | None) -> str:
-    """Three digits; a dash where no device was given."""
+    """Hours with three digits; a dash if no device was given."""
     return "-" if value is None else f"{value:,.3g}"

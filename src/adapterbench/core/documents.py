@@ -1,4 +1,4 @@
-"""JSON files of a known structure: one of another structure is refused, not half understood."""
+"""JSON files of a declared structure; a file of another structure is rejected as a whole."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,23 +6,23 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from adapterbench.core.errors import InputError, UserError, one_line, shown
+from adapterbench.core.errors import InputError, UserError, one_line, short_repr
 from adapterbench.core.problems import problems
 
 
 class Document(BaseModel):
-    """What a JSON file holds; fields that are not declared are left alone."""
+    """Content of a JSON file; undeclared fields are ignored."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-"""Of a file in the same folder as the document that names it."""
+"""Name of a file in the same folder as the document."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """Hex digest of a file's bytes."""
 
 SHOWN = 3
-"""Places that an error names, of all that are wrong."""
+"""Most problems that an error names."""
 
 T = TypeVar("T")
 
@@ -33,8 +33,8 @@ def read_document(kind: type[T], path: Path, what: str, remedy: str | None = Non
     Args:
         kind: a `Document`, or a type such as `dict[str, float]`.
         path: of the file.
-        what: the file should be, such as "the manifest of shards".
-        remedy: what mends the file; None: a program made it, and makes it again.
+        what: what the file should be, such as "the manifest of shards".
+        remedy: what the user should do; None: the file can be generated again (`InputError`).
 
     Raises:
         UserError: it is missing, is not JSON or has another structure.
@@ -50,24 +50,24 @@ def read_document(kind: type[T], path: Path, what: str, remedy: str | None = Non
     raise UserError(f"{cause}: {remedy}") if remedy else InputError(cause, path)
 
 
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON file that a person or another tool wrote; a hook of `json.loads`.
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without duplicate keys; an `object_pairs_hook` of `json.loads`.
 
     Raises:
-        ValueError: it has a name twice, of which readers take one or the other.
+        ValueError: a key occurs twice; JSON readers disagree on which value counts.
     """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
-        raise ValueError(f"it has {shown(twice)} twice")
-    return found
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        duplicate = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
+        raise ValueError(f"it has {short_repr(duplicate)} twice")
+    return values
 
 
 def parse_document(kind: type[T], data: bytes) -> T:
-    """A JSON text as `kind`.
+    """Parse JSON text as `kind`.
 
     Raises:
-        ValueError: it is not JSON, or has another structure.
+        ValueError: it is not JSON or has another structure.
     """
     try:
         return TypeAdapter[T](kind).validate_json(data, strict=True)

@@ -7,13 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 SOURCES = ("src", "stages", "conf", "params.yaml", "dvc.yaml")
-"""What makes a revision dirty: code and settings, not the results that DVC rewrites as it goes."""
+"""Paths that count for a dirty revision: code and settings, not the results that DVC rewrites."""
 PACKAGES = ("diffusers", "numpy", "open_clip_torch", "peft", "timm", "torch", "transformers")
-"""Libraries whose version may change a number."""
+"""Libraries whose version may change a result."""
 
 
 def revision() -> dict[str, Any]:
-    """The git revision and whether code or settings differ from it; `None` outside git."""
+    """The git revision, and whether code or settings differ from it; `None` outside git."""
     changes = git("status", "--porcelain", "--", *SOURCES)
     return {
         "revision": git("rev-parse", "HEAD"),
@@ -22,7 +22,7 @@ def revision() -> dict[str, Any]:
 
 
 def git(*arguments: str) -> str | None:
-    """What git prints; `None` where it is absent or refuses."""
+    """Output of a git command; `None` if git is missing or fails."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -44,7 +44,7 @@ def installed(package: str) -> str | None:
 
 
 def peak_memory_mb() -> float:
-    """Most memory that this process has held at once, MiB."""
+    """Peak resident memory of this process, MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return round(peak * unit / 2**20, 1)

@@ -1,19 +1,19 @@
-"""The exceptions that a user is meant to read, and values as they show them."""
+"""Exceptions whose messages are meant for the user, and formatting of values in them."""
 
 from pathlib import Path
 
-SHOWN = 80
-"""Characters of a bad value that an error shows."""
+MAX_REPR = 80
+"""Most characters of a bad value that an error shows."""
 
 
 class UserError(Exception):
-    """A condition that the user can mend; the message is one line: cause, then remedy."""
+    """A condition that the user can correct; the message is one line: cause, then remedy."""
 
 
 class InputError(UserError):
-    """A file that a program made is missing, damaged or out of date; made again, it will do.
+    """A generated file is missing, damaged or out of date, and must be generated again.
 
-    The message says so; who knows what makes `path` may name the command in its place.
+    A caller that knows which command generates `path` may name it as the remedy.
     """
 
     def __init__(self, cause: str, path: Path) -> None:
@@ -21,19 +21,19 @@ class InputError(UserError):
         self.cause, self.path = cause, path
 
     def __reduce__(self) -> tuple[type, tuple[str, Path]]:
-        """As a worker process sends it to the one that waits for it."""
+        """Pickle by the constructor's arguments; worker processes send errors so."""
         return type(self), (self.cause, self.path)
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """The text of an error, or any other, as one line of at most `limit` characters."""
+    """Text on one line, cut to `limit` characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 
-def shown(value: object) -> str:
-    """A bad value as an error shows it."""
+def short_repr(value: object) -> str:
+    """`repr` of a bad value on one line of at most `MAX_REPR` characters."""
     try:
-        return one_line(repr(value), SHOWN)
-    except (ValueError, RecursionError):  # Python writes no integer of thousands of digits
+        return one_line(repr(value), MAX_REPR)
+    except (ValueError, RecursionError):  # Python prints no integer of thousands of digits
         return "a value too large to show"

@@ -1,4 +1,4 @@
-"""Files that are never half-written: write beside the target, then rename."""
+"""Atomic writes (a temporary sibling, then rename), digests and JSON files."""
 
 import hashlib
 import json
@@ -19,44 +19,44 @@ import psutil
 from adapterbench.core.errors import InputError, one_line
 
 PRIVATE = 0o600
-"""Permissions of a file that nobody but its owner may read."""
+"""Permissions of a file that only its owner may read."""
 MANIFEST = "manifest.json"
-"""Name of the file in which a folder of shards says what it holds."""
+"""Name of the file that lists the content of a folder of shards."""
 SETTLED = 2 * 10**9
-"""Nanoseconds that are more than the tick of any file system's clock."""
+"""Nanoseconds; longer than the clock resolution of any file system."""
 
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.partial-(?P<old>old-)?(?P<pid>\d+)(-(?P<host>\w+))?(-\w+)?")
-"""Name of what `publish` has not finished, by the process and host that make it."""
+"""Name of a temporary sibling of `publish`, with the process and host that write it."""
 HOST = re.sub(r"\W", "_", platform.node()) or "unknown"
 CLOCK = 60
-"""Seconds by which the start of a process may seem later than it was."""
+"""Seconds; tolerance when the start time of a process is compared with a file's."""
 
 
 @contextmanager
 def publish(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; rename it onto `path` when the block succeeds.
 
-    The block may make a file or a directory there. Whatever stood at `path` is replaced as a
-    whole, and an error, Ctrl-C or a full disk leaves it untouched and the sibling removed; what a
-    killed process left is removed by the next that publishes in the same folder.
+    The block may create a file or a directory there. It replaces `path` as a whole. On an error,
+    Ctrl-C or a full disk `path` is unchanged and the sibling is removed; leftovers of a killed
+    process are removed by the next one that publishes in the same folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent.resolve())
     beside = sibling(path)
     remove(beside)
     beside.touch()
-    mode = beside.stat().st_mode  # as the umask has it
+    mode = beside.stat().st_mode  # honours the umask
     remove(beside)
     try:
         yield beside
-        grant(beside, stat.S_IMODE(mode))
+        unify_permissions(beside, stat.S_IMODE(mode))
         swap(beside, path)
     finally:
         remove(beside)
 
 
-def grant(path: Path, mode: int) -> None:
-    """Give files that their writer kept private, as that of safetensors does, the usual `mode`."""
+def unify_permissions(path: Path, mode: int) -> None:
+    """Set `mode` on files that a library created as private, as safetensors does."""
     for file in [path, *path.rglob("*")]:
         state = file.lstat()
         if stat.S_ISREG(state.st_mode) and stat.S_IMODE(state.st_mode) == PRIVATE:
@@ -64,34 +64,34 @@ def grant(path: Path, mode: int) -> None:
 
 
 def sibling(path: Path, kind: str = "") -> Path:
-    """Where this process keeps what belongs at `path`; other programs ignore hidden files."""
+    """Temporary path of this process for `path`; hidden, so other programs ignore it."""
     return path.with_name(f".{path.name}.partial-{kind}{os.getpid()}-{HOST}")
 
 
 @cache
 def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what dead processes of this host have not finished in a folder, once a process.
+    """Remove temporary siblings of dead processes of this host; once per process and folder.
+
+    An old output that had been moved aside is restored, unless a new one has replaced it.
 
     Args:
-        folder: where they were at work.
-        name: of the outputs that they were to be.
-
-    An old output that stepped aside comes back, unless another has taken its place.
+        folder: where they wrote.
+        name: glob pattern of their outputs.
     """
-    for left in folder.glob(f".{name}.partial-*"):
-        facts = LEFTOVER.fullmatch(left.name)
-        if not facts or facts["host"] not in (None, HOST) or is_maker(int(facts["pid"]), left):
+    for leftover in folder.glob(f".{name}.partial-*"):
+        parts = LEFTOVER.fullmatch(leftover.name)
+        if not parts or parts["host"] not in (None, HOST) or is_writer(int(parts["pid"]), leftover):
             continue
-        path = folder / facts["name"]
-        with suppress(OSError):  # another process sweeps too, or it belongs to another user
-            if facts["old"] and not os.path.lexists(path):
-                left.replace(path)
+        path = folder / parts["name"]
+        with suppress(OSError):  # another process removes it too, or it belongs to another user
+            if parts["old"] and not os.path.lexists(path):
+                leftover.replace(path)
             else:
-                remove(left)
+                remove(leftover)
 
 
-def is_maker(pid: int, path: Path) -> bool:
-    """Whether the process `pid` lives and made `path`: numbers of dead ones are given again."""
+def is_writer(pid: int, path: Path) -> bool:
+    """Whether the live process `pid` wrote `path`; the system reuses the pids of dead ones."""
     try:
         process = psutil.Process(pid)
         older = process.create_time() <= path.lstat().st_ctime + CLOCK
@@ -103,10 +103,10 @@ def is_maker(pid: int, path: Path) -> bool:
 
 
 def swap(new: Path, path: Path) -> None:
-    """Rename `new` onto `path`, whatever stood there; it may then stand at `new`.
+    """Rename `new` onto `path`; an old directory at `path` ends up at `new`.
 
-    A directory cannot be renamed onto another in one step: the old one steps aside first, since
-    deleting a tree takes long enough to be interrupted half-way, and comes back on an error.
+    A directory cannot be renamed onto another in one step, and deleting a tree may be interrupted
+    half-way. So the old one is moved aside first, and restored on an error.
     """
     if not (os.path.lexists(path) and (new.is_dir() or path.is_dir())):
         new.replace(path)
@@ -119,11 +119,11 @@ def swap(new: Path, path: Path) -> None:
     except BaseException:
         aside.replace(path)
         raise
-    aside.replace(new)  # under this name it never comes back
+    aside.replace(new)  # under this name `sweep` does not restore it
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a directory tree; nothing happens where there is none."""
+    """Delete a file or a directory tree, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -131,9 +131,9 @@ def remove(path: Path) -> None:
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> None:
-    """A hard link to the file itself where the file system allows it, a copy elsewhere.
+    """Create a hard link where the file system allows it, else a copy.
 
-    A symbolic link is followed: the hub's cache holds such.
+    Symbolic links, such as those in the Hugging Face cache, are followed.
     """
     try:
         Path(target).hardlink_to(Path(source).resolve())
@@ -148,24 +148,24 @@ def sha256(path: Path) -> str:
 
 
 def check_digest(path: Path, digest: str) -> None:
-    """Compare a file's SHA-256 with the one that was noted when it was written.
+    """Compare a file's SHA-256 with the one recorded when it was written.
 
-    Once a process, as long as size and time of the file stay as they are.
+    The digest is cached per process while the size and modification time stay the same.
 
     Raises:
-        ValueError: it is another.
+        ValueError: the digests differ.
     """
-    facts = path.stat()
-    # a file that was written just now may be written again within the clock's tick
-    settled = time.time_ns() - facts.st_mtime_ns > SETTLED
-    found = known_sha256(path, facts.st_size, facts.st_mtime_ns) if settled else sha256(path)
-    if found != digest:
-        raise ValueError(f"its SHA-256 is {found[:12]}.., not {digest[:12]}.. as when it was made")
+    status = path.stat()
+    # a recent file may be rewritten within the resolution of the file system's clock
+    settled = time.time_ns() - status.st_mtime_ns > SETTLED
+    actual = cached_sha256(path, status.st_size, status.st_mtime_ns) if settled else sha256(path)
+    if actual != digest:
+        raise ValueError(f"its SHA-256 is {actual[:12]}.., not {digest[:12]}.. as when it was made")
 
 
 @cache
-def known_sha256(path: Path, _size: int, _time: int) -> str:
-    """`sha256` of a file that has not changed."""
+def cached_sha256(path: Path, _size: int, _time: int) -> str:
+    """`sha256` of a file whose size and modification time are part of the cache key."""
     return sha256(path)
 
 
@@ -186,5 +186,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing", path) from error
-    except (OSError, ValueError, RecursionError) as error:  # also too deep, or too many digits
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # also nesting that is too deep, or too many digits
         raise InputError(f"{path} is not valid JSON ({one_line(error)})", path) from error

@@ -1,4 +1,4 @@
-"""What this machine can hold: what is too large for it is refused before it is tried."""
+"""Limits of this machine: what needs more memory than it has is rejected in advance."""
 
 import os
 
@@ -6,20 +6,20 @@ from adapterbench.core.errors import UserError
 
 
 def total_memory() -> int:
-    """Memory of this machine, bytes."""
+    """Physical memory of this machine, bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_memory(needed: int, what: str, remedy: str) -> None:
-    """Refuse what takes more than all memory; what takes less may still not fit.
+    """Reject what needs more than all memory; what needs less may still not fit.
 
     Args:
-        needed: bytes, at the least.
-        what: takes them, with the parameter that decides it.
+        needed: lower bound, bytes.
+        what: what needs the memory, with the parameter that decides it.
         remedy: such as "lower train.batch_size".
 
     Raises:
-        UserError: it does.
+        UserError: `needed` exceeds the memory of this machine.
     """
     if needed > (total := total_memory()):
         raise UserError(

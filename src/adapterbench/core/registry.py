@@ -1,4 +1,4 @@
-"""Parts chosen by name in `params.yaml`: a key is a file's name, imported when it is asked for."""
+"""Modules chosen by name in `params.yaml`: the key is the file name, imported on demand."""
 
 from importlib import import_module
 from importlib.resources import files
@@ -8,7 +8,7 @@ from adapterbench.core.errors import UserError
 
 
 def keys(package: str) -> list[str]:
-    """The names that `load` takes for `package`, sorted."""
+    """The keys that `load` accepts for `package`, sorted."""
     names = (entry.name for entry in files(package).iterdir())
     return sorted(name[:-3] for name in names if name.endswith(".py") and not name.startswith("_"))
 
@@ -17,7 +17,7 @@ def load(package: str, key: str) -> ModuleType:
     """Import `package.key`.
 
     Raises:
-        UserError: no such file; the message lists those that exist.
+        UserError: there is no such module; the message lists the existing ones.
     """
     if key not in keys(package):
         kind = package.rpartition(".")[2]

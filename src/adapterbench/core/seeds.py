@@ -1,18 +1,18 @@
-"""Every choice that is derived from a seed, as a function of names and numbers alone.
+"""Everything that is derived from a seed, as pure functions of names and numbers.
 
-An edit here changes the split, the chosen items, the noise and every draw of a training.
+An edit here changes the split, the selected items, the noise and every draw in training.
 """
 
 from hashlib import sha256
 
 
 def rank(name: str, seed: int) -> bytes:
-    """Place of a name in a pseudo-random order that does not depend on the other names."""
+    """Sort key of a name in a pseudo-random order; independent of the other names."""
     return sha256(f"{seed}:{name}".encode()).digest()
 
 
 def image_seed(key: str, k: int, seed: int) -> int:
-    """Seed of the initial noise of generated image `k` of an item, below 2^56."""
+    """Seed of the initial noise of generated image `k` of the item `key`, below 2^56."""
     return int.from_bytes(sha256(f"{seed}:{key}:{k}".encode()).digest()[:7], "big")
 
 

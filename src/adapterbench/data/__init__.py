@@ -1,1 +1,1 @@
-"""Images and captions: sources, webdataset shards, encoded shards."""
+"""Captioned images: sources, splits and shards."""

@@ -1,4 +1,4 @@
-"""The emoji image sets: who drew them, how captions name their style, how a package is read."""
+"""The emoji image sets: makers, styles in captions, and how their packages are read."""
 
 import re
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.formats.tars import open_tar
 
 DAMAGED = (OSError, KeyError, ValueError)
-"""What a tarball that is missing, cut short or overwritten may raise."""
+"""Exceptions for a tarball that is missing, truncated or overwritten."""
 RENDERED = 128
 """Side of a rendered SVG, pixels; `prepare` scales it down to the resolution."""
 VERSION_SUFFIX = re.compile(r"-\d$")
-"""A second drawing of the same emoji: `penguin-1`."""
+"""Suffix of a second image of the same emoji: `penguin-1`."""
 
 
 T = TypeVar("T")
 
 
 class Box(Document):
-    """Where an Iconify drawing lies; what is left out is the set's, or else usual."""
+    """View box of an Iconify icon; missing values come from the set, then from `DEFAULT_BOX`."""
 
     left: int | float | None = None
     top: int | float | None = None
@@ -33,30 +33,30 @@ class Box(Document):
 
 
 class Icon(Box):
-    """A drawing of an Iconify package."""
+    """An icon of an Iconify package."""
 
     body: str
-    """What stands within the `<svg>`."""
+    """Content of the `<svg>` element."""
 
 
 class Icons(Box):
-    """What `icons.json` of an Iconify package holds."""
+    """Content of `icons.json` in an Iconify package."""
 
     icons: dict[str, Icon]
 
 
-USUAL = {"left": 0, "top": 0, "width": 16, "height": 16}
-"""Iconify's own box."""
+DEFAULT_BOX = {"left": 0, "top": 0, "width": 16, "height": 16}
+"""Iconify's default view box."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One maker's set of images."""
+    """A set of images by one maker."""
 
     style: str
     """The phrase that names the style in captions."""
     family: str
-    """Sets of one family are one hand's drawings: all of them are held out together."""
+    """Sets of one family are by the same artists; they are held out together."""
     attribution: str
     folder: str | None = None
     """Folder of image files named by code points; None: an Iconify package of named SVGs."""
@@ -121,10 +121,10 @@ def read_images(name: str, tarball: Path, codes: dict[str, str]) -> Iterator[tup
     Args:
         name: one of `SETS`.
         tarball: the package as the registry serves it.
-        codes: code points by squashed name, for sets whose images are named.
+        codes: code points by normalised name, for sets whose images are named.
 
-    The stem is the code points in lower case, `1f9c4`, and of a second drawing `1f9c4.2`. An SVG
-    whose name `codes` does not know has its name as stem, and no bytes.
+    The stem is the code points in lower case, `1f9c4`, and of a second image `1f9c4.2`. An SVG
+    whose name is not in `codes` has its name as stem, and no bytes.
 
     Raises:
         UserError: the tarball is missing or damaged.
@@ -149,28 +149,30 @@ def read_folder(tarball: Path, folder: str) -> Iterator[tuple[str, bytes]]:
 def read_iconify(tarball: Path, codes: dict[str, str]) -> Iterator[tuple[str, bytes]]:
     """The icons of an Iconify package (`icons.json` bodies, `chars.json` code points), rendered.
 
-    An SVG that does not parse yields no bytes, so that `prepare` counts it.
+    An SVG that does not parse yields no bytes, and `prepare` counts it.
     """
     icons = read_json_member(Icons, tarball, "package/icons.json")
     chars = read_json_member(dict[str, str], tarball, "package/chars.json")
     named = {name: code for code, name in chars.items()}
     seen: dict[str, int] = {}
     for name, icon in icons.icons.items():
-        stem = named.get(name) or codes.get(squash(VERSION_SUFFIX.sub("", name)))
+        stem = named.get(name) or codes.get(normalized_name(VERSION_SUFFIX.sub("", name)))
         if stem is None:
             yield name, b""
             continue
-        stem = code_points(stem).lower()  # two names of one emoji may differ in the selector alone
+        stem = code_points(
+            stem
+        ).lower()  # two names of one emoji may differ only in the variation selector
         seen[stem] = seen.get(stem, 0) + 1
         drawing = f".{seen[stem]}" if seen[stem] > 1 else ""
         yield stem + drawing, render(svg(icon, icons))
 
 
 def svg(icon: Icon, icons: Icons) -> str:
-    """An Iconify icon as an SVG document; its own box goes before the set's."""
+    """An Iconify icon as an SVG document; its view box has precedence over that of the set."""
     left, top, width, height = (
-        next(n for n in (getattr(icon, side), getattr(icons, side), usual) if n is not None)
-        for side, usual in USUAL.items()
+        next(n for n in (getattr(icon, side), getattr(icons, side), default) if n is not None)
+        for side, default in DEFAULT_BOX.items()
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -179,7 +181,7 @@ def svg(icon: Icon, icons: Icons) -> str:
 
 
 def render(document: str) -> bytes:
-    """PNG of an SVG document, `RENDERED` pixels a side; empty where it does not parse."""
+    """PNG of an SVG document, `RENDERED` pixels a side; empty if it does not parse."""
     try:
         image = resvg_py.svg_to_bytes(
             svg_string=document, width=RENDERED, height=RENDERED, skip_system_fonts=True
@@ -189,10 +191,10 @@ def render(document: str) -> bytes:
     return bytes(image)
 
 
-def squash(name: str) -> str:
-    """A name as every set may write it: lower-case letters and digits alone.
+def normalized_name(name: str) -> str:
+    """A name reduced to lower-case letters and digits, to match names across sets.
 
-    Iconify calls `flag-for-france` what Unicode calls `flag: France`.
+    Unicode's `flag: France` is `flag-for-france` in Iconify.
     """
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("flag-for-flag-", "flag-for-")).replace(
         "flagfor", "flag", 1
@@ -200,7 +202,7 @@ def squash(name: str) -> str:
 
 
 def code_points(unified: str) -> str:
-    """Code points without the variation selector, which tables write or leave out."""
+    """Upper-case code points without the variation selector, which not all tables write."""
     return unified.upper().replace("-FE0F", "")
 
 
@@ -218,5 +220,5 @@ def read_json_member(kind: type[T], tarball: Path, member: str) -> T:
 
 
 def damaged(tarball: Path, error: Exception) -> UserError:
-    """The line for a tarball that cannot be read."""
+    """The error for a tarball that cannot be read."""
     return InputError(f"{tarball} is missing or damaged ({one_line(error)})", tarball)

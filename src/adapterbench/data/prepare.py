@@ -1,7 +1,7 @@
-"""From a source's raw images to train and validation shards.
+"""Train and validation shards from the raw images of a source.
 
-Images that lie in tars stay there: they are checked by their headers and listed. Others are
-decoded, scaled and packed, by a process for each core.
+Images in tars stay there: their headers are checked, and they are listed. Others are decoded,
+scaled and pack, by one process per core.
 """
 
 import logging
@@ -23,7 +23,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, publish, write_json
 from adapterbench.core.registry import load
 from adapterbench.data.sample import SPLITS, RawSample, plain_key
-from adapterbench.data.split import MORE, TooFewError, Usable, split
+from adapterbench.data.split import ADD_IMAGES, TooFewError, Usable, split
 from adapterbench.formats.image import (
     BadImageError,
     check,
@@ -35,25 +35,25 @@ from adapterbench.formats.image import (
 )
 from adapterbench.formats.listings import Listed, write_listing
 from adapterbench.formats.shards import Packed, write_shard
-from adapterbench.runs.workers import spread
+from adapterbench.runs.workers import parallel_map
 
 log = logging.getLogger(__name__)
 
 LISTED = 10_000
-"""Drops that the manifest names one by one; all are counted."""
+"""Most dropped samples that the manifest lists; all are counted."""
 AT_ONCE = 32
-"""Images that a process packs in one go."""
+"""Images per task of a worker process."""
 
 
 @dataclass
 class Drops:
-    """What was left out, and why."""
+    """The dropped samples and their causes."""
 
     causes: Counter[str] = field(default_factory=Counter)
     rows: list[dict[str, str]] = field(default_factory=list)
     """The first `LISTED` drops."""
     seen: set[bytes] = field(default_factory=set)
-    """Digests of the pictures and keys so far."""
+    """Digests of the images and keys so far."""
 
     def add(self, key: str, cause: str) -> None:
         """Count one dropped sample."""
@@ -66,12 +66,12 @@ class Drops:
         return dict(sorted(self.causes.items()))
 
     def explained(self) -> str:
-        """The causes with their numbers, the most frequent first."""
+        """The causes with their counts, most frequent first."""
         return ", ".join(f"{count:,} {cause}" for cause, count in self.causes.most_common())
 
     def is_new(self, digest: bytes) -> bool:
-        """Whether a digest comes for the first time."""
-        short = digest[:16]  # there are millions
+        """Whether a digest occurs for the first time."""
+        short = digest[:16]  # saves memory with millions of samples
         new = short not in self.seen
         self.seen.add(short)
         return new
@@ -81,24 +81,24 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
     """Write the shards of each split and `out/manifest.json`; return the manifest.
 
     `out/train-00000.json` lists images of the tars in `raw`, `out/train-00000.tar` holds images of
-    other sources. The bytes depend on the raw files, the way to them from `out`, and `params`.
+    other sources. The bytes depend on the raw files, their path relative to `out`, and `params`.
 
     Raises:
-        UserError: the raw files are damaged, or too few pictures are usable.
+        UserError: the raw files are damaged, or too few images are usable.
     """
     source = load("adapterbench.data.sources", params.source)
     samples = source.read(raw, parse(source.Params, params.fetch, "data.fetch"))
-    shown = tqdm(samples, desc="prepare", unit="img", mininterval=1)
+    progress = tqdm(samples, desc="prepare", unit="img", mininterval=1)
     drops = Drops()
     try:
         with publish(out) as folder:
             folder.mkdir()
             keep = partial(clean, params=params, drops=drops, raw=raw)
-            splits = split(shown, keep, params, drops.add)
+            splits = split(progress, keep, params, drops.add)
             root = os.path.relpath(raw, out)
             written = {name: write(folder, name, rows, root, params) for name, rows in splits}
             if empty := [name for name in SPLITS if not written.get(name, {}).get("samples")]:
-                raise TooFewError(f"{raw} has no usable picture for {empty[0]}", MORE)
+                raise TooFewError(f"{raw} has no usable image for {empty[0]}", ADD_IMAGES)
             manifest = {
                 "attribution": source.ATTRIBUTION,
                 "dropped": drops.by_cause(),
@@ -111,7 +111,7 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
         if not drops.causes:
             raise
         raise UserError(
-            f"{error.cause} (dropped: {drops.explained()}): mend those, or {error.remedy}"
+            f"{error.cause} (dropped: {drops.explained()}): correct those, or {error.remedy}"
         ) from error
     log.info("dropped: %s", drops.explained() or "nothing")
     return manifest
@@ -120,16 +120,16 @@ def prepare(params: DataParams, raw: Path, out: Path) -> dict[str, Any]:
 def clean(
     samples: Iterable[RawSample], params: DataParams, drops: Drops, raw: Path
 ) -> Iterator[Usable]:
-    """The usable samples, in order; the others are counted in `drops`.
+    """The usable samples, in order; the others are added to `drops`.
 
     Args:
-        samples: of the source.
-        params: how they are packed.
-        drops: gets those that cannot be used.
-        raw: folder of their tars.
+        samples: from the source.
+        params: the resolution to pack at.
+        drops: collects the unusable samples.
+        raw: folder of the tars.
     """
     tasks = (task(sample, drops, raw) for sample in samples)
-    done = spread(partial(finished, side=params.resolution), tasks, AT_ONCE, to_pack)
+    done = parallel_map(partial(run_task, side=params.resolution), tasks, AT_ONCE, needs_packing)
     for key, result in done:
         if isinstance(result, str):
             drops.add(key, result)
@@ -138,11 +138,11 @@ def clean(
 
 
 Task = tuple[str, RawSample | Listed | str]
-"""Key and sample: one that is still to be packed, or a listed one, or the cause of its drop."""
+"""Key, and a raw sample to pack, a listed sample, or the cause of a drop."""
 
 
 def task(sample: RawSample, drops: Drops, raw: Path) -> Task:
-    """What is to be done with a sample."""
+    """The packing task of a sample; also checks and lists images in tars."""
     key, digest = plain_key(sample.key), sha256(sample.image)
     if cause := unusable(sample, key, digest.digest(), drops):
         return key, cause
@@ -159,18 +159,18 @@ def task(sample: RawSample, drops: Drops, raw: Path) -> Task:
         size=sample.place.size,
         sha256=digest.hexdigest(),
         captions=list(sample.captions),
-        meta=facts(sample, key),
+        meta=metadata(sample, key),
     )
 
 
 def unusable(sample: RawSample, key: str, digest: bytes, drops: Drops) -> str:
-    """Why a sample cannot be used, as far as can be said before it is decoded; else empty.
+    """Why a sample cannot be used, as far as known before decoding; empty if it can.
 
     Args:
-        sample: of the source.
-        key: under which it is kept.
+        sample: from the source.
+        key: its key in the shards.
         digest: SHA-256 of its image file.
-        drops: knows the samples before it.
+        drops: has the digests of the samples before it.
     """
     if not sample.image:
         return sample.problem
@@ -183,21 +183,21 @@ def unusable(sample: RawSample, key: str, digest: bytes, drops: Drops) -> str:
     return ""
 
 
-def to_pack(task: Task) -> bool:
-    """Whether a sample has an image that is to be packed."""
+def needs_packing(task: Task) -> bool:
+    """Whether the image of a sample must be pack."""
     return isinstance(task[1], RawSample)
 
 
-def finished(task: Task, side: int) -> tuple[str, Usable | str]:
-    """A key and its usable sample, or the cause of its drop; packs the image where it must."""
+def run_task(task: Task, side: int) -> tuple[str, Usable | str]:
+    """The key and the usable sample, or the cause of its drop; packs the image if needed."""
     key, sample = task
-    return key, packed(sample, key, side) if isinstance(sample, RawSample) else sample
+    return key, pack(sample, key, side) if isinstance(sample, RawSample) else sample
 
 
-def packed(sample: RawSample, key: str, side: int) -> Packed | str:
-    """A sample whose image is cut to a square of `side` pixels, or the cause of its drop.
+def pack(sample: RawSample, key: str, side: int) -> Packed | str:
+    """A sample with its image cropped and scaled to `side` pixels, or the cause of its drop.
 
-    A JPEG that is such a square keeps its bytes; everything else becomes a PNG, without loss.
+    A JPEG that already has this size keeps its bytes; all others become PNGs.
     """
     try:
         whole = decode(sample.image)
@@ -206,29 +206,29 @@ def packed(sample: RawSample, key: str, side: int) -> Packed | str:
     image = square(whole, side)
     if is_blank(image):
         return "blank picture"
-    as_it_is = is_jpeg(sample.image) and whole.size == (side, side)
-    kind, data = ("jpg", sample.image) if as_it_is else ("png", to_png(image))
-    return Packed(key, kind, data, sample.captions, facts(sample, key))
+    unchanged = is_jpeg(sample.image) and whole.size == (side, side)
+    kind, data = ("jpg", sample.image) if unchanged else ("png", to_png(image))
+    return Packed(key, kind, data, sample.captions, metadata(sample, key))
 
 
-def facts(sample: RawSample, key: str) -> dict[str, Any]:
-    """What is kept of a sample beside its captions; its concept is its own where none is said."""
+def metadata(sample: RawSample, key: str) -> dict[str, Any]:
+    """The stored metadata of a sample; without a concept, its key is its concept."""
     return {**sample.meta, "concept": sample.concept or key}
 
 
 def write(
     folder: Path, name: str, samples: Iterable[Usable], root: str, params: DataParams
 ) -> dict[str, Any]:
-    """Write the shards of the split `name` as samples come; return its part of the manifest."""
+    """Write the shards of the split `name` from a stream; return its part of the manifest."""
     concepts = set()
 
-    def noted() -> Iterator[Usable]:
+    def with_concepts() -> Iterator[Usable]:
         for sample in samples:
             concepts.add(sample.meta["concept"])
             yield sample
 
     shards: list[dict[str, Any]] = []
-    for kind, run in groupby(noted(), key=type):  # one run: a source packs all or none
+    for kind, run in groupby(with_concepts(), key=type):  # one group: a source packs all or none
         for chunk in ichunked(run, params.samples_per_shard):
             path = folder / f"{name}-{len(shards):05d}"
             if kind is Listed:

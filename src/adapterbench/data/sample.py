@@ -1,4 +1,4 @@
-"""One captioned image on its way from a source to a shard."""
+"""Captioned images as sources yield them."""
 
 import re
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from adapterbench.formats.image import SUFFIXES
 from adapterbench.formats.tars import BadFileError, BadTarError, Place, Record, read_records
 
 SPLITS = ("train", "validation")
-"""In this order a source with a split of its own reads its samples; every data set has both."""
+"""The splits, in the order in which a source with its own split yields them."""
 KEPT = ("path", "url")
-"""Facts of a tar's `.json` that say where an image came from."""
+"""Fields of a tar's `.json` that give the origin of an image."""
 PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
-"""Keys that every reader of webdataset tars and every file system takes as they are."""
+"""Keys that all readers of webdataset tars and all file systems accept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,42 +24,42 @@ class RawSample:
     """An image as its source published it, before it is decoded."""
 
     key: str
-    """Its name, which no other image of the source has."""
+    """Unique name within the source."""
     concept: str | None = None
-    """What it shows; all images of a concept fall on one side of the split. None: its own."""
+    """What it shows; a split by concepts keeps a concept together. None: unique to the image."""
     image: bytes = b""
     """An encoded image file (PNG, JPEG, WebP)."""
     captions: tuple[str, ...] = ()
     """Phrasings of its caption; the first is the one that is scored."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """Further facts, kept in the sample's `.json`."""
+    """Further metadata, stored in the sample's `.json`."""
     split: str | None = None
-    """One of `SPLITS` where the source has a split of its own."""
+    """One of `SPLITS`, if the source has its own split."""
     problem: str = "no picture in the set"
-    """Why `image` is empty, where it is; the manifest counts these causes."""
+    """Why `image` is empty; the manifest counts these causes."""
     tar: Path | None = None
-    """The tar, not compressed, in which `image` lies; it stays there. None: it is packed."""
+    """The uncompressed tar that holds `image`, which stays there; None: it is packed."""
     place: Place | None = None
-    """Where it lies in `tar`."""
+    """Byte range of `image` in `tar`."""
 
 
 def plain_key(name: str) -> str:
-    """The key of a sample of any name: the name itself where it is `PLAIN`."""
+    """The key for a name: the name itself if it is `PLAIN`, else `digest_key`."""
     return name if PLAIN.fullmatch(name) else digest_key(name, name)
 
 
 def digest_key(words: str, name: str) -> str:
-    """A plain key for `name` by which people know it, such as `tom-1f2e3d4c`.
+    """A readable plain key for `name`, such as `tom-1f2e3d4c`.
 
-    It depends on the two alone, so that more images move no other between the splits.
+    It depends only on the arguments, so adding images does not move others between the splits.
     """
-    shown = re.sub(r"[^A-Za-z0-9_]+", "-", words).strip("-")
-    digest = sha256(name.encode(errors="surrogatepass"))  # names of files may be no Unicode
-    return f"{shown[:60]}-{digest.hexdigest()[:8]}"
+    readable = re.sub(r"[^A-Za-z0-9_]+", "-", words).strip("-")
+    digest = sha256(name.encode(errors="surrogatepass"))  # file names may be invalid Unicode
+    return f"{readable[:60]}-{digest.hexdigest()[:8]}"
 
 
 def read_tars(raw: Path) -> Iterator[RawSample]:
-    """Yield the samples of `raw/<split>/*.tar`, one split after the other, tars by name."""
+    """Yield the samples of `raw/<split>/*.tar`, split by split, tars sorted by name."""
     for split in SPLITS:
         for path in sorted((raw / split).glob("*.tar")):
             yield from read_tar(path, prefix=f"{path.stem}-", split=split)
@@ -73,7 +73,7 @@ def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator
 
     Args:
         path: the tar.
-        prefix: goes before every key, so that keys of several tars differ.
+        prefix: of every key, so that keys of different tars differ.
         split: see `RawSample`.
 
     Raises:
@@ -88,7 +88,7 @@ def read_tar(path: Path, prefix: str = "", split: str | None = None) -> Iterator
 
 
 def raw_samples(record: Record, name: str, split: str | None) -> Iterator[RawSample]:
-    """The sample of a record; further images of it, which have no caption of their own, too."""
+    """The sample of a record, then its further images as unusable samples."""
     kinds = [kind for kind in SUFFIXES if kind in record]
     try:
         yield raw_sample(record, kinds[0] if kinds else "", name, split)
@@ -100,10 +100,10 @@ def raw_samples(record: Record, name: str, split: str | None) -> Iterator[RawSam
 
 
 def raw_sample(record: Record, kind: str, name: str, split: str | None) -> RawSample:
-    """A record, whose image is of a `kind`, as a sample.
+    """A record, whose image has the extension `kind`, as a sample.
 
     Raises:
-        BadFileError: a file of it cannot be used.
+        BadFileError: one of its files cannot be used.
     """
     image = record.read(kind)
     if image == b"":
@@ -112,7 +112,7 @@ def raw_sample(record: Record, kind: str, name: str, split: str | None) -> RawSa
     concept = facts.get("concept")
     return RawSample(
         key=name,
-        # JSON can hold halves of characters, which no file can
+        # JSON may hold lone surrogates, which UTF-8 cannot encode
         concept=str(concept).encode(errors="replace").decode() if concept else None,
         image=image or b"",
         captions=phrasings(record.caption()),
@@ -124,5 +124,5 @@ def raw_sample(record: Record, kind: str, name: str, split: str | None) -> RawSa
 
 
 def phrasings(text: str) -> tuple[str, ...]:
-    """The lines of a caption that are not empty."""
+    """The non-empty lines of a caption."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())

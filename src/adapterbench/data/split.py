@@ -1,4 +1,4 @@
-"""Which samples are trained on, and which are held out."""
+"""Splits of the samples into training and validation."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -15,18 +15,18 @@ from adapterbench.formats.listings import Listed
 from adapterbench.formats.shards import Packed
 
 Usable = Packed | Listed
-"""A sample as a shard holds it: packed, or where it lies."""
+"""A sample as stored in a shard: packed, or listed with its place in a tar."""
 Clean = Callable[[Iterable[RawSample]], Iterator[Usable]]
 Splits = Iterator[tuple[str, Iterable[Usable]]]
 Drop = Callable[[str, str], None]
-"""(key, cause) of a sample that is left out."""
+"""Called with (key, cause) of a dropped sample."""
 
 TRAIN = "train"
-MORE = "set data.fetch to more images"
+ADD_IMAGES = "set data.fetch to more images"
 
 
 class TooFewError(UserError):
-    """Too few images are usable: the cause, and a remedy besides mending what was dropped."""
+    """Too few images are usable; has the cause, and a remedy besides correcting dropped images."""
 
     def __init__(self, cause: str, remedy: str) -> None:
         super().__init__(f"{cause}: {remedy}")
@@ -34,12 +34,12 @@ class TooFewError(UserError):
 
 
 class HeldOut(Document):
-    """A committed list of the images that nothing is trained on."""
+    """A committed list of held-out images."""
 
     splits: dict[str, dict[str, tuple[str, ...]]]
-    """Families of makers by concept, by split: all images of the concept by these makers."""
+    """By split and concept, the families of makers whose images of the concept are held out."""
     twins: dict[str, str]
-    """Held-out images that look like a training image, by key: they are not scored."""
+    """By key, held-out images that nearly equal a training image; they are not scored."""
 
     def split_of(self, sample: Usable) -> str:
         """The split that a sample belongs to."""
@@ -51,12 +51,12 @@ class HeldOut(Document):
 
 
 def split(raw: Iterable[RawSample], clean: Clean, params: DataParams, drop: Drop) -> Splits:
-    """The usable samples of each split, as `params.split` says; in hashed order within a split.
+    """The usable samples of each split by `params.split`, in hashed order within a split.
 
-    With `split: source` one image is in memory at a time, and the order is the source's.
+    With `split: source` the order is that of the source, and one image is in memory at a time.
     """
     if params.split == "source":
-        return own_split(raw, clean)
+        return source_split(raw, clean)
     samples = sorted(clean(raw), key=lambda sample: rank(sample.key, params.seed))
     if params.split == "images":
         splits = by_image(samples, read_held_out(params.held_out or ""), drop)
@@ -67,11 +67,11 @@ def split(raw: Iterable[RawSample], clean: Clean, params: DataParams, drop: Drop
     return iter(splits.items())
 
 
-def own_split(raw: Iterable[RawSample], clean: Clean) -> Splits:
-    """Splits as the source has them, one after the other.
+def source_split(raw: Iterable[RawSample], clean: Clean) -> Splits:
+    """The splits of the source, one after the other.
 
     Raises:
-        UserError: the source has no split of its own.
+        UserError: the source has no split.
     """
     for name, samples in groupby(raw, key=attrgetter("split")):
         if name is None:
@@ -83,32 +83,34 @@ def own_split(raw: Iterable[RawSample], clean: Clean) -> Splits:
 
 
 def by_concept(samples: list[Usable], held_out: int, seed: int) -> dict[str, list[Usable]]:
-    """Splits of which `held_out` whole concepts, drawn by hash, are the validation.
+    """Splits with `held_out` whole concepts, chosen by hash, for validation.
 
     Raises:
         TooFewError: there are not more concepts than `held_out`.
     """
     concepts = {sample.meta["concept"] for sample in samples}
     if len(concepts) < 2:
-        raise TooFewError(f"the usable images show {len(concepts)} concepts of at least 2", MORE)
+        raise TooFewError(
+            f"the usable images show {len(concepts)} concepts of at least 2", ADD_IMAGES
+        )
     if len(concepts) <= held_out:
         raise TooFewError(
             f"data.validation_concepts = {held_out}, but there are only {len(concepts)} concepts "
             "with usable images",
             "lower it so that some are left to train on",
         )
-    kept_out = set(sorted(concepts, key=lambda c: rank(c, seed))[:held_out])
+    validation = set(sorted(concepts, key=lambda c: rank(c, seed))[:held_out])
     splits: dict[str, list[Usable]] = {TRAIN: [], "validation": []}
     for sample in samples:
-        splits["validation" if sample.meta["concept"] in kept_out else TRAIN].append(sample)
+        splits["validation" if sample.meta["concept"] in validation else TRAIN].append(sample)
     return splits
 
 
 def by_image(samples: list[Usable], held_out: HeldOut, drop: Drop) -> dict[str, list[Usable]]:
-    """Splits of which a list says what is held out; held-out images with a twin are dropped.
+    """Splits by a list of held-out images; those with a near-duplicate in training are dropped.
 
     Raises:
-        UserError: the source does not say which family of makers an image is of.
+        UserError: the source does not give the family of makers of an image.
     """
     splits: dict[str, list[Usable]] = {name: [] for name in (TRAIN, *held_out.splits)}
     for sample in samples:
@@ -124,12 +126,12 @@ def by_image(samples: list[Usable], held_out: HeldOut, drop: Drop) -> dict[str, 
     return {name: rows for name, rows in splits.items() if rows or name == TRAIN}
 
 
-def capped(samples: list[Usable], most: int, drop: Drop) -> list[Usable]:
-    """The first `most` samples of each concept."""
+def capped(samples: list[Usable], limit: int, drop: Drop) -> list[Usable]:
+    """The first `limit` samples of each concept; the others are dropped."""
     kept: dict[str, list[Usable]] = defaultdict(list)
     for sample in samples:
         rows = kept[sample.meta["concept"]]
-        if len(rows) < most:
+        if len(rows) < limit:
             rows.append(sample)
         else:
             drop(sample.key, "beyond images_per_concept")
@@ -141,7 +143,7 @@ def read_held_out(path: str) -> HeldOut:
     """Read the list of held-out images.
 
     Raises:
-        UserError: the file is missing or is no such list.
+        UserError: the file is missing or not such a list.
     """
     remedy = "run `make hold-out`, or correct data.held_out"
     return read_document(HeldOut, Path(path), "a list of held-out images", remedy)

@@ -1,4 +1,4 @@
-"""Tables of images and captions, as people have them: CSV, TSV, JSON, JSON lines, Parquet."""
+"""Readers of the user's tables of images and captions: CSV, TSV, JSON, JSON lines, Parquet."""
 
 import csv
 import json
@@ -10,37 +10,37 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from adapterbench.core.documents import distinct
+from adapterbench.core.documents import unique_keys
 from adapterbench.core.errors import UserError
 
 Row = dict[str, Any]
 """Values by column."""
 ROWS_AT_ONCE = 1000
-"""Of a Parquet file: a row may hold an image."""
+"""Rows of a Parquet file in memory; a row may hold an image."""
 
 
 def read_table(path: Path) -> list[Row]:
     """The rows of a table.
 
     Raises:
-        UserError: it cannot be read, or has none.
+        UserError: it cannot be read or has no rows.
     """
     try:
         rows = list(READERS[path.suffix.lower()](path))
     except (OSError, ValueError, RecursionError, csv.Error, pyarrow.ArrowException) as error:
         cause = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read ({cause}): mend the table") from error
+        raise UserError(f"{path} cannot be read ({cause}): correct the table") from error
     if not rows:
         raise UserError(f"{path} has no rows: set data.fetch.path to a table of your images")
     return rows
 
 
 def delimited(path: Path, **dialect: Any) -> Iterator[Row]:
-    """Rows of a text table whose first line names the columns; fields left out are empty."""
+    """Rows of a text table with a header line; missing fields are empty."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True, **dialect)
         columns = [name.strip() for name in next(lines, [])]
-        distinct([(name, None) for name in columns if name])
+        unique_keys([(name, None) for name in columns if name])
         for fields in lines:
             if len(fields) > len(columns):
                 raise ValueError(
@@ -52,19 +52,19 @@ def delimited(path: Path, **dialect: Any) -> Iterator[Row]:
 
 def json_list(path: Path) -> Iterator[Row]:
     """Rows of a JSON list of objects."""
-    rows = json.loads(path.read_bytes(), object_pairs_hook=distinct)
+    rows = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     if not isinstance(rows, list):
         raise ValueError("it is not a list of objects")
     yield from map(json_object, rows)
 
 
 def json_lines(path: Path) -> Iterator[Row]:
-    """Rows of a file with a JSON object a line."""
+    """Rows of a file with one JSON object per line."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield json_object(json.loads(line, object_pairs_hook=distinct))
+                    yield json_object(json.loads(line, object_pairs_hook=unique_keys))
                 except (ValueError, RecursionError) as error:
                     raise ValueError(f"line {number}: {error}") from error
 
@@ -85,7 +85,7 @@ def parquet(path: Path) -> Iterator[Row]:
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".csv": delimited,
-    # without quotes, or a caption that begins with one swallows the rows up to the next
+    # no quoting: a caption that begins with a quote would swallow the rows up to the next quote
     ".tsv": partial(delimited, delimiter="\t", quoting=csv.QUOTE_NONE),
     ".json": json_list,
     ".jsonl": json_lines,

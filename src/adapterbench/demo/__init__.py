@@ -1,1 +1,1 @@
-"""The demo: a page in the browser where people try the adapters."""
+"""The demo: a web page to try the adapters."""

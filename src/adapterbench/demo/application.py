@@ -1,4 +1,4 @@
-"""The page behind limits on who may ask, for what, and for how much."""
+"""The ASGI application: the page behind access control and rate limits."""
 
 import signal
 import socket
@@ -33,17 +33,17 @@ from adapterbench.demo.upload import Uploads
 
 STYLE = Path(__file__).with_name("style.css")
 MAX_BODY = 2**16
-"""Bytes of a request: what the page sends are settings, and the file's frame in an upload."""
+"""Largest request body in bytes: settings, or the multipart overhead of an upload."""
 BODY_SECONDS = 60
-"""For a request's body to arrive: an upload at 1.4 Mbit/s."""
+"""Timeout for a request body: 10 MB at 1.4 Mbit/s."""
 HEAD_SECONDS = 10
-"""For a request's head to arrive, and for a connection between two requests."""
+"""Timeout for a request head, and for an idle connection."""
 QUEUE_SHARE = 8
-"""Requests of one client in the queue."""
-KINDS = ("", "-unsecure")
-"""Of the cookies that Gradio sets at a login."""
-LEAVE_SECONDS = 2
-"""For open connections to end when the server does."""
+"""Most requests of one client in the queue."""
+COOKIE_SUFFIXES = ("", "-unsecure")
+"""Suffixes of the login cookies that Gradio sets."""
+SHUTDOWN_SECONDS = 2
+"""Time for open connections to finish at shutdown."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -56,8 +56,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Of every response; Gradio needs its inline scripts and styles, and templates that it compiles."""
-PASS_ON = (
+"""Security headers of every response; Gradio needs inline scripts, inline styles and `eval`."""
+GRADIO_ROUTES = (
     "/",
     "/assets/{path:path}",
     "/config",
@@ -72,7 +72,7 @@ PASS_ON = (
     "/svelte/{path:path}",
     "/theme.css",
 )
-"""Gradio's routes that the page needs; others write files, fetch addresses, or run functions."""
+"""Gradio's routes that the page needs; others write files, fetch URLs or run functions."""
 
 
 def application(
@@ -81,19 +81,19 @@ def application(
     hosts: Sequence[str],
     auth: tuple[str, str] | None = None,
 ) -> Starlette:
-    """The page as an ASGI application.
+    """Build the ASGI application.
 
     Args:
-        page: with its queue.
-        uploads: takes what is uploaded.
-        hosts: what a request's `Host` may be, without a port.
-        auth: user name and password to log in with; None: everyone who may ask may use it.
+        page: the page, with its queue enabled.
+        uploads: receives uploaded images.
+        hosts: allowed values of the `Host` header, without a port.
+        auth: user name and password of the login; None: no login.
     """
     app = Starlette(
         max_body_size=MAX_BODY,
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-            Middleware(CORSMiddleware),  # no origin but its own; replaces Gradio's, which allows
+            Middleware(CORSMiddleware),  # allows no other origin; replaces Gradio's, which does
             Middleware(SameOriginOnly),
             Middleware(ConcurrentRequests, each=64, total=512),
             Middleware(BodyDeadline, seconds=BODY_SECONDS),
@@ -113,9 +113,9 @@ def application(
         enable_monitoring=False,
         theme=Default(font=("system-ui", "sans-serif")).set(body_text_color_subdued="*neutral_600"),
         css_paths=STYLE,
-        app_kwargs={"exception_handlers": {RequestValidationError: not_of_this_page}},
+        app_kwargs={"exception_handlers": {RequestValidationError: invalid_request}},
     )
-    page.has_launched = True  # Gradio checks paths of files only then, and `launch` alone says so
+    page.has_launched = True  # Gradio checks file paths only if set, which only `launch` does
     gradio: Any = app.routes.pop().app  # type: ignore[attr-defined]
     app.routes.extend(
         [
@@ -135,26 +135,29 @@ def application(
                 middleware=[Middleware(QueueShare, page=page, session=4, client=QUEUE_SHARE)],
             ),
             Route("/login", gradio, middleware=[Middleware(FailuresPerMinute, each=5, total=30)]),
-            *(Route(path, gradio) for path in PASS_ON),
+            *(Route(path, gradio) for path in GRADIO_ROUTES),
         ]
     )
     return app
 
 
-async def not_of_this_page(_request: Request, _error: Exception) -> JSONResponse:
-    """A refusal of JSON of another structure; FastAPI's own fails where the value is no JSON."""
+async def invalid_request(_request: Request, _error: Exception) -> JSONResponse:
+    """Response to a request body of another structure; FastAPI's own fails on NaN and infinity."""
     return JSONResponse({"detail": "Not a request of this page"}, 422)
 
 
 class LoggedInOnly:
-    """Refuses whom Gradio would, on a route that is not Gradio's."""
+    """Middleware: require Gradio's login on a route that is not Gradio's."""
 
     def __init__(self, app: ASGIApp, gradio: Any) -> None:
         self.app, self.gradio = app, gradio
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         cookies = Request(scope).cookies
-        tokens = {cookies.get(f"access-token{kind}-{self.gradio.cookie_id}") for kind in KINDS}
+        tokens = {
+            cookies.get(f"access-token{suffix}-{self.gradio.cookie_id}")
+            for suffix in COOKIE_SUFFIXES
+        }
         if self.gradio.auth is None or tokens & self.gradio.tokens.keys():
             await self.app(scope, receive, send)
         else:
@@ -162,7 +165,7 @@ class LoggedInOnly:
 
 
 def server(app: Starlette) -> Server:
-    """uvicorn, with limits below those of `application`."""
+    """A uvicorn server with timeouts and security headers."""
     return Server(
         Config(
             app,
@@ -173,19 +176,19 @@ def server(app: Starlette) -> Server:
             log_level="warning",
             access_log=False,
             timeout_keep_alive=HEAD_SECONDS,
-            timeout_graceful_shutdown=LEAVE_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
     )
 
 
 def serve(app: Starlette, bound: socket.socket) -> None:
-    """Serve until Ctrl-C, SIGTERM, or the terminal's end, which `nohup` keeps away."""
+    """Serve until Ctrl-C, SIGTERM or SIGHUP (unless ignored, as under `nohup`)."""
     serving = server(app)
     on_hangup = signal.getsignal(signal.SIGHUP)
     if on_hangup is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, serving.handle_exit)
     try:
-        with suppress(KeyboardInterrupt):  # uvicorn passes the signal on when it is done
+        with suppress(KeyboardInterrupt):  # uvicorn re-raises the signal at the end
             serving.run(sockets=[bound])
     finally:
         signal.signal(signal.SIGHUP, on_hangup)

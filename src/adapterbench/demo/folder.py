@@ -1,4 +1,4 @@
-"""Generated images on disk, each with the settings that make it again; bounded in bytes."""
+"""Generated images on disk, each with its settings; the total size is bounded."""
 
 import json
 from collections import deque
@@ -15,11 +15,11 @@ from adapterbench.demo.settings import Settings
 CHUNK = "adapterbench"
 """PNG text chunk that holds the settings: `json.loads(Image.open(path).text[CHUNK])`."""
 MAX_BYTES = 256 * 2**20
-"""Of all images together: about 500 of 512 pixels."""
+"""Most bytes of all images: about 500 images of 512 x 512 pixels."""
 
 
 class ImageFolder:
-    """Images of all sessions; where there are too many, the oldest go."""
+    """Images of all sessions; the oldest are deleted when the limit is exceeded."""
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
         self.folder, self.max_bytes = folder, max_bytes
@@ -27,7 +27,7 @@ class ImageFolder:
         self.lock = Lock()
 
     def save(self, image: Image.Image, settings: Settings) -> Path:
-        """Write a PNG that holds its settings, under a path that nobody can guess."""
+        """Write a PNG with its settings in a text chunk, under a random path."""
         name = f"{settings.method}-seed-{settings.seed}.png"
         path = Path(mkdtemp(dir=self.folder)) / name
         info = PngInfo()

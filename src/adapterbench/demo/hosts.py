@@ -1,4 +1,4 @@
-"""By which names this machine may be asked for."""
+"""Host names under which the server accepts requests."""
 
 import socket
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone; a name other than localhost is not."""
+    """Whether `host` is a loopback address or `localhost`; any other name counts as reachable."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -18,27 +18,27 @@ def is_loopback(host: str) -> bool:
 
 
 def known_hosts(host: str, names: Sequence[str] = ()) -> list[str]:
-    """What the `Host` of a request to a server at `host` may be, without a port.
+    """Allowed values of the `Host` header for a server at `host`, without a port.
 
-    A page of another site can have its own name resolved to this machine (DNS rebinding); the
-    browser then takes this server for that site's, and only the `Host` tells them apart.
+    Checking `Host` prevents DNS rebinding, where another site's name resolves to this machine and
+    the browser treats this server as that site's.
 
     Args:
         host: address or name that the server is bound to.
-        names: further names by which people reach it, such as a proxy's.
+        names: additional names, such as a proxy's.
     """
     known = {*LOOPBACK, in_url(host), *map(in_url, names)}
     if not is_loopback(host):
         addresses = [
-            each.address.partition("%")[0]
+            address.address.partition("%")[0]
             for interface in psutil.net_if_addrs().values()
-            for each in interface
-            if each.family in (socket.AF_INET, socket.AF_INET6)
+            for address in interface
+            if address.family in (socket.AF_INET, socket.AF_INET6)
         ]
         known |= {*map(in_url, addresses), socket.gethostname(), socket.getfqdn()}
-    return sorted(each.lower() for each in known)
+    return sorted(name.lower() for name in known)
 
 
 def in_url(host: str) -> str:
-    """A host as it stands in a URL: an IPv6 address in brackets."""
+    """A host as in a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,4 +1,4 @@
-"""Pieces of the page that Gradio has no component for; every text in them is escaped."""
+"""HTML of parts without a Gradio component; all text is escaped."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from io import BytesIO
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 ENVIRONMENT = Environment(
     loader=PackageLoader("adapterbench.demo"),
@@ -17,12 +17,12 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
 )
 SIDE = 256
-"""Most pixels of an image in the page, either way: all cards travel with every step."""
+"""Largest side of an image in the page, pixels: all cards are sent with every step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """An image with its title; None: nothing to see yet."""
+    """An image with its title; `image` is None until a preview exists."""
 
     title: str
     image: Image.Image | None = None
@@ -30,12 +30,12 @@ class Card:
 
     @property
     def uri(self) -> str | None:
-        """The image, small, as a `data:` address."""
+        """The image, scaled down, as a `data:` URI."""
         return data_uri(self.image) if self.image else None
 
 
 def data_uri(image: Image.Image) -> str:
-    """An image, small, as a `data:` address: it leaves no file."""
+    """An image, scaled down, as a `data:` URI."""
     small = image.copy()
     small.thumbnail((SIDE, SIDE))
     data = BytesIO()
@@ -49,7 +49,7 @@ def strip(status: str, done: int, total: int, cards: Sequence[Card]) -> str:
 
 
 def chosen(reference: Reference | None, problem: str = "") -> str:
-    """The image that is in force, or its empty place, and what is wrong."""
+    """The selected image or an empty frame, with an error message if there is one."""
     return render(
         "chosen.html",
         uri=data_uri(reference.image) if reference else None,
@@ -59,10 +59,10 @@ def chosen(reference: Reference | None, problem: str = "") -> str:
 
 
 def definitions(settings: Mapping[str, object]) -> str:
-    """Names and values, a row each."""
+    """A list of names and values."""
     return render("settings.html", settings=settings)
 
 
 def render(template: str, **values: object) -> str:
-    """A template's HTML."""
+    """Render a template."""
     return ENVIRONMENT.get_template(template).render(values)

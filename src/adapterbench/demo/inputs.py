@@ -1,4 +1,4 @@
-"""An image that the user gives: uploaded or picked, checked by the server, shown."""
+"""Image input: upload or gallery, checked by the server."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import gradio as gr
 from adapterbench.core.errors import UserError
 from adapterbench.demo import html, upload
 from adapterbench.demo.upload import Uploads
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 TEMPLATE = """<div class="chosen">${value}
 <label class="upload"><input type="file" accept="image/png,image/jpeg,image/webp">
@@ -21,7 +21,7 @@ element.addEventListener('change', async ({target}) => {
   if (!file) return
   const form = new FormData()
   form.append('files', file)
-  target.value = ''  // or the same file again would be no change
+  target.value = ''  // so that the same file can be chosen again
   if (file.size > props.max_bytes) {
     return trigger('upload', {problem: `${file.name}: too many bytes. Use ${props.limits}`})
   }
@@ -34,14 +34,14 @@ element.addEventListener('change', async ({target}) => {
   }
 })
 """
-"""Runs in the page: what is refused there, by the server or by the network is shown alike."""
+"""Script in the page; errors of the page, the server and the network are shown the same way."""
 MAX_PROBLEM = 300
-"""Characters of a message."""
+"""Most characters of an error message."""
 
 
 @contextmanager
 def show_user_errors() -> Iterator[None]:
-    """Show a `UserError` to whom it is meant for, in the browser."""
+    """Show a `UserError` in the browser."""
     try:
         yield
     except UserError as error:
@@ -54,16 +54,22 @@ def image_input(
     gallery: Sequence[Reference] = (),
     start: Reference | None = None,
 ) -> gr.State:
-    """A place for an image: upload one or pick one of `gallery`.
+    """An image input: upload an image or pick one of `gallery`.
 
-    A refused upload leaves the place empty, with the cause below it: the image before it was not
-    what the user meant.
+    A refused upload clears the input and shows the cause, so that the previous image is not used by
+    mistake.
+
+    Args:
+        title: label of the input.
+        uploads: uploaded images that wait to be used.
+        gallery: images to pick from.
+        start: image that is selected at first.
 
     Returns:
-        The session's `Reference`, checked; what the browser sends is never used unchecked.
+        State with the session's `Reference`, checked by the server.
     """
     chosen = gr.State(None)
-    # as a page opens; a session that the server has forgotten shall not fall back to it
+    # set when the page loads, so that an expired session does not fall back to `start`
     gr.on(fn=lambda: start, outputs=chosen, show_progress="hidden")
     place = gr.HTML(
         html.chosen(start),
@@ -113,10 +119,10 @@ def image_input(
 
 
 def selected(event: gr.EventData, count: int) -> int:
-    """Which of `count` images of a gallery was clicked on.
+    """Index of the clicked image in a gallery of `count` images.
 
     Raises:
-        gr.Error: none of them: the event is not the page's own.
+        gr.Error: the index is not valid; such an event is not the page's own.
     """
     index = field(event, "index")
     if type(index) is not int or not 0 <= index < count:
@@ -125,5 +131,5 @@ def selected(event: gr.EventData, count: int) -> int:
 
 
 def field(event: gr.EventData, name: str) -> Any:
-    """What the browser sent with an event; None: nothing of that name."""
+    """A field of an event's data; None if it is missing."""
     return event._data.get(name) if isinstance(event._data, dict) else None

@@ -1,6 +1,6 @@
-"""How much one client may ask for, so that it takes the demo from nobody else.
+"""Rate limits per client, so that one client cannot block the others.
 
-A client is an address; people behind one proxy that does not name them share theirs.
+A client is an address; users behind a proxy that does not forward their addresses count as one.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ MINUTE = 60
 
 
 def client_of(scope: Scope) -> str:
-    """A request's client: its address, of IPv6 the /64 that a household or a host has whole."""
+    """The client of a request: its address; for IPv6 the /64, which one household or host owns."""
     host = scope["client"][0] if scope.get("client") else "local"
     try:
         address = ip_address(host)
@@ -36,7 +36,7 @@ def client_of(scope: Scope) -> str:
 
 
 class BodyDeadline:
-    """Refuses a request whose body is not there in time, however slowly it trickles in."""
+    """Middleware: refuse a request whose body does not arrive completely in time."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self.app, self.seconds = app, seconds
@@ -47,7 +47,7 @@ class BodyDeadline:
 
         async def receive_in_time() -> Message:
             nonlocal complete
-            if complete:  # what remains to be received is the client's leaving
+            if complete:  # only the disconnect message remains
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -61,7 +61,7 @@ class BodyDeadline:
 
 
 class ConcurrentRequests:
-    """Bounds the requests that are answered at a time: of one client, and of all together."""
+    """Middleware: limit concurrent requests per client (`each`) and overall (`total`)."""
 
     def __init__(self, app: ASGIApp, each: int, total: int) -> None:
         self.app, self.each, self.total = app, each, total
@@ -81,52 +81,52 @@ class ConcurrentRequests:
             await self.app(scope, receive, send)
         finally:
             self.active[client] -= 1
-            self.active += Counter()  # forget clients that have none
+            self.active += Counter()  # drop clients without requests
 
 
 class FailuresPerMinute:
-    """Refuses a client that has failed too often within the last minute, such as at a password."""
+    """Middleware: limit failed requests, such as logins, per minute: per client and overall."""
 
     def __init__(self, app: ASGIApp, each: int, total: int) -> None:
         self.app, self.each, self.total = app, each, total
         self.tries = deque[tuple[float, str]]()
-        """Time and client of each try that failed, or whose answer is not known yet."""
+        """Time and client of each attempt that failed or has no response yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         now, client = monotonic(), client_of(scope)
         while self.tries and now - self.tries[0][0] > MINUTE:
             self.tries.popleft()
-        own = [when for when, who in self.tries if who == client]
-        if len(own) >= self.each or len(self.tries) >= self.total:
-            wait = ceil(MINUTE - (now - (own or [self.tries[0][0]])[0]))
+        attempts = [time for time, other in self.tries if other == client]
+        if len(attempts) >= self.each or len(self.tries) >= self.total:
+            wait = ceil(MINUTE - (now - (attempts or [self.tries[0][0]])[0]))
             refusal = PlainTextResponse(
                 f"Too many tries: wait {wait} seconds", 429, {"Retry-After": str(wait)}
             )
             await refusal(scope, receive, send)
             return
-        this = (now, client)
-        self.tries.append(this)
+        attempt = (now, client)
+        self.tries.append(attempt)
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_forget_success(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
-                self.tries.remove(this)
+                self.tries.remove(attempt)
             await send(message)
 
-        await self.app(scope, receive, send_and_note)
+        await self.app(scope, receive, send_and_forget_success)
 
 
 class Join(BaseModel):
-    """A request to Gradio's queue, as far as its place there depends on it."""
+    """The fields of a request to Gradio's queue that the limits need."""
 
     session_hash: Annotated[str, Field(min_length=1, max_length=64)]
     fn_index: int
 
 
 class QueueShare(BaseHTTPMiddleware):
-    """Bounds what one session and one client have in Gradio's queue, waiting or running.
+    """Middleware: limit queued and running events per session and per client.
 
-    A client has less than there are places left, so the fuller the queue the less it may ask for
-    more: the last places are for those who have none.
+    A client may have fewer events than there are free places (at least one), so the last places go
+    to clients without events.
     """
 
     def __init__(self, app: ASGIApp, page: "Blocks", session: int, client: int) -> None:
@@ -137,11 +137,11 @@ class QueueShare(BaseHTTPMiddleware):
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         try:
             join = Join.model_validate(from_json(await request.body(), allow_inf_nan=False))
-        except ValueError:  # of pydantic, too
+        except ValueError:  # includes pydantic's errors
             return refused(422, "Not a request of this page")
         if join.fn_index not in self.page.fns:
             return refused(422, "Not a request of this page: it has no such function")
-        async with self.lock:  # counted and queued without another request in between
+        async with self.lock:  # count and enqueue atomically
             events = list(self.events())
             client = client_of(request.scope)
             of_session = sum(event.session_hash == join.session_hash for event in events)
@@ -153,7 +153,7 @@ class QueueShare(BaseHTTPMiddleware):
             return await call_next(request)
 
     def events(self) -> Iterator[Any]:
-        """What waits in the queue, and what runs."""
+        """All waiting and running events."""
         queue = self.page._queue
         for waiting in queue.event_queue_per_concurrency_id.values():
             yield from waiting.queue
@@ -162,5 +162,5 @@ class QueueShare(BaseHTTPMiddleware):
 
 
 def refused(status: int, detail: str) -> Response:
-    """A refusal that Gradio's page shows."""
+    """A refusal that Gradio's page displays."""
     return JSONResponse({"detail": detail}, status)

@@ -1,18 +1,18 @@
-"""Where a request may come from: the page itself, or no page."""
+"""Same-origin check: requests come from this server's page or from no page."""
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 REWRITES = {b"x-forwarded-host", b"x-gradio-server"}
-"""Headers by which a client could choose the address that Gradio writes into the page."""
+"""Headers that would let a client set the server address in Gradio's page; they are removed."""
 
 
 class SameOriginOnly:
-    """Refuses what a page of another origin sends; other sites may link to `/`, no more.
+    """Middleware: refuse requests from pages of other origins, except links to `/`.
 
-    CORS alone would not do: it keeps answers from other pages, but lets them post forms and files.
-    Programs, which send no `Origin`, are served.
+    CORS is not enough: it hides responses from other pages but lets them post forms and files.
+    Programs, which send no `Origin`, are allowed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -29,9 +29,10 @@ class SameOriginOnly:
 
 
 def same_origin(headers: Headers) -> bool:
-    """Whether a request comes from this server's own page, or from no page.
+    """Whether a request comes from this server's page or from no page.
 
-    Browsers send `Sec-Fetch-Site` to trustworthy addresses only, `Origin` not with every GET.
+    Both headers are checked: browsers send `Sec-Fetch-Site` to trustworthy origins only, and
+    `Origin` not with every GET.
     """
     origin = headers.get("origin")
     if origin is not None and origin.lower().partition("://")[2] != headers["host"].lower():
@@ -40,7 +41,7 @@ def same_origin(headers: Headers) -> bool:
 
 
 def is_link(scope: Scope) -> bool:
-    """Whether a request opens the page in a tab, as a click on a link does."""
+    """Whether a request is a top-level navigation to `/`, such as a click on a link."""
     headers = Headers(scope=scope)
     return (
         scope["method"] == "GET"

@@ -1,4 +1,4 @@
-"""The page: what stands where, and what happens on a click."""
+"""The page: layout and event handlers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -14,27 +14,27 @@ from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import UserError
 from adapterbench.demo import html, settings
 from adapterbench.demo.folder import ImageFolder
+from adapterbench.demo.generator import TEXT_ONLY, Finished, ImageGenerator
 from adapterbench.demo.inputs import image_input, selected, show_user_errors
-from adapterbench.demo.painter import TEXT_ONLY, Finished, Painter
 from adapterbench.demo.progress import Progress
 from adapterbench.demo.results import results_tab
 from adapterbench.demo.settings import Settings
 from adapterbench.demo.upload import Uploads
 from adapterbench.report.methods import label
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 INTRODUCTION = """# adapterbench
-An **image as a prompt**: choose one, press *Generate*, and see what each adapter makes of it over
-the same frozen Stable Diffusion, from the same noise.
+An **image as a prompt**: choose one, press *Generate*, and compare the images of the adapters. All
+use the same frozen Stable Diffusion and the same noise.
 """
 QUEUE = 64
-"""Requests that may wait; further ones are told so."""
+"""Most waiting requests; further ones are refused with a message."""
 SESSIONS = 300
-"""Sessions whose images and settings are remembered; the longest unused are forgotten."""
+"""Most sessions in memory; the least recently used are dropped."""
 HISTORY = 24
-"""Images that a session keeps."""
+"""Most images of a session."""
 START = 2
-"""The image that is there at once; of the emoji, one of a kind that the model paints well."""
+"""Index of the image that is selected at first: one of a kind that the model generates well."""
 CONTROL = "Control image: its outlines are kept"
 RESULT = "result"
 SCROLL = f"""() => {{
@@ -44,35 +44,35 @@ SCROLL = f"""() => {{
     result.scrollIntoView({{behavior: 'smooth', block: 'start'}})
   }}
 }}"""
-"""Brings the images into view where they are out of it, as on a phone."""
+"""Scroll to the images if they are out of view, as on a phone."""
 
 Values = dict[Any, Any]
-"""What the components of the page hold, by component; or what they shall."""
+"""Values of the page's components, by component."""
 
 
 class Page(gr.Blocks):
-    """Gradio's page, none of whose inputs is a file.
+    """A Gradio page without file inputs.
 
-    Gradio looks for files in whatever a browser sends for any input, copies or downloads what such
-    a file names, and trusts it later. Here images arrive by `Uploads` alone.
+    Gradio looks for file references in the data of any input, copies or downloads those files and
+    trusts them later. Here images arrive through `Uploads` only.
     """
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], *args: Any, **more: Any
     ) -> Any:
-        """Check that no input names a file."""
+        """Check that no input refers to a file."""
         traverse(inputs, refuse_file, is_file_obj)
         return await super().preprocess_data(block_fn, inputs, *args, **more)
 
 
 def refuse_file(_: object) -> None:
-    """Say so to the program that sent one: the page never does."""
+    """Refuse a file reference; only programs send one, the page never does."""
     raise gr.Error("No input of this page is a file", print_exception=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Controls:
-    """The components that say what to make."""
+    """The input components."""
 
     reference: gr.State
     control: gr.State
@@ -86,15 +86,15 @@ class Controls:
     base: gr.Dropdown
 
     def settings(self, values: Values) -> Settings:
-        """What the user has set.
+        """The settings of the inputs, checked.
 
         Raises:
-            UserError: no image prompt, or a value that is not allowed.
+            UserError: there is no image prompt, or a value is not allowed.
         """
         if values[self.reference] is None:
             raise UserError("There is no image prompt yet: upload an image or pick one")
         control = values[self.control]
-        return settings.checked(
+        return settings.parse_settings(
             method="",
             base=values[self.base],
             image_prompt=values[self.reference].caption,
@@ -108,20 +108,20 @@ class Controls:
         )
 
     def chosen_methods(self, values: Values, known: Sequence[str]) -> list[str]:
-        """The ticked ones of `known`, in its order.
+        """The selected methods, in the order of `known`.
 
         Raises:
-            UserError: there is none.
+            UserError: none is selected.
         """
         ticked = values[self.methods]
-        if methods := [each for each in known if isinstance(ticked, list) and each in ticked]:
+        if methods := [m for m in known if isinstance(ticked, list) and m in ticked]:
             return methods
         raise UserError("Nothing to compare: tick at least one adapter")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """The components that show what was made."""
+    """The output components."""
 
     strip: gr.HTML
     history: gr.State
@@ -131,10 +131,10 @@ class Views:
     download: gr.DownloadButton
 
     def selected(self, history: list[tuple[Path, Settings]], number: int) -> Values:
-        """Show the settings of an image, and offer its file.
+        """Updates that show the settings of an image and offer its file for download.
 
         Raises:
-            UserError: the file is no longer there.
+            UserError: the file has been deleted.
         """
         path, of_image = history[number]
         if not path.exists():
@@ -146,28 +146,29 @@ class Views:
 
 
 def build(
-    painter: Painter,
+    generator: ImageGenerator,
     references: Sequence[Reference],
     defaults: SampleParams,
     results: Path,
     folder: Path,
     uploads: Uploads,
 ) -> Page:
-    """The whole page.
+    """Build the page.
 
     Args:
+        generator: generates the images.
         references: images to pick from.
-        defaults: where the sliders stand first.
-        results: of the pipeline.
-        folder: where Gradio keeps its files; generated images go there, too.
-        uploads: where the server puts uploaded images.
+        defaults: initial values of the sliders.
+        results: folder of the pipeline's results.
+        folder: Gradio's file folder, for generated images.
+        uploads: uploaded images that wait to be used.
     """
     page = Page(title="adapterbench", analytics_enabled=False)
     page.state_session_capacity = SESSIONS
     with page:
         gr.Markdown(INTRODUCTION)
         with gr.Tab("Try it"):
-            try_tab(painter, references, defaults, ImageFolder(folder), uploads)
+            try_tab(generator, references, defaults, ImageFolder(folder), uploads)
         with gr.Tab("Results"):
             results_tab(results)
     page.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
@@ -175,39 +176,39 @@ def build(
 
 
 def try_tab(
-    painter: Painter,
+    generator: ImageGenerator,
     references: Sequence[Reference],
     defaults: SampleParams,
     folder: ImageFolder,
     uploads: Uploads,
 ) -> None:
-    """Fill the tab that is being built."""
+    """Build the tab *Try it*."""
     with gr.Row():
         with gr.Column(scale=5, min_width=340):
-            controls, start, stop = ask(painter, references, defaults, uploads)
+            controls, start, stop = ask(generator, references, defaults, uploads)
         with gr.Column(scale=7, min_width=340, elem_id=RESULT):
             views = show()
 
     def generate(values: Values) -> Iterator[Values]:
         with show_user_errors():
-            methods = controls.chosen_methods(values, painter.methods)
+            methods = controls.chosen_methods(values, generator.methods)
             common = controls.settings(values)
             reference, control = values[controls.reference], values[controls.control]
             made: list[tuple[Path, Settings]] = []
             progress = Progress(reference.image, methods, common.steps)
             yield {views.strip: progress.html()}
-            painting = painter.paint(common, methods, reference.image, control and control.image)
-            with closing(painting) as events:  # *Stop* ends the painting, too
+            events = generator.generate(common, methods, reference.image, control and control.image)
+            with closing(events):  # *Stop* ends the generation, too
                 for event in events:
                     yield {views.strip: progress.after(event)}
                     if isinstance(event, Finished):
                         made.append((folder.save(event.image, event.settings), event.settings))
             history = [*made, *values[views.history]][:HISTORY]
-            history = [(path, each) for path, each in history if path.exists()]
+            history = [(path, used) for path, used in history if path.exists()]
             yield {
                 views.history: history,
                 views.gallery: gr.Gallery(
-                    [(path, described(each)) for path, each in history], selected_index=0
+                    [(path, described(used)) for path, used in history], selected_index=0
                 ),
                 **views.selected(history, 0),
             }
@@ -222,16 +223,19 @@ def try_tab(
         {*vars(controls).values(), views.history},
         [*vars(views).values()],
         show_progress_on=views.strip,
-        preprocess=False,  # `Settings` checks, and names what is wrong
+        preprocess=False,  # `Settings` checks the values, with better messages
     )
     stop.click(None, cancels=running)
     views.gallery.select(select, views.history, [views.settings, views.download])
 
 
 def ask(
-    painter: Painter, references: Sequence[Reference], defaults: SampleParams, uploads: Uploads
+    generator: ImageGenerator,
+    references: Sequence[Reference],
+    defaults: SampleParams,
+    uploads: Uploads,
 ) -> tuple[Controls, gr.Button, gr.Button]:
-    """The left side: the controls, and the buttons that start and stop."""
+    """The left side: the input components and the start and stop buttons."""
     first = references[START % len(references)]
     reference = image_input("Image prompt", uploads, references, first)
     text = gr.Textbox(
@@ -240,8 +244,8 @@ def ask(
         max_length=settings.MAX_TEXT,
     )
     methods = gr.CheckboxGroup(
-        [(label(method), method) for method in painter.methods],
-        value=[method for method in painter.methods if method != TEXT_ONLY],
+        [(label(method), method) for method in generator.methods],
+        value=[method for method in generator.methods if method != TEXT_ONLY],
         label="Adapters, side by side",
         info="Text only is the base model without any.",
     )
@@ -261,7 +265,7 @@ def ask(
             defaults.guidance_scale,
             step=0.5,
             label="Guidance",
-            info="how far prompts push",
+            info="weight of all prompts",
         )
     with gr.Row():
         steps = gr.Slider(
@@ -278,11 +282,11 @@ def ask(
             max_length=settings.MAX_TEXT,
         )
         base = gr.Dropdown(
-            list(painter.bases),
+            list(generator.bases),
             label="Base model",
-            info="The adapters were trained over the first.",
+            info="The adapters were trained over the first one.",
         )
-        control = image_input(CONTROL, uploads) if painter.controlnet else gr.State(None)
+        control = image_input(CONTROL, uploads) if generator.controlnet else gr.State(None)
     controls = Controls(
         reference=reference,
         control=control,
@@ -299,7 +303,7 @@ def ask(
 
 
 def show() -> Views:
-    """The right side."""
+    """The right side: the output components."""
     strip = gr.HTML("The images will appear here.")
     history = gr.State([])
     gallery = gr.Gallery(
@@ -322,18 +326,18 @@ def show() -> Views:
 
 
 def described(settings: Settings) -> str:
-    """A caption."""
+    """Caption of an image in the gallery."""
     return f"{label(settings.method)}, scale {settings.scale:g}, seed {settings.seed}"
 
 
 def readable(of_image: Settings) -> dict[str, str]:
-    """Settings for people."""
+    """Settings as text, by their titles."""
     named = asdict(of_image) | {"method": label(of_image.method)}
     return {settings.title(name): in_words(value) for name, value in named.items()}
 
 
 def in_words(value: object) -> str:
-    """A setting's value."""
+    """A setting's value as text."""
     if isinstance(value, float):
         return f"{value:g}"
     return "-" if value in ("", None) else str(value)

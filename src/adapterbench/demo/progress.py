@@ -1,16 +1,16 @@
-"""What the page shows while it paints: a bar, and the images side by side as they come."""
+"""Progress of a generation: a bar, and previews side by side."""
 
 from collections.abc import Sequence
 
 from PIL import Image
 
+from adapterbench.demo.generator import Event, Step
 from adapterbench.demo.html import Card, strip
-from adapterbench.demo.painter import Event, Step
 from adapterbench.report.methods import label
 
 
 class Progress:
-    """Counts steps and keeps the latest view of every image."""
+    """Counts steps and keeps the latest preview of every image."""
 
     def __init__(self, reference: Image.Image, methods: Sequence[str], steps: int) -> None:
         self.steps, self.done = steps, 0
@@ -19,12 +19,12 @@ class Progress:
         self.status = "Starting"
 
     def after(self, event: Event) -> str:
-        """Take an event in; the page's piece of HTML after it."""
+        """Process an event; return the updated HTML."""
         self.take(event)
         return self.html()
 
     def take(self, event: Event) -> None:
-        """Count a step, or put a finished image in its place."""
+        """Count a step and update its preview, or store a finished image."""
         if isinstance(event, Step):
             title = label(event.method)
             self.done += 1
@@ -38,6 +38,6 @@ class Progress:
                 self.status = "Done"
 
     def html(self) -> str:
-        """Bar and cards."""
+        """HTML of the bar and the images."""
         total = self.steps * len(self.cards)
         return strip(self.status, self.done, total, [self.prompt, *self.cards.values()])

@@ -1,4 +1,4 @@
-"""The pictures that the page offers to pick from."""
+"""The images that the page offers to pick from."""
 
 from itertools import islice
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from more_itertools import unique_everseen
 
 from adapterbench.formats.shards import read_split
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 COUNT = 32
 
 
 def references(shards: Path) -> list[Reference]:
-    """The first validation pictures of different concepts: no adapter has seen any of those.
+    """The first `COUNT` validation images of different concepts; no adapter was trained on them.
 
     Raises:
         UserError: a shard is missing or damaged.

@@ -1,4 +1,4 @@
-"""The second tab: what the pipeline measured, from the files in `results/`."""
+"""The second tab: tables and figures from the files in `results/`."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from adapterbench.report import sheets, table
 from adapterbench.report.markdown import HOW_TO_READ, ROWS
 
 FIRST = "pareto"
-"""The figure that stands first."""
+"""Figure that is shown first."""
 REPORT = "report.html"
 
 
 def results_tab(results: Path) -> None:
-    """Fill the tab that is being built: the tables, then the figures, the Pareto plot first."""
+    """Build the tab: the tables, then the figures, the Pareto plot first."""
     if not (results / table.FILES["image"]).is_file():
-        gr.Markdown(f"Nothing is measured yet in `{results}`: `make repro` fills it.")
+        gr.Markdown(f"There are no results in `{results}` yet: run `make repro`.")
         return
     for protocol, comparison in table.read(results).items():
         gr.Markdown(f"## {PROTOCOLS[protocol].title.capitalize()}")

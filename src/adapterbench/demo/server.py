@@ -1,6 +1,6 @@
-"""Where the page is served: on this machine alone, unless a password is set.
+"""Address, login and temporary folder of the server: loopback only, unless a password is set.
 
-Nothing here imports Gradio: `temporary_workspace` comes first.
+This module does not import Gradio, which must come after `temporary_workspace`.
 """
 
 import errno
@@ -16,23 +16,23 @@ from adapterbench.core.files import sibling, sweep
 from adapterbench.demo.hosts import in_url, is_loopback
 
 PASSWORD = "ADAPTERBENCH_PASSWORD"
-"""Environment variable: a command line can be read by everyone on the machine."""
+"""Environment variable of the password; other users could read it on a command line."""
 WORKSPACE = "adapterbench-demo"
-"""In the names of temporary folders."""
+"""Part of the names of temporary folders."""
 USER = "demo"
-"""Name to log in with."""
+"""User name of the login."""
 
 
 @contextmanager
 def temporary_workspace() -> Iterator[Path]:
-    """A folder that takes all temporary files, Gradio's too, and goes at the end.
+    """A folder for all temporary files, including Gradio's; deleted at the end.
 
-    That of a demo that was killed goes when the next one starts. It also keeps Gradio from
-    reporting its use. Both are read when Gradio is imported.
+    The folder of a killed demo is deleted at the next start. Also disables Gradio's telemetry.
+    Gradio reads both settings when it is imported.
     """
-    place = Path(tempfile.gettempdir())
-    sweep(place, WORKSPACE)
-    with tempfile.TemporaryDirectory(prefix=f"{sibling(place / WORKSPACE).name}-") as name:
+    parent = Path(tempfile.gettempdir())
+    sweep(parent, WORKSPACE)
+    with tempfile.TemporaryDirectory(prefix=f"{sibling(parent / WORKSPACE).name}-") as name:
         os.environ |= {"GRADIO_TEMP_DIR": name, "GRADIO_ANALYTICS_ENABLED": "False"}
         tempfile.tempdir = name
         try:
@@ -42,38 +42,38 @@ def temporary_workspace() -> Iterator[Path]:
 
 
 def credentials(host: str) -> tuple[str, str] | None:
-    """User name and password to log in with; None where nobody else can connect.
+    """User name and password of the login; None: no password is set and `host` is loopback.
 
     Raises:
-        UserError: others can connect and there is no password.
+        UserError: others can connect and no password is set.
     """
     password = os.environ.get(PASSWORD)
     if password:
         return USER, password
     if not is_loopback(host):
         raise UserError(
-            f"--host {host} lets others connect: set a password in {PASSWORD} (they log in as "
-            f"{USER!r}), or leave --host out"
+            f"--host {host} lets others connect: set a password in {PASSWORD} (the user "
+            f"name is {USER!r}), or omit --host"
         )
     return None
 
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that people can connect to; they wait until it is served.
+    """A listening socket; connections wait until the server accepts them.
 
     Raises:
-        UserError: the port is taken, or the host is not this machine's.
+        UserError: the port is in use, or the host is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         bound = socket.create_server((host, port), family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} is taken: choose another with --port") from error
+            raise UserError(f"port {port} is in use: choose another with --port") from error
         raise UserError(
             f"cannot serve at --host {host} --port {port} ({error.strerror}): "
-            "choose an address of this machine, and a port from 1024 on"
+            "choose an address of this machine, and a port of at least 1024"
         ) from error
     with bound:
         yield bound

@@ -1,4 +1,4 @@
-"""What can be set, and within which limits: the page shows them, the server holds to them."""
+"""Settings of an image and their limits, which the page shows and the server checks."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from adapterbench.core.errors import UserError
 
 MAX_TEXT = 300
-"""Characters of a prompt: more than the text encoder's 77 tokens take in."""
+"""Most characters of a prompt: more than the text encoder's 77 tokens hold."""
 SCALE = (0.0, 1.5)
 GUIDANCE_SCALE = (1.0, 10.0)
 STEPS = (1, 50)
@@ -22,11 +22,11 @@ class Settings:
     """Everything that a generated image depends on, besides the weights."""
 
     method: str
-    """Folder of the adapter in models/, or `text_only`."""
+    """Name of the adapter in models/, or `text_only`."""
     base: str
     """Name of the base model."""
     image_prompt: str
-    """Caption of the image prompt, or its file's name."""
+    """Caption or file name of the image prompt."""
     text: Text
     negative_text: Text
     control: str | None
@@ -39,11 +39,11 @@ class Settings:
     seed: Annotated[int, Field(ge=SEED[0], le=SEED[1])]
 
 
-def checked(**values: Any) -> Settings:
-    """`Settings` of what a browser sent.
+def parse_settings(**values: Any) -> Settings:
+    """Check values from a browser.
 
     Raises:
-        UserError: one line that names each bad field and what is allowed.
+        UserError: a value is invalid; the message is one line with each such field.
     """
     try:
         return Settings(**values)
@@ -56,11 +56,11 @@ def checked(**values: Any) -> Settings:
 
 
 def title(field: str) -> str:
-    """A field's name for people."""
+    """Label of a field."""
     return field.replace("_", " ").capitalize()
 
 
 def short(value: object) -> str:
-    """A value as text that fits into a message."""
+    """`repr` of a value, cut to 40 characters."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:39]}…"

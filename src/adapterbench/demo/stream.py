@@ -1,4 +1,4 @@
-"""A call that reports as it goes, turned into an iterator."""
+"""Turn a function that emits events into an iterator."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """Nobody listens any more."""
+    """The iterator was closed."""
 
 
 @dataclass(frozen=True)
 class End:
-    """The call is over."""
+    """The function has returned or raised."""
 
     error: Exception | None = None
 
 
 def stream(work: Callable[[Callable[[T], None]], None]) -> Generator[T, None, None]:
-    """Yield what `work(emit)` emits, as it does so; raise what it raises.
+    """Run `work(emit)` in a thread; yield each event as it is emitted; raise what `work` raises.
 
-    `work` runs in a thread. When the iterator is closed early, the next `emit` raises
-    `StoppedError`, and closing waits until `work` is over: two calls in a row never overlap.
+    If the iterator is closed early, the next `emit` raises `StoppedError`, and closing waits for
+    `work` to end, so consecutive calls never overlap.
     """
     events: SimpleQueue[T | End] = SimpleQueue()
     closed = Event()
@@ -38,7 +38,7 @@ def stream(work: Callable[[Callable[[T], None]], None]) -> Generator[T, None, No
         try:
             work(emit)
             events.put(End())
-        except Exception as error:  # raised again below, where the caller is
+        except Exception as error:  # raised again below, in the caller's thread
             events.put(End(error))
 
     thread = Thread(target=run, daemon=True)

@@ -1,4 +1,4 @@
-"""Images that people bring: checked as they arrive, kept in memory alone until they are used."""
+"""Uploaded images: checked on arrival, kept in memory until they are used."""
 
 from collections import OrderedDict
 from pathlib import PureWindowsPath
@@ -11,32 +11,32 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from adapterbench.core.errors import UserError
 from adapterbench.formats.image import MAX_PIXELS, BadImageError, decode
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 
 MAX_BYTES = 10 * 2**20
-"""Of an uploaded file."""
+"""Largest uploaded file."""
 FORMATS = ("PNG", "JPEG", "WEBP")
-"""Of an uploaded file."""
+"""Accepted formats."""
 SIDE = 1024
-"""Longest side that is kept, pixels: several times what any image encoder looks at."""
+"""Longest side after scaling down, pixels: several times the input of any image encoder."""
 MAX_NAME = 100
-"""Characters of a file's name that are kept."""
+"""Most characters of a file name."""
 WAITING = 64
-"""Images that may wait for the page to use them, a moment after their upload; the oldest go."""
+"""Most images that wait to be used, normally for a moment; the oldest are dropped."""
 DECODERS = 2
-"""Images that are decoded at a time: a large one takes 200 MB meanwhile."""
+"""Images decoded at the same time: a large one needs 200 MB."""
 
 
 def limits() -> str:
-    """What may be uploaded, for people."""
+    """The limits of an upload as text."""
     return f"PNG, JPEG or WebP, up to {MAX_BYTES / 2**20:g} MB and {MAX_PIXELS // 10**6} megapixels"
 
 
 def read_upload(data: bytes, name: str) -> Reference:
-    """An uploaded image as RGB on white; its caption is the file's name.
+    """Decode an uploaded image as RGB on white; its caption is the file name.
 
     Raises:
-        UserError: too large, or not an image.
+        UserError: the file is too large or not an image.
     """
     if len(data) > MAX_BYTES:
         raise UserError(f"{name}: too many bytes. Use {limits()}")
@@ -49,20 +49,20 @@ def read_upload(data: bytes, name: str) -> Reference:
 
 
 def base_name(path: str) -> str:
-    """A file's name without folders of either system, short enough to show."""
+    """File name without folders (POSIX or Windows), shortened to `MAX_NAME` characters."""
     name = "".join(filter(str.isprintable, PureWindowsPath(path).name)) or "image"
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}…{name[-8:]}"
 
 
 class Uploads:
-    """The images between their upload and the event that uses them, by a secret token."""
+    """Uploaded images that wait to be used, by secret token."""
 
     def __init__(self) -> None:
         self.waiting = OrderedDict[str, Reference]()
         self.decoders = CapacityLimiter(DECODERS)
 
     async def receive(self, request: Request) -> Response:
-        """Answer `POST` of a form with one image in `files`: a list with its token."""
+        """Handle a POST of a form with one image in `files`; respond with a list with its token."""
         async with request.form(max_files=1, max_fields=1) as form:
             file = form.get("files")
             if not isinstance(file, UploadFile):
@@ -79,10 +79,10 @@ class Uploads:
         return JSONResponse([token])
 
     def take(self, token: str) -> Reference:
-        """The image of a token, which is used up.
+        """Remove and return the image of a token.
 
         Raises:
-            UserError: there is none.
+            UserError: the token is unknown or already used.
         """
         try:
             return self.waiting.pop(token)

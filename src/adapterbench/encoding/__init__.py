@@ -1,1 +1,1 @@
-"""What the frozen encoders compute, once."""
+"""Precomputed outputs of the frozen encoders."""

@@ -1,4 +1,4 @@
-"""The frozen networks that read pictures and captions."""
+"""The frozen encoders of images and captions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from adapterbench.frozen.texts import embeddings, token_ids
 
 @dataclass(frozen=True)
 class Encoders:
-    """The frozen networks and how many inputs they take at a time; what they give is on the CPU."""
+    """The frozen networks and their batch size; results are on the CPU."""
 
     vae: Any
     text_encoder: Any
@@ -38,7 +38,7 @@ class Encoders:
         return torch.cat(chunks)
 
     def token_ids(self, captions: list[str]) -> Tensor:
-        """Token ids `(T, L)`, of which an embedding is computed when it is needed."""
+        """Token ids `(T, L)`, to be embedded when needed."""
         return token_ids(captions, self.tokenizer)
 
 

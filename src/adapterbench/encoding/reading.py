@@ -1,4 +1,4 @@
-"""The images of shards, decoded, cut and scaled by worker processes ahead of the encoders."""
+"""Loads the images of shards with worker processes, ahead of the encoders."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -9,15 +9,15 @@ import numpy as np
 
 from adapterbench.formats.image import to_array
 from adapterbench.formats.shards import OpenShard, Shard, open_shard
-from adapterbench.runs.workers import spread
+from adapterbench.runs.workers import parallel_map
 
 
 @dataclass(frozen=True)
 class Images:
-    """A batch of a shard, ready for the encoders."""
+    """A batch of one shard, ready for the encoders."""
 
     shard: int
-    """Number of the shard among those that are read."""
+    """Index of the shard among those that are read."""
     pixels: np.ndarray
     """uint8 `(B, 3, H, W)`."""
     clip_pixels: np.ndarray
@@ -25,21 +25,21 @@ class Images:
     rows: list[dict[str, Any]]
     """`key`, `concept` and `captions` of each."""
     skipped: list[dict[str, str]]
-    """`key` and `cause` of those that cannot be used."""
+    """`key` and `cause` of images that cannot be used."""
 
 
 Part = tuple[int, range]
-"""Number of a shard, and numbers of the samples of a batch in it."""
+"""Index of a shard, and indices of the samples of a batch in it."""
 
 
 class Reader:
-    """Reads batches of some shards; the shard that was read last stays open."""
+    """Reads batches of shards; the last shard read stays open."""
 
     def __init__(self, shards: Sequence[Shard], preprocess: Callable[[Any], Any]) -> None:
-        """Note what to read; nothing is opened yet.
+        """Store the arguments; nothing is opened yet.
 
         Args:
-            shards: by number.
+            shards: by index.
             preprocess: PIL image -> the tensor that the CLIP takes, `(3, h, w)`.
         """
         self.shards, self.preprocess = shards, preprocess
@@ -51,7 +51,7 @@ class Reader:
         """Read a batch; images that cannot be used are left out.
 
         Raises:
-            UserError: the shard is damaged or not as its manifest says.
+            UserError: the shard is damaged or differs from its manifest.
         """
         shard, numbers = part
         skipped: list[dict[str, str]] = []
@@ -68,7 +68,7 @@ class Reader:
         )
 
     def opened(self, number: int) -> OpenShard:
-        """The shard of this number."""
+        """Open the shard with this index, and close the one before."""
         if self.number != number:
             self.stack.close()
             self.open = self.stack.enter_context(open_shard(self.shards[number]))
@@ -77,23 +77,23 @@ class Reader:
 
 
 def stacked(arrays: list[np.ndarray]) -> np.ndarray:
-    """Arrays of one shape as one; there may be none."""
+    """Stack arrays of one shape; the list may be empty."""
     return np.stack(arrays) if arrays else np.empty(0)
 
 
 def read_batches(
     shards: Sequence[Shard], batch_size: int, preprocess: Callable[[Any], Any]
 ) -> Iterator[Images]:
-    """Yield the batches of all shards in order, at least one a shard.
+    """Yield the batches of all shards in order, at least one per shard.
 
     Raises:
-        UserError: see `Reader` and `runs.workers.spread`.
+        UserError: see `Reader` and `runs.workers.parallel_map`.
     """
     parts = (
         (number, range(first, min(first + batch_size, shard.samples)))
         for number, shard in enumerate(shards)
         for first in range(0, max(1, shard.samples), batch_size)
     )
-    # numpy arrays go through a pipe; tensors would take up shared memory, of which containers
-    # have little
-    return spread(Reader(shards, preprocess), parts)
+    # numpy arrays are sent through a pipe; tensors would need shared memory, which is scarce in
+    # containers
+    return parallel_map(Reader(shards, preprocess), parts)

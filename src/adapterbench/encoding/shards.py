@@ -20,8 +20,8 @@ from adapterbench.encoding.reading import Images, read_batches
 from adapterbench.formats.encoded import COMMON, read_index, save_half
 from adapterbench.formats.shards import Shard, find_shards, read_manifest
 from adapterbench.frozen.load import fingerprint
-from adapterbench.runs.processes import processes, share
-from adapterbench.runs.resume import alone, resume_path
+from adapterbench.runs.processes import process_state, share
+from adapterbench.runs.resume import exclusive_run, resume_path
 
 log = logging.getLogger(__name__)
 
@@ -29,37 +29,37 @@ log = logging.getLogger(__name__)
 def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dict[str, Any]:
     """Encode all shards of all splits into `out`; return its manifest.
 
-    First the images, shard by shard, then each distinct caption once. Processes that
-    `accelerate launch` starts share the shards and the captions; each has workers that decode. A
-    killed run goes on at the files it was in, with any number of processes. An image that cannot be
-    used is skipped and counted under `skipped`.
+    Images come first, shard by shard, then each distinct caption once. The processes of
+    `accelerate launch` share the shards and the captions; each has worker processes that decode. A
+    killed run resumes at its incomplete files, with any number of processes. An image that cannot
+    be used is skipped and listed under `skipped`.
 
     Raises:
         UserError: a shard is missing or truncated, or a model cannot be loaded.
     """
-    state = processes()
+    state = process_state()
     layout = {"captions_per_file": CAPTIONS_PER_FILE}
     facts = {"encode": params, "backbone": fingerprint(backbone), "layout": layout}
     done = resume_path("encode", facts, shards / MANIFEST)
     encoders = load_encoders(params, backbone, state.device)
-    found = {split: find_shards(shards, split) for split in read_manifest(shards).splits}
-    mine = share([shard for part in found.values() for shard in part], state)
-    with alone(done, leads=state.is_main_process):
+    shards_of = {split: find_shards(shards, split) for split in read_manifest(shards).splits}
+    own_shards = share([shard for part in shards_of.values() for shard in part], state)
+    with exclusive_run(done, is_main=state.is_main_process):
         done.mkdir(parents=True, exist_ok=True)
-        todo = [shard for shard in mine if not index_of(shard, done).exists()]
+        todo = [shard for shard in own_shards if not index_of(shard, done).exists()]
         batches = read_batches(todo, encoders.batch_size, encoders.clip.preprocess)
         by_shard = groupby(batches, key=attrgetter("shard"))
-        quiet = not state.is_main_process
-        for number, images in tqdm(by_shard, "encode", len(todo), unit="shard", disable=quiet):
+        is_silent = not state.is_main_process
+        for number, images in tqdm(by_shard, "encode", len(todo), unit="shard", disable=is_silent):
             encode_shard(todo[number], images, encoders, done)
         state.wait_for_everyone()
-        indices = {split: [index_of(s, done) for s in part] for split, part in found.items()}
+        indices = {split: [index_of(s, done) for s in part] for split, part in shards_of.items()}
         captions = collect(indices)
-        kept = {"stored": encoders.texts, "live": encoders.token_ids}[params.texts]
-        texts = write(captions, kept, done, state)
+        encode_texts = {"stored": encoders.texts, "live": encoders.token_ids}[params.texts]
+        texts = write(captions, encode_texts, done, state)
         state.wait_for_everyone()
         if state.is_main_process:
-            save_half({"empty": kept([""])[0]} | captions.phrasings, done / COMMON)
+            save_half({"empty": encode_texts([""])[0]} | captions.phrasings, done / COMMON)
             publish_shards(indices, texts, encoders.clip.embed_dim, out)
             shutil.rmtree(done)
         state.wait_for_everyone()
@@ -73,7 +73,7 @@ def index_of(shard: Shard, folder: Path) -> Path:
 
 
 def encode_shard(shard: Shard, batches: Iterable[Images], encoders: Encoders, out: Path) -> None:
-    """Write `out/<shard>.safetensors`, then `out/<shard>.json`, which marks it as done.
+    """Write `out/<shard>.safetensors`, then `out/<shard>.json`, which marks the shard as done.
 
     Raises:
         UserError: the shard is damaged, or none of its images can be used.
@@ -99,10 +99,10 @@ def encode_shard(shard: Shard, batches: Iterable[Images], encoders: Encoders, ou
 def publish_shards(
     indices: Mapping[str, Sequence[Path]], texts: Sequence[Path], embed_dim: int, out: Path
 ) -> None:
-    """Move all that is encoded to `out`, with the manifest that lists it.
+    """Move the encoded files to `out`, with their manifest.
 
     Args:
-        indices: the index of each shard of each split, in order; what they name lies beside them.
+        indices: the index of each shard of each split, in order, beside the files that it names.
         texts: the files of the captions, in order.
         embed_dim: width c of an image embedding.
     """
@@ -123,7 +123,7 @@ def publish_shards(
 
 
 def manifest_row(index: Path) -> dict[str, Any]:
-    """What the manifest says of a shard; with the digests it stands for all content."""
+    """Row of the manifest for a shard, with the digests of its files."""
     facts = read_index(index)
     return {
         "name": facts.name,
@@ -136,5 +136,5 @@ def manifest_row(index: Path) -> dict[str, Any]:
 
 
 def skipped(splits: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """The shards with pictures that could not be decoded."""
+    """Manifest rows of the shards with images that could not be used."""
     yield from (shard for shards in splits.values() for shard in shards if shard["skipped"])

@@ -1,1 +1,1 @@
-"""Adapters in other programs: diffusers pipelines, the IP-Adapter and PEFT formats."""
+"""Adapters in diffusers pipelines, and in the formats of IP-Adapter and PEFT."""

@@ -1,7 +1,7 @@
 """diffusers' dictionaries of blocks: `{"down": {"block_2": [0.0, 1.0]}, "up": 0.5, "mid": 1.0}`.
 
-As `set_ip_adapter_scale` reads them: what is left out gets 0, a number counts for all that is below
-it, and a list has a number for each attention of a block (a list of one counts for all of them).
+As in `set_ip_adapter_scale`: what is left out gets 0, a number applies to everything below it, and
+a list has one number per attention of a block (a list of one applies to all).
 """
 
 import re
@@ -25,46 +25,46 @@ def by_layer(blocks: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
         paths: of the UNet's cross-attention layers.
 
     Raises:
-        UserError: a block that the UNet does not have, or a list of another length.
+        UserError: the UNet lacks a block, or a list has another length.
     """
     places = {path: place(path) for path in paths}
     sizes = attentions(places.values())
     check_blocks(blocks, sizes)
-    found = {}
+    scales = {}
     for path, (side, block, number) in places.items():
         value = blocks.get(side, 0.0)
         if isinstance(value, Mapping):
             value = value.get(block, 0.0)
-        found[path] = one_of(value, number, sizes[side][block], f"{side}.{block}")
-    return found
+        scales[path] = entry(value, number, sizes[side][block], f"{side}.{block}")
+    return scales
 
 
 def place(path: str) -> Place:
-    """Where a layer stands."""
-    found = PATH.match(path)
-    if found is None:
+    """Side, block and attention of a layer."""
+    match = PATH.match(path)
+    if match is None:
         raise UserError(
-            f"the layer {path} is in none of diffusers' blocks: give scale as a mapping from the "
+            f"the layer {path} is not in diffusers' blocks: give scale as a mapping from the "
             "paths of layers"
         )
-    side, block, number = found.groups()
+    side, block, number = match.groups()
     return side, f"block_{block or 0}", int(number)
 
 
 def attentions(places: Iterable[Place]) -> dict[str, dict[str, int]]:
-    """How many attentions each block has, such as `{"up": {"block_0": 3}}`."""
-    found: dict[str, dict[str, int]] = {}
+    """Number of attentions of each block, such as `{"up": {"block_0": 3}}`."""
+    sizes: dict[str, dict[str, int]] = {}
     for side, block, number in places:
-        blocks = found.setdefault(side, {})
+        blocks = sizes.setdefault(side, {})
         blocks[block] = max(blocks.get(block, 0), number + 1)
-    return found
+    return sizes
 
 
 def check_blocks(blocks: Mapping[str, Any], sizes: Mapping[str, Mapping[str, int]]) -> None:
-    """Refuse a dictionary that names what the UNet does not have.
+    """Check that the UNet has all blocks of a dictionary.
 
     Raises:
-        UserError: it does.
+        UserError: it lacks one.
     """
     named = [(str(side),) for side in blocks] + [
         (str(side), str(block))
@@ -80,8 +80,8 @@ def check_blocks(blocks: Mapping[str, Any], sizes: Mapping[str, Mapping[str, int
         raise UserError(f"no block {'.'.join(unknown[0])!r} to scale (blocks: {names})")
 
 
-def one_of(value: Any, number: int, size: int, name: str) -> Any:
-    """The entry of an attention in what a block has.
+def entry(value: Any, number: int, size: int, name: str) -> Any:
+    """The value for an attention from the value of its block.
 
     Raises:
         UserError: it is a list of another length.

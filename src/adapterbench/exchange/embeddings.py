@@ -13,27 +13,27 @@ from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import publish
 
 NAME = "image_embeds"
-"""Of the one tensor in a file."""
+"""Name of the only tensor in a file."""
 
 
 def mean(embeds: Tensor, weights: Sequence[float] | None) -> Tensor:
     """The weighted mean of n image prompts `(n, ..)`, as one `(1, ..)`.
 
     Raises:
-        UserError: there is not a weight for each, or they are not from 0 on with a sum above 0.
+        UserError: there is not one weight each, one is negative, or their sum is 0.
     """
-    found = [1.0] * len(embeds) if weights is None else [finite(w, "weights") for w in weights]
-    if len(found) != len(embeds) or min(found) < 0 or not sum(found) > 0:
+    numbers = [1.0] * len(embeds) if weights is None else [finite(w, "weights") for w in weights]
+    if len(numbers) != len(embeds) or min(numbers) < 0 or not sum(numbers) > 0:
         raise UserError(
             f"weights = {weights!r} for {len(embeds)} image(s): give each a number, none below 0, "
             "one above"
         )
-    shares = torch.tensor(found, dtype=torch.float64) / sum(found)
+    shares = torch.tensor(numbers, dtype=torch.float64) / sum(numbers)
     return torch.tensordot(shares.to(embeds), embeds, dims=1)[None]
 
 
 def noised(embeds: Tensor, noise: float, seed: int) -> Tensor:
-    """`sqrt(1 - s^2) c + s r e`: s of noise in each image prompt `(n, ..)`, whose size stays.
+    """`sqrt(1 - s^2) c + s r e`: a share s of noise in each image prompt `(n, ..)`, norm kept.
 
     Args:
         embeds: c.
@@ -41,7 +41,7 @@ def noised(embeds: Tensor, noise: float, seed: int) -> Tensor:
         seed: of e, which is normal; the same on every device. r is the root mean square of c.
 
     Raises:
-        UserError: `noise` is not from 0 to 1, or `seed` no whole number.
+        UserError: `noise` is not in [0, 1], or `seed` is not an integer.
     """
     share = finite(noise, "noise")
     if not 0 <= share <= 1:
@@ -60,7 +60,7 @@ def save_embeddings(embeds: Tensor, path: Path | str) -> None:
     """Write image embeddings, as `ImagePrompt.encode` makes them, to a `.safetensors` file.
 
     Raises:
-        UserError: they are no tensor of floats, or the name ends otherwise.
+        UserError: they are not a tensor of floats, or the name has another extension.
     """
     if Path(path).suffix != ".safetensors":
         raise UserError(f"{path}: name a file that ends in .safetensors")
@@ -71,17 +71,17 @@ def save_embeddings(embeds: Tensor, path: Path | str) -> None:
 
 
 def load_embeddings(path: Path | str) -> Tensor:
-    """What `save_embeddings` wrote: an image prompt in place of images.
+    """Read embeddings that `save_embeddings` wrote, to use in place of images.
 
     Raises:
         UserError: the file is missing, damaged or holds something else.
     """
     try:
-        found = load_file(path)
+        tensors = load_file(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: check the path") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): save it again") from error
-    if found.keys() != {NAME} or not found[NAME].is_floating_point():
+    if tensors.keys() != {NAME} or not tensors[NAME].is_floating_point():
         raise UserError(f"{path} holds no image embeddings: write it with save_embeddings")
-    return found[NAME]
+    return tensors[NAME]

@@ -1,8 +1,8 @@
-"""Adapters in the formats of others: IP-Adapter's checkpoints, in and out, and PEFT's LoRA.
+"""Import and export of IP-Adapter checkpoints, and export of LoRA in PEFT's format.
 
 The published IP-Adapter format (tencent-ailab; read by diffusers, ComfyUI and A1111) names the
 projection `image_proj.*` and the keys and values of layer N `ip_adapter.N.to_k_ip.weight`, N being
-the place of the layer among all attention layers of the UNet. "Plus" is the same with a resampler.
+the index of the layer among all attention layers of the UNet. "Plus" has a resampler instead.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import publish
 
 STOCK = {"linear": ("tokens", 4), "resampler": ("depth", 4)}
-"""Projections that stock loaders know, and a number of each that is in their code, not in the file.
+"""Projections that other loaders support, with a field whose value is fixed in their code.
 """
 PARTS = {
     "linear": {"0": "proj", "2": "norm"},
@@ -50,22 +50,22 @@ PARTS = {
 Others have the same; the format joins `to_k` and `to_v` of the resampler as `to_kv`.
 """
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of the weights of a checkpoint, by name."""
+"""Shapes of the weights of a checkpoint by name."""
 GROUPS = ("image_proj", "ip_adapter")
 TRAINED = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
 """The groups as the original repository's trainer saves them, beside its frozen `unet`."""
 WRAPPERS = ("module", "_orig_mod")
-"""What distributed training and `torch.compile` put into names."""
+"""Name components that distributed training and `torch.compile` insert."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SUFFIXES = (".safetensors", ".bin")
-"""What an exported checkpoint may be called."""
+"""Extensions of an exported checkpoint."""
 
 
 def check_ip_adapter(variant: Variant) -> None:
-    """Refuse a variant that the IP-Adapter format cannot hold.
+    """Reject a variant that the IP-Adapter format cannot represent.
 
     Raises:
-        UserError: what stands in the way, and that `load_adapter` is the way.
+        UserError: the reason, with `load_adapter` as the remedy.
     """
     problem = None
     field, number = STOCK.get(variant.projection, ("", 0))
@@ -73,17 +73,17 @@ def check_ip_adapter(variant: Variant) -> None:
         problem = "attention that appends image tokens to the text"
     elif not field:
         problem = f"projection {variant.projection!r}"
-    elif (own := getattr(variant, field)) != number:
-        problem = f"{field} but {number} (this adapter has {own})"
+    elif (value := getattr(variant, field)) != number:
+        problem = f"{field} other than {number} (this adapter has {value})"
     if problem:
         raise UserError(
-            f"the loaders of the IP-Adapter format know no {problem}: use "
+            f"the loaders of the IP-Adapter format do not support {problem}: use "
             "`from adapterbench import load_adapter` on any Stable Diffusion pipeline instead"
         )
 
 
 def check_peft(variant: Variant) -> None:
-    """Refuse a variant without LoRA.
+    """Reject a variant without LoRA.
 
     Raises:
         UserError: it has none.
@@ -112,7 +112,7 @@ def published_names(
 
 
 def attention_places(unet: UNet2DConditionModel) -> dict[str, int]:
-    """The place of each attention layer among all of them, by path: the N of published names."""
+    """The index N in published names of each attention layer, by path."""
     names = enumerate(unet.attn_processors)
     return {name.removesuffix(".processor"): place for place, name in names}
 
@@ -131,7 +131,7 @@ def to_ip_adapter(
 ) -> dict[str, Tensor]:
     """The weights of an adapter in the IP-Adapter format, fp32, LoRA merged into keys and values.
 
-    The format has no place for the LoRA of queries and outputs, which is left out.
+    The format cannot represent the LoRA of queries and outputs, which is left out.
 
     Args:
         adapter: of a variant that `check_ip_adapter` lets pass, built for `unet`.
@@ -154,7 +154,7 @@ def to_ip_adapter(
 def stock_difference(
     adapter: Adapter, unet: UNet2DConditionModel, weights: Mapping[str, Tensor]
 ) -> float:
-    """How much the layers of `unet` give others than the adapter's, under diffusers' own loader.
+    """Largest relative difference of the layers' outputs under diffusers' loader and this one.
 
     Args:
         adapter: not attached.
@@ -186,7 +186,7 @@ def stock_difference(
     try:
         Stock(unet).load_ip_adapter([grouped(weights)], "", "", image_encoder_folder=None)
         theirs = outputs()
-    except Exception as error:  # of whatever kind diffusers raises on a UNet that it does not serve
+    except Exception as error:  # diffusers raises many types on an unsupported UNet
         raise UserError(
             f"diffusers' own loader cannot serve this backbone ({one_line(error)}): use "
             "`from adapterbench import load_adapter` instead"
@@ -196,14 +196,14 @@ def stock_difference(
 
 
 class Stock(IPAdapterMixin):
-    """As much of a pipeline as its loader of IP-Adapters asks for."""
+    """The part of a pipeline that its IP-Adapter loader needs."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         self.unet = unet
 
 
 def joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """With keys and values of a resampler's layer as one: `to_k`, `to_v` to `to_kv`."""
+    """Join keys and values of a resampler's layers: `to_k`, `to_v` to `to_kv`."""
     found = dict(weights)
     for name in [name for name in weights if name.endswith("0.to_k.weight")]:
         pair = [found.pop(name.replace("to_k", part)) for part in ("to_k", "to_v")]
@@ -298,7 +298,7 @@ def read_checkpoint(path: Path, places: Mapping[str, int]) -> dict[str, Tensor]:
     if path.is_dir():
         raise UserError(f"{path} is a folder: name the file in it, such as model.safetensors")
     try:
-        weights = own_weights(path, places)
+        weights = adapter_tensors(path, places)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: check the path") from error
     except Exception as error:  # torch raises many kinds on a damaged file
@@ -314,8 +314,8 @@ def read_checkpoint(path: Path, places: Mapping[str, int]) -> dict[str, Tensor]:
     return weights
 
 
-def own_weights(path: Path, places: Mapping[str, int]) -> dict[str, Tensor]:
-    """All weights of a file but those of a frozen UNet, by published name."""
+def adapter_tensors(path: Path, places: Mapping[str, int]) -> dict[str, Tensor]:
+    """The weights of a file without those of a frozen UNet, by published name."""
     if path.suffix in PICKLES:
         loaded = flat(torch.load(path, map_location="cpu", weights_only=True))
         named = {old: published(old, places) for old in loaded}
@@ -326,7 +326,7 @@ def own_weights(path: Path, places: Mapping[str, int]) -> dict[str, Tensor]:
 
 
 def flat(value: Any, name: str = "") -> dict[str, Tensor]:
-    """Nested dictionaries of tensors as one, names joined by dots; nothing of anything else."""
+    """Flatten nested dictionaries of tensors, names joined by dots; other values are dropped."""
     if isinstance(value, Tensor):
         return {name: value}
     if not isinstance(value, Mapping):
@@ -352,7 +352,7 @@ def published(name: str, places: Mapping[str, int]) -> str | None:
 
 
 def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[Variant, Adapter]:
-    """A third-party checkpoint as an adapter of ours for `unet`, with its variant.
+    """Convert a third-party checkpoint to an adapter for `unet`, with its variant.
 
     Raises:
         UserError: the file cannot be read, is neither a standard nor a "plus" IP-Adapter (such as
@@ -373,10 +373,10 @@ def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[Variant, Ad
 
 
 def read_row(path: Path, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], int]:
-    """The row of `variants:` of a checkpoint, by its shapes, and the width c of what it reads.
+    """The row of `variants:` of a checkpoint, from its shapes, and the width c of its input.
 
     Raises:
-        UserError: it is of another kind than standard and "plus".
+        UserError: it is neither a standard IP-Adapter nor "plus".
     """
     problem = "FaceID (its weights hold a LoRA)"
     if not any("_lora." in name for name in weights):
@@ -394,14 +394,14 @@ def read_row(path: Path, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any],
 
 
 def linear_fields(shapes: Shapes) -> tuple[dict[str, int], int]:
-    """Of a standard IP-Adapter."""
+    """Fields of a standard IP-Adapter, and c."""
     outputs, embed_dim = shapes["image_proj.proj.weight"]
     (width,) = shapes["image_proj.norm.weight"]
     return {"tokens": outputs // width}, embed_dim
 
 
 def resampler_fields(shapes: Shapes) -> tuple[dict[str, int], int]:
-    """Of "plus"."""
+    """Fields of IP-Adapter Plus, and c."""
     _, tokens, channels = shapes["image_proj.latents"]
     _, patch_width = shapes["image_proj.proj_in.weight"]
     inner, _ = shapes["image_proj.layers.0.0.to_q.weight"]
@@ -419,4 +419,4 @@ FIELDS: dict[str, Callable[[Shapes], tuple[dict[str, int], int]]] = {
     "linear": linear_fields,
     "resampler": resampler_fields,
 }
-"""Projections that are read: their fields of a row and the width c of what they read."""
+"""By projection, reads the fields of a row and the width c of its input from the shapes."""

@@ -1,4 +1,4 @@
-"""Masks that people draw, one for each image prompt, as diffusers' layers take them."""
+"""Masks for image prompts, from PIL images to the tensor of diffusers' layers."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from adapterbench.core.errors import UserError
 
 Masks = Image.Image | Sequence[Image.Image] | Tensor
-"""White where the image prompt counts, or diffusers' own tensor `(1, n, H, W)`."""
+"""Images, white where the image prompt acts, or diffusers' own tensor `(1, n, H, W)`."""
 
 
 def mask_tensor(masks: Masks) -> Tensor:
     """Black and white `(1, n, H, W)`, by diffusers' `IPAdapterMaskProcessor`.
 
     Raises:
-        UserError: they are no PIL images of one size.
+        UserError: they are not PIL images of one size.
     """
     if isinstance(masks, Tensor):
         return masks

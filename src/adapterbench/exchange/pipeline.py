@@ -2,10 +2,10 @@
 
     pipe = StableDiffusionPipeline.from_pretrained("data/backbone").to(torch.float32)
     image_prompt = load_adapter(pipe, "models/ip_adapter")
-    pipe("a red hat", **image_prompt(picture, scale=0.8)).images[0].save("out.png")
+    pipe("a red hat", **image_prompt(image, scale=0.8)).images[0].save("out.png")
 
-Image to image, inpainting and ControlNet take it likewise: the adapter sits in the UNet, behind
-diffusers' own channel for image prompts.
+It works likewise with image to image, inpainting and ControlNet, since the adapter is in the UNet
+and uses diffusers' interface for image prompts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ from adapterbench.frozen.load import LOCAL
 from adapterbench.frozen.prompts import unconditional_embeds
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
-"""An image prompt: an image, several that count together, or their embeddings."""
+"""An image prompt: an image, several that are combined, or their embeddings."""
 Scale = float | str | Sequence[float] | Mapping[str, Any]
 """lambda: a number, a preset's name, one for each mask, or by block or layer."""
 
@@ -72,7 +72,7 @@ def load_adapter(
         folder: of the adapter, such as `models/ip_adapter`; a list attaches several.
         image_encoder: the model that the adapter was trained with, loaded with the first image: an
             open_clip name, such as `ViT-B-32`, or a folder. Left out, it is the `image_encoder/`
-            beside the pipeline's own parts; one that the adapter itself names is told, never
+            beside the pipeline's own parts; one that the adapter names is shown in an error, never
             loaded. Embeddings need none. Of several adapters: for all, or a list.
         pretrained: open_clip weights tag, such as `openai`; None for a folder. Likewise.
         fit: how an image that is not square is read: `crop` its centre, `pad` it with white, or
@@ -108,7 +108,7 @@ def load_adapter(
 
 
 def for_each(value: Any, count: int, name: str) -> list[Any]:
-    """An argument of several adapters: a list has one for each, anything else is for all.
+    """An argument for several adapters as a list; a value that is no list applies to all.
 
     Raises:
         UserError: the list is of another length.
@@ -141,13 +141,13 @@ def image_prompt(
     elif isinstance(image_encoder, Path):
         image_encoder = f"{LOCAL}{image_encoder}"
     reader = Reader(image_encoder, pretrained, trained_with, adapter.reads_patches, fit)
-    # a function, so that a copy of the UNet copies no pipeline
+    # a function, so that copying the UNet does not copy the pipeline
     steps = Steps(lambda: pipeline.scheduler)
     return ImagePrompt(adapter, unet, Path(folder), reader, steps)
 
 
 class ImagePrompt:
-    """An attached adapter; called with images, it gives a pipeline's arguments for them."""
+    """An attached adapter; called with images, it returns the arguments for the pipeline."""
 
     def __init__(
         self,
@@ -161,10 +161,10 @@ class ImagePrompt:
 
         Args:
             adapter: of `folder`.
-            unet: that it is attached to.
-            folder: where its presets are.
+            unet: the UNet that it is attached to.
+            folder: of the adapter, for its presets.
             reader: makes embeddings of images.
-            steps: tells the step of a timestep.
+            steps: maps timesteps to steps.
         """
         self.adapter = adapter
         self.unet = unet
@@ -188,12 +188,12 @@ class ImagePrompt:
         noise: float = 0.0,
         noise_seed: int = 0,
     ) -> dict[str, Any]:
-        """What to pass to the pipeline's next call: `pipe("a text", **image_prompt(image))`.
+        """Arguments for the pipeline's next call: `pipe("a text", **image_prompt(image))`.
 
         Args:
-            images: an image, several that count together, or their embeddings `(c,)` or
+            images: an image, several that are combined, or their embeddings `(c,)` or
                 `(n, c)`, patch features `(S, c)` or `(n, S, c)` of an adapter that reads those;
-                all texts of a batch get the same, as diffusers' pipelines have it.
+                all texts of a batch get the same, as in diffusers' pipelines.
             scale: lambda, from this call on: of all layers; by diffusers' blocks, such as
                 `{"up": {"block_0": [0.0, 1.0, 0.0]}}`; by the layer's path in the UNet
                 (`list(image_prompt.adapter.layers)`); or the name of a preset that was measured,
@@ -201,17 +201,17 @@ class ImagePrompt:
                 each image.
             guidance_scale: classifier-free guidance weight, handed on to the pipeline; it decides
                 whether an unconditional half (no image) goes with the prompt.
-            masks: where each image counts: white in a PIL image in the proportions of what is
-                generated, one for each of `images`; each then has an attention of its own.
-            weights: how much each image counts beside the others; 2 to 1 is the first one twice.
+            masks: where each image acts: white in a PIL image in the proportions of what is
+                generated, one for each of `images`; each then has its own attention.
+            weights: relative weights of the images; [2, 1] equals giving the first one twice.
             average: whether the mean of the embeddings, by `weights`, is the image prompt.
             negative: image that guidance leads away from, in place of no image; as many as
                 `images`, or one.
-            start: share of the steps before the image prompt counts.
-            end: share of the steps after which it no longer counts.
-            curve: what lambda is multiplied by: a function of the share of steps done, or a list
+            start: fraction of the steps before the image prompt acts.
+            end: fraction of the steps after which it no longer acts.
+            curve: factor of lambda: a function of the fraction of steps done, or a list
                 spread over the steps.
-            noise: share of the embedding that is noise, from 0 to 1.
+            noise: share of noise in the embedding, from 0 to 1.
             noise_seed: of that noise.
 
         Raises:
@@ -239,7 +239,7 @@ class ImagePrompt:
             inputs["cross_attention_kwargs"] = {MASKS: [mask_tensor(masks)]}
         by_layer = self.layer_scales(scale, masked=masks is not None)
         schedule = Schedule(start, end, curve)
-        self.adapter.shares = weights
+        self.adapter.prompt_weights = weights
         self.adapter.scale = by_layer
         self.adapter.weight_at = (
             partial(weight_at, schedule, self.steps) if schedule.varies else None
@@ -248,7 +248,7 @@ class ImagePrompt:
         return inputs
 
     def layer_scales(self, scale: Scale, masked: bool) -> Any:
-        """lambda as `Adapter.scale` takes it.
+        """lambda in the form of `Adapter.scale`.
 
         Raises:
             UserError: a preset or block that does not exist, or a list without masks.
@@ -267,18 +267,18 @@ class ImagePrompt:
         Raises:
             UserError: see `__call__`.
         """
-        found = images if isinstance(images, Tensor) else self.encode(images)
+        embeds = images if isinstance(images, Tensor) else self.encode(images)
         axes = 1 + self.adapter.reads_patches
         width = self.adapter.embed_dim
-        if found.ndim not in (axes, axes + 1) or found.shape[-1] != width:
+        if embeds.ndim not in (axes, axes + 1) or embeds.shape[-1] != width:
             one, several = f"({width},)", f"(n, {width})"
             if self.adapter.reads_patches:
                 one, several = f"(patches, {width})", f"(n, patches, {width})"
             raise UserError(
-                f"image embeddings have shape {tuple(found.shape)}, this adapter takes {one} or "
+                f"image embeddings have shape {tuple(embeds.shape)}, this adapter takes {one} or "
                 f"{several}: use the image encoder it was trained with"
             )
-        batch = found[None] if found.ndim > axes else found[None, None]
+        batch = embeds[None] if embeds.ndim > axes else embeds[None, None]
         # where the adapter is: the UNet may be offloaded
         batch = batch.to(next(self.adapter.parameters()).device, self.unet.dtype)
         if not batch.isfinite().all():
@@ -289,7 +289,7 @@ class ImagePrompt:
         return batch
 
     def unconditional(self, embeds: Tensor, negative: Images | None) -> Tensor:
-        """What stands for no image, or for the negative one, as often as there are `embeds`.
+        """The unconditional or the negative image prompts, in the shape of `embeds`.
 
         Args:
             embeds: `(1, n, ..)`.
@@ -299,16 +299,16 @@ class ImagePrompt:
             UserError: there are more negative images than one, and not n; or see `Reader.clip`.
         """
         if negative is not None:
-            found = self.embeds(negative)
-            if found.shape[1] not in {1, embeds.shape[1]}:
+            negatives = self.embeds(negative)
+            if negatives.shape[1] not in {1, embeds.shape[1]}:
                 raise UserError(
-                    f"{found.shape[1]} negative images for {embeds.shape[1]} image(s): give as "
+                    f"{negatives.shape[1]} negative images for {embeds.shape[1]} image(s): give as "
                     "many, or one"
                 )
-            return found.expand_as(embeds)
+            return negatives.expand_as(embeds)
         if not self.adapter.reads_patches:
             return unconditional_embeds(embeds)
-        return self.reader.blank().to(embeds).expand_as(embeds)
+        return self.reader.unconditional_patches().to(embeds).expand_as(embeds)
 
     def encode(self, images: Image.Image | Sequence[Image.Image], fit: str | None = None) -> Tensor:
         """Embeddings `(n, c)`, or patches `(n, S, c)`, of images, which are read as in training.
@@ -323,7 +323,7 @@ class ImagePrompt:
         return self.reader(images, fit)
 
     def detach(self) -> None:
-        """Give the pipeline back as it was, to the last bit, and with it adapters beside this one.
+        """Detach this adapter and those attached with it; the pipeline is restored exactly.
 
         Raises:
             UserError: it is detached already.
@@ -332,7 +332,7 @@ class ImagePrompt:
 
 
 class ImagePrompts:
-    """Several adapters on one pipeline; called with images for each, it gives the arguments."""
+    """Several adapters on one pipeline; called with images for each, it returns the arguments."""
 
     def __init__(self, prompts: Sequence[ImagePrompt]) -> None:
         self.prompts = prompts
@@ -344,7 +344,7 @@ class ImagePrompts:
         guidance_scale: float = 7.5,
         **options: Any,
     ) -> dict[str, Any]:
-        """What to pass to the pipeline's next call; see `ImagePrompt`.
+        """Arguments for the pipeline's next call; see `ImagePrompt`.
 
         Args:
             images: an entry for each adapter.
@@ -384,7 +384,7 @@ class ImagePrompts:
         return self.prompts[number]
 
     def detach(self) -> None:
-        """Give the pipeline back as it was, to the last bit.
+        """Detach all adapters; the pipeline is restored exactly.
 
         Raises:
             UserError: it is detached already.

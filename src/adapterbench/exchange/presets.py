@@ -1,7 +1,7 @@
-"""Named scales of an adapter's layers, such as `style` and `layout`, as they were measured.
+"""Named scales of an adapter's layers, such as `style` and `layout`, from measurements.
 
-Which layers carry what differs from one base model and adapter to another, so no preset is known
-but from a measurement, which stands in the adapter's folder or beside it.
+The role of a layer depends on the base model and the adapter, so presets are measured for each
+adapter and stored in its folder or beside it.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ PRESETS = "presets.json"
 
 
 class Presets(Document):
-    """What `presets.json` holds."""
+    """Content of `presets.json`."""
 
     sha256: Sha256
     """Digest of the weights that were measured."""
@@ -32,14 +32,14 @@ class Presets(Document):
 def save_presets(
     path: Path, folder: Path, method: str, presets: dict[str, dict[str, float]]
 ) -> None:
-    """Write to `path`, one of `places`, what was measured of the adapter in `folder`."""
+    """Write measured presets of the adapter in `folder` to `path`, one of `places`."""
     digest = sha256(folder / WEIGHTS)
     document = Presets(sha256=digest, method=method, presets=presets)
     write_json(path, document.model_dump())
 
 
 def places(folder: Path) -> tuple[Path, Path]:
-    """Where the presets of the adapter in `folder` may be: with it, or beside it."""
+    """Paths where the presets of the adapter in `folder` may be: in it, or beside it."""
     return folder / PRESETS, folder.with_name(f"{folder.name}.{PRESETS}")
 
 
@@ -47,7 +47,7 @@ def read_preset(folder: Path, name: str) -> dict[str, float]:
     """lambda by the path of the layer.
 
     Raises:
-        UserError: the adapter has no measured presets, not this one, or those of other weights.
+        UserError: the adapter has no presets or not this one, or they are of other weights.
     """
     path = next(filter(Path.exists, places(folder.absolute())), None)
     if path is None:

@@ -1,4 +1,4 @@
-"""Images as an adapter reads them: through the image encoder that it was trained with."""
+"""Encodes image prompts with the image encoder that the adapter was trained with."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -8,37 +8,37 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from adapterbench.core.config import OwnEncoder
+from adapterbench.core.config import ImageEncoderParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.image import BadImageError, to_rgb
-from adapterbench.frozen.load import Clip, load_clip, own_encoder
+from adapterbench.frozen.load import Clip, bundled_encoder, load_clip
 from adapterbench.frozen.prompts import FITS, image_prompts
 
 
 def beside(pipeline: DiffusionPipeline) -> str | None:
     """open_clip's name of the image encoder in the folder that a pipeline was loaded from."""
-    return own_encoder(Path(pipeline.config.get("_name_or_path") or ""))
+    return bundled_encoder(Path(pipeline.config.get("_name_or_path") or ""))
 
 
 class Reader:
-    """An image encoder, loaded with the first image, and how it sees images."""
+    """An image encoder, loaded with the first image, and the `fit` of images to a square."""
 
     def __init__(
         self,
         image_encoder: str | None,
         pretrained: str | None,
-        trained_with: OwnEncoder,
+        trained_with: ImageEncoderParams,
         reads_patches: bool,
         fit: str,
     ) -> None:
-        """Check how images are read.
+        """Check `fit`; nothing is loaded yet.
 
         Args:
             image_encoder: open_clip name.
             pretrained: open_clip weights tag.
-            trained_with: what the adapter says, to tell, never to load.
+            trained_with: the encoder that the adapter names, for the error message; never loaded.
             reads_patches: whether it reads the features of patches.
-            fit: of `FITS`.
+            fit: a key of `FITS`.
 
         Raises:
             UserError: there is no such `fit`.
@@ -52,7 +52,7 @@ class Reader:
         """Embeddings `(n, c)`, or patches `(n, S, c)`, of images, which are read as in training.
 
         Raises:
-            UserError: there is none, or they are not PIL images, or one is damaged.
+            UserError: there is no image, one is damaged, or they are not PIL images.
         """
         given = list(images) if isinstance(images, Iterable) else [images]
         if not given or not all(isinstance(image, Image.Image) for image in given):
@@ -67,8 +67,8 @@ class Reader:
         chosen = self.fit if fit is None else checked_fit(fit)
         return image_prompts(self.clip, whole, self.reads_patches, chosen)[0]
 
-    def blank(self) -> Tensor:
-        """The patches of a zero image `(1, S, c)`.
+    def unconditional_patches(self) -> Tensor:
+        """The unconditional prompt: patch features of a zero image `(1, S, c)`.
 
         Raises:
             UserError: see `clip`.
@@ -80,11 +80,11 @@ class Reader:
         """The image encoder.
 
         Raises:
-            UserError: it is not known or cannot be loaded.
+            UserError: none is given, or it cannot be loaded.
         """
         if self.image_encoder is None:
-            own = self.trained_with
-            hint = f" It says {own}: see that you trust that." if own.image_encoder else ""
+            named = self.trained_with
+            hint = f" It names {named}: check that you trust it." if named.image_encoder else ""
             raise UserError(
                 f"which image encoder was the adapter trained with?{hint} Name it: "
                 "load_adapter(pipe, folder, image_encoder='ViT-B-32', pretrained='openai')"
@@ -93,10 +93,10 @@ class Reader:
 
 
 def checked_fit(fit: str) -> str:
-    """The name of a way to read images that are not square.
+    """Check that `fit` is a key of `FITS`.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: it is not.
     """
     if fit not in FITS:
         raise UserError(f"fit = {fit!r}: choose one of {', '.join(FITS)}")

@@ -1,4 +1,4 @@
-"""How much an image prompt counts in each step of sampling."""
+"""Weight of an image prompt in each step of sampling."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from adapterbench.adapters.core.adapter import finite
 from adapterbench.core.errors import UserError
 
 Curve = Callable[[float], float] | Sequence[float]
-"""Weight by the share of the steps that are done, or by step."""
+"""Weight by the fraction of steps done, or by step."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What lambda is multiplied by in step i of n."""
+    """Factor of lambda in step i of n."""
 
     start: float = 0.0
-    """Share of the steps before the image prompt counts."""
+    """Fraction of the steps before the image prompt acts."""
     end: float = 1.0
-    """Share of the steps after which it no longer counts, as `control_guidance_end`."""
+    """Fraction of the steps after which it no longer acts, as `control_guidance_end`."""
     curve: Curve | None = None
     """A function of `i / n`, or weights that are spread over the steps; None: always 1."""
 
@@ -44,14 +44,14 @@ class Schedule:
 
     @property
     def varies(self) -> bool:
-        """Whether it is other than 1 in every step."""
+        """Whether it differs from the constant 1."""
         return self != Schedule()
 
     def __call__(self, step: int, steps: int) -> float:
-        """The weight of a step, from 0, of so many.
+        """The weight of step `step` (from 0) of `steps`.
 
         Raises:
-            UserError: the curve gives no finite number from 0 on.
+            UserError: the curve does not return a finite number of at least 0.
         """
         if step / steps < self.start or (step + 1) / steps > self.end:
             return 0.0
@@ -66,7 +66,7 @@ def not_negative(value: object, name: str) -> float:
     """A weight of a curve.
 
     Raises:
-        UserError: it is no finite number from 0 on.
+        UserError: it is not a finite number of at least 0.
     """
     weight = finite(value, name)
     if weight < 0:
@@ -75,20 +75,19 @@ def not_negative(value: object, name: str) -> float:
 
 
 class Steps:
-    """Which step of a run a timestep is, from the scheduler of the pipeline that runs."""
+    """Maps timesteps to the steps of a run, by the scheduler of the pipeline."""
 
     def __init__(self, scheduler: Callable[[], Any]) -> None:
-        """`scheduler` gives that of the moment: people exchange it."""
+        """`scheduler` returns the current one, which the user may replace."""
         self.scheduler = scheduler
         self.timesteps: Tensor | None = None
         self.first = 0
 
     def __call__(self, timestep: Tensor | float) -> tuple[int, int]:
-        """Number of the step, from 0, and how many the run has.
+        """Index of the step, from 0, and number of steps of the run.
 
-        A run begins with new timesteps, which every pipeline sets, at the first of them that the
-        UNet sees: image to image leaves some out. Where a solver is twice at a timestep, both
-        count as the first.
+        A run starts when the pipeline has set new timesteps, at the first one that the UNet gets:
+        image to image skips some. If a solver repeats a timestep, both calls are the same step.
 
         Raises:
             UserError: the scheduler has no such timestep.
@@ -108,5 +107,5 @@ class Steps:
 
 @torch.compiler.disable
 def weight_at(schedule: Schedule, steps: Steps, timestep: Tensor | float) -> float:
-    """What lambda is multiplied by at a timestep."""
+    """Factor of lambda at a timestep."""
     return schedule(*steps(timestep))

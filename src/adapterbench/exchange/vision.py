@@ -1,4 +1,4 @@
-"""An open_clip image encoder as `transformers` has it, for diffusers' own IP-Adapter loader."""
+"""Conversion of open_clip image encoders to `transformers`, for diffusers' IP-Adapter loader."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from adapterbench.frozen.towers import layer_weights, named
 
 ACTIVATIONS = {"GELU": "gelu", "QuickGELU": "quick_gelu"}
 TOLERANCE = 1e-4
-"""What the encoder's counterpart may give otherwise, as a share of the largest number."""
+"""Largest allowed difference of outputs, relative to the largest value."""
 
 
 def save_vision(clip: Clip, folder: Path) -> None:
@@ -26,7 +26,7 @@ def save_vision(clip: Clip, folder: Path) -> None:
         folder: gets `model.safetensors`, `config.json` and `preprocessor_config.json`.
 
     Raises:
-        UserError: `transformers` has nothing that reads an image exactly as this one.
+        UserError: `transformers` has no equivalent model.
     """
     visual = clip.model.visual
     try:
@@ -35,7 +35,7 @@ def save_vision(clip: Clip, folder: Path) -> None:
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise no_counterpart(visual, one_line(error)) from error
     if not largest < TOLERANCE:
-        raise no_counterpart(visual, f"what it gives differs by {largest:.0e}")
+        raise no_counterpart(visual, f"its output differs by {largest:.0e}")
     model.save_pretrained(folder)
     prepare.save_pretrained(folder)
 
@@ -44,7 +44,7 @@ def save_vision(clip: Clip, folder: Path) -> None:
 def difference(
     clip: Clip, model: CLIPVisionModelWithProjection, prepare: CLIPImageProcessorPil
 ) -> float:
-    """How much embeddings and patches of a random image differ, as a share of the largest."""
+    """Largest relative difference of embeddings and patch features of a random image."""
     side = 3 * clip.model.visual.image_size[0]
     noise = torch.randint(0, 256, (side // 2, side, 3), generator=torch.Generator().manual_seed(0))
     image = Image.fromarray(noise.to(torch.uint8).numpy())
@@ -57,7 +57,7 @@ def difference(
 
 
 def no_counterpart(visual: nn.Module, why: str) -> UserError:
-    """That an image encoder cannot be written."""
+    """The error for an image encoder that cannot be converted."""
     return UserError(
         f"this image encoder ({type(visual).__name__}) has no counterpart in transformers ({why}): "
         "choose --format ip-adapter"
@@ -90,18 +90,18 @@ def vision_weights(visual: Any) -> dict[str, Tensor]:
         "embeddings.class_embedding": visual.class_embedding,
         "embeddings.patch_embedding.weight": visual.conv1.weight,
         "embeddings.position_embedding.weight": visual.positional_embedding,
-        **named("pre_layrnorm", visual.ln_pre),  # sic
+        **named("pre_layrnorm", visual.ln_pre),  # spelled so in transformers
         **named("post_layernorm", visual.ln_post),
     }
     weights |= layer_weights(visual.transformer.resblocks)
-    found = {f"vision_model.{name}": weight for name, weight in weights.items()}
-    return found | {"visual_projection.weight": visual.proj.T.contiguous()}
+    renamed = {f"vision_model.{name}": weight for name, weight in weights.items()}
+    return renamed | {"visual_projection.weight": visual.proj.T.contiguous()}
 
 
 def processor(visual: Any) -> CLIPImageProcessorPil:
     """Scale the shorter side, crop the centre, normalise: the transform of open_clip's CLIPs.
 
-    It scales with Pillow, as open_clip does: the faster one of torchvision rounds otherwise.
+    It scales with Pillow, as open_clip does: the faster one of torchvision rounds differently.
     """
     side = visual.image_size[0]
     return CLIPImageProcessorPil(

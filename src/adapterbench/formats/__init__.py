@@ -1,1 +1,1 @@
-"""The file formats of the project, a reader and a writer each."""
+"""The file formats of the project, each with its reader and writer."""

@@ -1,13 +1,13 @@
-"""Encoded shards: what the frozen encoders made of webdataset shards, read at random.
+"""Encoded shards: the output of the frozen encoders, with random access.
 
-`<split>-00000.safetensors` stands for `<split>-00000.tar` and holds, for N pictures, `latents
+`<split>-00000.safetensors` encodes `<split>-00000.tar` and holds, for N images, `latents
 (N, C, h, w)` (scaled) and `image_embeds (N, c)`; `<split>-00000.json` beside it lists keys,
 concepts and captions. `texts-00000.safetensors` and so on hold `texts`, each distinct caption of
 all splits once: embeddings `(T, L, D)` or, where they are computed live, token ids `(T, L)`.
-`common.safetensors` holds `empty`, the same of the empty caption, and by the name of each split its
-phrasings `(N, P)`: the number, over all `texts`, of each phrasing of each sample. All floats are
-fp16. `manifest.json` lists the files with digests and numbers of samples, so it stays small however
-many pictures there are. No file is read that has another digest.
+`common.safetensors` holds `empty`, the same for the empty caption, and by the name of each split
+its phrasings `(N, P)`: the index into all `texts` of each phrasing of each sample. All floats are
+fp16. `manifest.json` lists the files with digests and numbers of samples; its size does not depend
+on the number of images. A file with another digest is never read.
 """
 
 from bisect import bisect_right
@@ -34,7 +34,7 @@ from adapterbench.core.files import MANIFEST, check_digest, publish
 
 COMMON = "common.safetensors"
 AT_ONCE = 4
-"""Files that are compared with their digests at the same time."""
+"""Files whose digests are checked at the same time."""
 
 
 class File(Document):
@@ -45,7 +45,7 @@ class File(Document):
 
 
 class EncodedShard(File):
-    """The file of a shard, and the one that names its samples."""
+    """The files of a shard: tensors, and the index with keys and captions."""
 
     samples: Count
     index: FileName
@@ -53,7 +53,7 @@ class EncodedShard(File):
 
 
 class Manifest(Document):
-    """What `manifest.json` holds."""
+    """Content of `manifest.json`."""
 
     embed_dim: Count
     splits: dict[str, list[EncodedShard]]
@@ -62,7 +62,7 @@ class Manifest(Document):
 
 
 class Row(Document):
-    """A sample of an index."""
+    """A sample in an index."""
 
     key: str
     concept: str
@@ -70,7 +70,7 @@ class Row(Document):
 
 
 class Index(Document):
-    """What `<split>-00000.json` holds."""
+    """Content of `<split>-00000.json`."""
 
     name: FileName
     sha256: Sha256
@@ -80,24 +80,24 @@ class Index(Document):
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples gathered by number; floats are fp32."""
+    """Samples gathered by index; floats are fp32."""
 
     latents: Tensor
     """`(B, C, h, w)`"""
     image_embeds: Tensor
     """`(B, c)`"""
     texts: Tensor
-    """A phrasing of each caption: embeddings `(B, L, D)` or token ids `(B, L)`."""
+    """One phrasing per caption: embeddings `(B, L, D)` or token ids `(B, L)`."""
 
 
 class EncodedSplit:
-    """Random access to an encoded split; shards are memory-mapped, never held as a whole."""
+    """Random access to an encoded split; shards are memory-mapped."""
 
     def __init__(self, folder: Path, split: str) -> None:
-        """Open the shards of `split`, and compare them with their digests.
+        """Open the shards of `split` and check their digests.
 
         Raises:
-            UserError: one is missing or damaged, or the manifest has no such split.
+            UserError: a file is missing or damaged, or the manifest has no such split.
         """
         manifest = read_document(Manifest, folder / MANIFEST, "a manifest of encoded shards")
         if split not in manifest.splits:
@@ -111,11 +111,11 @@ class EncodedSplit:
         self.texts = [Tensors(folder, file) for file in manifest.texts]
         common = Tensors(folder, manifest.common)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(attrgetter("whole"), [*self.shards, common]))
+            list(pool.map(attrgetter("checked"), [*self.shards, common]))
         self.texts_per_file = self.texts[0].rows("texts")
-        self.phrasings: Tensor = common.whole.get_tensor(split)
-        """The number of each phrasing of each sample `(N, P)`."""
-        self.empty: Tensor = widened(common.whole.get_tensor("empty"))
+        self.phrasings: Tensor = common.checked.get_tensor(split)
+        """Index into all texts of each phrasing of each sample `(N, P)`."""
+        self.empty: Tensor = to_fp32(common.checked.get_tensor("empty"))
         """Embedding of the empty caption `(L, D)`, or its token ids `(L,)`."""
 
     def __len__(self) -> int:
@@ -123,101 +123,101 @@ class EncodedSplit:
 
     @property
     def live(self) -> bool:
-        """Whether texts are token ids, to be embedded when they are needed."""
+        """Whether texts are stored as token ids, which are embedded when needed."""
         return not self.empty.is_floating_point()
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
-        """Of each sample `key`, `concept`, `captions`; training never asks and never reads them."""
+        """`key`, `concept` and `captions` of each sample; read on first use."""
         indices = [read_index(path, digest) for path, digest in self.indices]
         return [row.model_dump() for index in indices for row in index.samples]
 
     def gather(self, index: Tensor, draw: Tensor) -> Batch:
-        """Samples `index (B,)`, each with the phrasing that `draw (B,)` in [0, 1) picks."""
+        """Samples `index (B,)`, each with the phrasing chosen by `draw (B,)` in [0, 1)."""
         rows = [self.row(i, u) for i, u in zip(index.tolist(), draw.tolist(), strict=True)]
-        # floats first: under bf16, torch stacks no fp16 on a CPU
+        # convert first: under bf16 autocast, torch cannot stack fp16 on a CPU
         latents, image_embeds, texts = (
-            torch.stack([widened(tensor) for tensor in part]) for part in zip(*rows, strict=True)
+            torch.stack([to_fp32(tensor) for tensor in part]) for part in zip(*rows, strict=True)
         )
         return Batch(latents, image_embeds, texts)
 
     def row(self, number: int, draw: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, image embedding and one phrasing of a sample, as they are kept."""
+        """Latents, image embedding and one phrasing of a sample, in the stored dtype."""
         place = bisect_right(self.starts, number) - 1
         shard, at = self.shards[place], number - self.starts[place]
         latents, embeds = (shard[name][at] for name in ("latents", "image_embeds"))
         phrasings = self.phrasings[number]
-        # all files but the last hold as many
+        # all files but the last have the same number of texts
         file, row = divmod(int(phrasings[int(draw * len(phrasings))]), self.texts_per_file)
         return latents, embeds, self.texts[file]["texts"][row]
 
 
-def widened(tensor: Tensor) -> Tensor:
-    """Floats as fp32, token ids as they are."""
+def to_fp32(tensor: Tensor) -> Tensor:
+    """Convert floats to fp32; token ids stay as they are."""
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
 class Tensors:
-    """A mapped file of tensors."""
+    """A memory-mapped file of tensors."""
 
     def __init__(self, folder: Path, file: File) -> None:
-        """Map it; its numbers are not read yet.
+        """Map the file; its tensors are not read yet.
 
         Raises:
             UserError: it is missing or damaged.
         """
         self.path, self.sha256 = folder / file.name, file.sha256
-        with intact(self.path):
+        with input_errors(self.path):
             self.file = safe_open(self.path, framework="pt")
         self.mapped: dict[str, Tensor] = {}
 
     @cached_property
-    def whole(self) -> safe_open:
-        """The file, compared with its digest when this is first asked for.
+    def checked(self) -> safe_open:
+        """The file, whose digest is checked on first use.
 
         Raises:
             UserError: it is damaged.
         """
-        with intact(self.path):
+        with input_errors(self.path):
             check_digest(self.path, self.sha256)
         return self.file
 
     def __getitem__(self, name: str) -> Tensor:
-        """A tensor of the file, mapped: what of it is used is read, and stays the system's cache.
+        """A tensor of the file; its pages are read when used.
 
         Raises:
             UserError: the file is damaged.
         """
         if name not in self.mapped:
-            self.mapped[name] = self.whole.get_tensor(name)
+            self.mapped[name] = self.checked.get_tensor(name)
         return self.mapped[name]
 
     def rows(self, name: str) -> int:
-        """Rows of a tensor.
+        """Number of rows of a tensor.
 
         Raises:
             UserError: there is no such tensor.
         """
-        with intact(self.path):
+        with input_errors(self.path):
             return int(self.file.get_slice(name).get_shape()[0])
 
 
 def read_index(path: Path, digest: str | None = None) -> Index:
-    """Read the index of a shard, and compare it with its digest where that is known.
+    """Read the index of a shard and check its digest, if given.
 
     Raises:
         UserError: it is missing or damaged.
     """
     index = read_document(Index, path, "the index of an encoded shard")
     if digest:
-        with intact(path):
+        with input_errors(path):
             check_digest(path, digest)
     return index
 
 
 @contextmanager
-def intact(path: Path) -> Iterator[None]:
-    """Say how to mend a file whose reading fails in the block."""
+def input_errors(path: Path) -> Iterator[None]:
+    """Raise an `InputError` for `path` if reading it fails in the block."""
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Tables of scores as Parquet files, whose pages have checksums."""
+"""Tables of scores as Parquet files with page checksums."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read_frame(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read those columns of a table.
+    """Read columns of a table.
 
     Raises:
         UserError: it is missing or damaged, or lacks a column.
     """
     try:
         with ParquetFile(path, page_checksum_verification=True) as file:
-            # what pandas notes of the types has no checksum, and is not needed
+            # pandas' metadata on types has no checksum and is not needed
             frame = file.read().to_pandas(ignore_metadata=True)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing", path) from error

@@ -1,4 +1,4 @@
-"""Generated images: tars of `<key>.<k>.png`, image k of an item, and where they lie."""
+"""Generated images: tars of `<key>.<k>.png` (image k of an item), and their paths."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,43 +15,43 @@ from adapterbench.formats.tars import BadTarError, Tar, open_tar
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What is given to a method, beside the image prompt that an adapter gets."""
+    """The conditions that a method gets, besides the image prompt of an adapter."""
 
     with_text: bool
-    """Whether the caption is given."""
+    """Whether the caption is the text prompt."""
     title: str
     floor: str
-    """Method that is left when the image prompt is taken away."""
+    """Baseline with the same conditions but no image prompt."""
 
 
 PROTOCOLS = {
     "image": Protocol(False, "image prompt alone", floor="no_prompt"),
     "image_text": Protocol(True, "image prompt and caption", floor="text_only"),
 }
-"""By name; the first is the headline's."""
+"""By name; the first is the headline protocol."""
 HEADLINE = next(iter(PROTOCOLS))
 
 
 def samples_tar(method: Path, protocol: str) -> Path:
-    """Where stage `sample` leaves the images of a method under a protocol."""
+    """Path of the images that stage `sample` generates with a method under a protocol."""
     return method / f"{protocol}.tar"
 
 
 @dataclass(frozen=True, slots=True)
 class Illustrations:
-    """Where stage `illustrate` leaves what it draws of a method, and scores of that."""
+    """Paths of what stage `illustrate` generates with a method, and of its scores."""
 
     folder: Path
-    """Of the method."""
+    """Folder of the method."""
 
     @property
     def prompts(self) -> Path:
-        """Tar of image prompts with other texts, k being the number of the pair."""
+        """Tar of images from image prompts with other texts; k is the number of the pair."""
         return self.folder / "prompts.tar"
 
     @property
     def bases(self) -> list[str]:
-        """Names of the other base models that were drawn on, sorted."""
+        """Names of the further base models that were used, sorted."""
         return sorted(path.stem for path in self.base("").parent.glob("*.tar"))
 
     def base(self, name: str) -> Path:
@@ -60,7 +60,7 @@ class Illustrations:
 
     @property
     def sweep(self) -> Path:
-        """Folder of a tar a scale, whose name is the protocol where it is scored."""
+        """Folder with one tar per scale, named after it; the name serves as protocol in scoring."""
         return self.folder / "sweep"
 
     def scale(self, value: float) -> Path:
@@ -69,22 +69,22 @@ class Illustrations:
 
     @property
     def sweep_scores(self) -> Path:
-        """Scores of the sweep; `clip_i_shuffled` is the likeness to the image prompt."""
+        """Scores of the sweep; `clip_i_shuffled` is the similarity to the image prompt."""
         return self.folder / "sweep.parquet"
 
     @property
     def pairs(self) -> Path:
-        """Folder of the prompts with a right answer; see `formats.pairs`."""
+        """Folder of the prompt pairs with a target image; see `formats.pairs`."""
         return self.folder / "pairs"
 
     @property
     def pairs_scores(self) -> Path:
-        """Scores of those, a row an image: `protocol, prompts, key, goal, copy, r_at_1`."""
+        """Scores of the pairs, one row per image: `protocol, prompts, key, goal, copy, r_at_1`."""
         return self.folder / "pairs.parquet"
 
 
 NAME = re.compile(r"(?P<key>.+)\.(?P<k>\d{1,9})\.png", re.ASCII)
-"""Of an image in its tar."""
+"""Name of an image in its tar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ class Generated:
 
 
 def write_images(path: Path, images: Iterable[Generated]) -> None:
-    """Write a tar, the same bytes for the same images."""
-    from webdataset import TarWriter  # a second to import; readers need it not
+    """Write a tar; the same images give the same bytes."""
+    from webdataset import TarWriter  # takes a second to import; readers do not need it
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with TarWriter(str(path), mtime=0, encoder=False) as tar:
@@ -107,7 +107,7 @@ def write_images(path: Path, images: Iterable[Generated]) -> None:
 
 
 def find_tars(folder: Path) -> list[Path]:
-    """The tars of a method, in order.
+    """The tars of a method, sorted.
 
     Raises:
         UserError: there are none.
@@ -123,7 +123,7 @@ def read_names(path: Path) -> list[tuple[str, int]]:
     Raises:
         UserError: the tar is missing or damaged, or holds something else.
     """
-    with intact(path), open_tar(path) as tar:
+    with input_errors(path), open_tar(path) as tar:
         return [parse_name(name) for name in tar.members]
 
 
@@ -133,7 +133,7 @@ def read_images(path: Path) -> Iterator[Generated]:
     Raises:
         UserError: see `read_names`.
     """
-    with intact(path), open_tar(path) as tar:
+    with input_errors(path), open_tar(path) as tar:
         for name in tar.members:
             yield Generated(*parse_name(name), tar.read(name))
 
@@ -145,7 +145,7 @@ def decode_images(path: Path, keys: Sequence[str], k: int = 0) -> list[Image.Ima
         UserError: the tar is missing or damaged, or lacks an image.
     """
     names = [f"{key}.{k}.png" for key in keys]
-    with intact(path), open_tar(path) as tar:
+    with input_errors(path), open_tar(path) as tar:
         if missing := [name for name in names if name not in tar.members]:
             raise InputError(f"{path} has no image {missing[0]}", path)
         return [decode_image(tar, name) for name in names]
@@ -155,7 +155,7 @@ def decode_image(tar: Tar, name: str) -> Image.Image:
     """Decode a member.
 
     Raises:
-        BadTarError: it cannot be.
+        BadTarError: it cannot be decoded.
     """
     try:
         return decode(tar.read(name))
@@ -167,20 +167,16 @@ def parse_name(name: str) -> tuple[str, int]:
     """Key and k of a member.
 
     Raises:
-        BadTarError: it is no generated image.
+        BadTarError: the name is not that of a generated image.
     """
-    if not (found := NAME.fullmatch(name)):
-        raise BadTarError(f"{name!r} is no image of an item")
-    return found["key"], int(found["k"])
+    if not (match := NAME.fullmatch(name)):
+        raise BadTarError(f"{name!r} is not the image of an item")
+    return match["key"], int(match["k"])
 
 
 @contextmanager
-def intact(path: Path) -> Iterator[None]:
-    """Tell of a tar whose reading fails in the block.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+def input_errors(path: Path) -> Iterator[None]:
+    """Raise an `InputError` for `path` if reading it fails in the block."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Pictures as the models take them: square, RGB, on white."""
+"""Images as the models take them: square, RGB, on white."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 
 class BadImageError(ValueError):
-    """A picture that cannot be used; the message is the cause that reports count."""
+    """An image that cannot be used; the message is the cause under which reports count it."""
 
 
 KINDS = {
@@ -23,30 +23,26 @@ KINDS = {
     "TIFF": ("tif", "tiff"),
     "AVIF": ("avif",),
 }
-"""Pillow's names of what is decoded, with the files' extensions; it knows forty more formats, one
-of which starts Ghostscript."""
+"""Pillow's names of the accepted formats, with file extensions; of its forty others, one starts
+Ghostscript."""
 FORMATS = tuple(KINDS)
 SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
-"""Extensions of image files; of several images of a sample, the first of these is taken."""
+"""Extensions of image files, in order of preference where a sample has several."""
 MAX_PIXELS = 16_000_000
-"""Larger pictures are refused before they are decoded (decompression bombs)."""
+"""Larger images are rejected before they are decoded (decompression bombs)."""
 SCALED: dict[str, Callable[[Any], Any]] = {
     "L;2": lambda grey: 85 * grey,
     "L;4": lambda grey: 17 * grey,
     "RGB;16B": lambda rgb: tuple(value >> 8 for value in rgb),
 }
-"""Kinds of PNG whose pixels Pillow scales to 8 bits, but not the colour that is transparent."""
+"""Raw modes of PNG whose pixels Pillow scales to 8 bits, without the transparent colour."""
 WHITE_IS_ZERO = 0
-"""What a TIFF says of a negative."""
+"""Photometric interpretation of a TIFF in which 0 is white."""
 
 
 @contextmanager
-def readable() -> Iterator[None]:
-    """Tell whatever Pillow raises on damaged bytes, as it opens a file or first reads its pixels.
-
-    Raises:
-        BadImageError: it raised something.
-    """
+def bad_image_errors() -> Iterator[None]:
+    """Raise `BadImageError` for whatever Pillow raises on damaged bytes."""
     try:
         yield
     except BadImageError:
@@ -54,15 +50,15 @@ def readable() -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise BadImageError("too many pixels") from error
     except Exception as error:
-        raise BadImageError("not a readable image") from error
+        raise BadImageError("not a bad_image_errors image") from error
 
 
-@readable()
+@bad_image_errors()
 def check(data: bytes) -> None:
-    """Refuse by its header alone a file that is no image, or a too large one.
+    """Check by its header that a file is an image of at most `MAX_PIXELS`.
 
     Raises:
-        BadImageError: it is one of these.
+        BadImageError: it is not.
     """
     with opened(data, FORMATS):
         pass
@@ -70,38 +66,38 @@ def check(data: bytes) -> None:
 
 @contextmanager
 def opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """Open an image file; its bytes say which of `formats` it is, whatever its name says.
+    """Open an image file; its format, one of `formats`, is recognised by its bytes.
 
     Raises:
         BadImageError: it has more than `MAX_PIXELS`.
     """
     with Image.open(BytesIO(data), formats=formats) as image:
-        image.verify()  # the checksums of a PNG, which reading its pixels leaves out
+        image.verify()  # the checksums of a PNG, which decoding does not check
     with Image.open(BytesIO(data), formats=formats) as image:
         if image.width * image.height > MAX_PIXELS:
             raise BadImageError("too many pixels")
         yield image
 
 
-@readable()
+@bad_image_errors()
 def decode(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """Decode an image file as `to_rgb` has it; of an animation, its first frame.
+    """Decode an image file with `to_rgb`; of an animation, the first frame.
 
     Raises:
-        BadImageError: not an image, truncated, more than `MAX_PIXELS`, or see `to_rgb`.
+        BadImageError: it is no image, truncated, more than `MAX_PIXELS`, or see `to_rgb`.
     """
     with opened(data, formats) as image:
         return to_rgb(image)
 
 
-@readable()
+@bad_image_errors()
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as RGB, upright as its camera says, transparent parts on white.
+    """Any image as RGB, rotated by its EXIF orientation, transparent parts on white.
 
     Raises:
         BadImageError: it is damaged, or its pixels are numbers of unknown range.
     """
-    tiles = getattr(image, "tile", None)  # of a file, until it is read
+    tiles = getattr(image, "tile", None)  # present in a file's image until it is decoded
     stored = tiles[0].args if tiles else None
     upright = ImageOps.exif_transpose(image)
     if upright.mode[0] in "IF":
@@ -116,14 +112,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
-    """Grey of 16 bits, or of floats up to 1, as 8 bits; Pillow itself cuts it off at 255.
+    """Convert grey of 16 bits, or of floats up to 1, to 8 bits; Pillow would clip it at 255.
 
     Args:
         image: of mode `I;16`, `F` or the like.
         tags: of a TIFF.
 
     Raises:
-        BadImageError: integers of 32 bits or other floats.
+        BadImageError: the pixels are 32-bit integers or other floats.
     """
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
@@ -137,8 +133,8 @@ def eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
         grey = 255 - grey
     if "transparency" not in image.info:
         return Image.fromarray(grey)
-    seen = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
-    return Image.merge("LA", [Image.fromarray(grey), Image.fromarray(seen)])
+    alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+    return Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
@@ -154,7 +150,7 @@ def to_png(image: Image.Image) -> bytes:
 
 
 def is_jpeg(data: bytes) -> bool:
-    """Whether a file begins as a JPEG does."""
+    """Whether the data begin with the signature of a JPEG."""
     return data.startswith(b"\xff\xd8\xff")
 
 
@@ -164,5 +160,5 @@ def is_blank(image: Image.Image) -> bool:
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-    """RGB picture -> uint8 array `(3, H, W)`."""
+    """Image -> RGB uint8 array `(3, H, W)`."""
     return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))

@@ -1,7 +1,7 @@
-"""Listings: shards whose images stay in the tars that they came in.
+"""Listings: shards whose images stay in the source's tars.
 
-`<split>-00000.json` says of each sample in which tar its image file lies, at which bytes and with
-which digest, and what else is known of it. The image is cut and scaled when it is read.
+`<split>-00000.json` gives the tar, byte range and digest of each sample's image file, its captions
+and metadata. The image is cropped and scaled when it is read.
 """
 
 import os
@@ -24,7 +24,7 @@ from adapterbench.formats.tars import MAX_BYTES, Place
 
 
 class Listed(Document):
-    """A sample whose image lies in a tar."""
+    """A sample whose image stays in a tar of the source."""
 
     key: str
     tar: str
@@ -32,7 +32,7 @@ class Listed(Document):
     offset: Annotated[int, Field(ge=0)]
     size: Annotated[int, Field(ge=0, le=MAX_BYTES)]
     sha256: Sha256
-    """Of the image file."""
+    """Digest of the image file."""
     captions: Annotated[list[str], Field(min_length=1)]
     """Phrasings; the first is the one that is scored."""
     meta: dict[str, Any]
@@ -44,18 +44,18 @@ class Listed(Document):
 
 
 class Listing(Document):
-    """What `<split>-00000.json` holds."""
+    """Content of `<split>-00000.json`."""
 
     root: str
-    """Folder of the tars, from that of the listing."""
+    """Folder of the tars, relative to that of the listing."""
     resolution: Count
-    """Side of the square that is cut out of each image and scaled, pixels."""
+    """Side of the cropped and scaled image, pixels."""
     samples: list[Listed]
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """A sample of a listing that is not read yet."""
+class LazySample:
+    """A sample of a listing, whose image is read on demand."""
 
     row: Listed
     root: Path
@@ -67,7 +67,7 @@ class Reference:
         return self.row.key
 
     def texts(self) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """Its phrasings and other facts."""
+        """Its phrasings and metadata."""
         return tuple(self.row.captions), self.row.meta
 
     def image(self) -> Image.Image:
@@ -84,22 +84,20 @@ class Reference:
 
 
 def read_file(tar: Path, row: Listed) -> bytes:
-    """The image file of a sample.
+    """Read the image file of a sample and check its digest.
 
     Raises:
-        UserError: the tar is missing or cannot be read, or has other bytes there.
+        UserError: the tar is missing, cannot be read or has changed.
     """
     try:
         with tar.open("rb") as file:
             file.seek(row.offset)
             data = file.read(row.size)
     except OSError as error:
-        cause = f"{tar}, which has the image of {row.key}, cannot be read ({error.strerror})"
+        cause = f"{tar}, which holds the image of {row.key}, cannot be read ({error.strerror})"
         raise InputError(cause, tar) from error
     if sha256(data).hexdigest() != row.sha256:
-        raise InputError(
-            f"{tar} has changed since its images were listed (that of {row.key} is another)", tar
-        )
+        raise InputError(f"{tar} has changed since its images were listed ({row.key} differs)", tar)
     return data
 
 
@@ -112,7 +110,7 @@ def write_listing(
         path: of the listing.
         root: see `Listing`.
         resolution: see `Listing`.
-        samples: what it lists, in order.
+        samples: in order.
     """
     rows = [sample.model_dump() for sample in samples]
     write_json(path, {"root": root, "resolution": resolution, "samples": rows})
@@ -121,13 +119,13 @@ def write_listing(
 
 
 @contextmanager
-def open_listing(path: Path) -> Iterator[list[Reference]]:
+def open_listing(path: Path) -> Iterator[list[LazySample]]:
     """The samples of a listing.
 
     Raises:
         UserError: it is missing or damaged.
     """
     listing = read_document(Listing, path, "a listing of images")
-    # by name: the folder of the listing itself may be a link
+    # without resolving links: the folder of the listing itself may be one
     root = Path(os.path.normpath(path.parent / listing.root))
-    yield [Reference(row, root, listing.resolution) for row in listing.samples]
+    yield [LazySample(row, root, listing.resolution) for row in listing.samples]

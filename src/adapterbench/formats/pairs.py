@@ -1,4 +1,4 @@
-"""Image and text prompts that have a right answer, as a JSON list beside what is drawn of them."""
+"""Prompt pairs (image and text) with a known target image, as a JSON list beside the tars."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,35 +11,35 @@ from adapterbench.core.files import write_json
 
 
 class Pair(Document):
-    """An image prompt and a text prompt that have a right answer."""
+    """An image prompt and a text prompt with a known target image."""
 
     prompt: str
     """Key of the image prompt."""
     text: str
     """The text prompt."""
     goal: str
-    """Key of the right answer."""
+    """Key of the target image."""
 
 
 PROTOCOLS = {
     "restyle": "one maker's image, another's style in words",
     "concept": "one maker's image, the name of another thing",
 }
-"""By name, for people."""
+"""Descriptions of the protocols by name."""
 
 
 def list_path(folder: Path, protocol: str) -> Path:
-    """Where the pairs of a protocol are listed, in the folder of all."""
+    """Path of the list of pairs of a protocol."""
     return folder / f"{protocol}.json"
 
 
 def tars_path(folder: Path, protocol: str) -> Path:
-    """Folder of what is drawn of a protocol's pairs."""
+    """Folder of the images generated from the pairs of a protocol."""
     return folder / protocol
 
 
 def tar_path(folder: Path, protocol: str, prompts: str) -> Path:
-    """Tar of what is drawn of a protocol's pairs, given those prompts."""
+    """Tar of the images generated from the pairs of a protocol, with these prompts of each pair."""
     return tars_path(folder, protocol) / f"{prompts}.tar"
 
 
@@ -52,7 +52,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """Read the pairs of a protocol.
 
     Raises:
-        UserError: the file is missing or is no such list, or it is empty.
+        UserError: the file is missing, empty or not such a list.
     """
     kind = Annotated[list[Pair], Field(min_length=1)]
-    return read_document(kind, path, "a list of prompts with a right answer")
+    return read_document(kind, path, "a list of prompt pairs with a target image")

@@ -1,7 +1,7 @@
-"""Shards: the captioned images of a split, in parts, and the manifest that names them.
+"""Shards: the captioned images of a split, and the manifest that lists them.
 
 A shard is a webdataset tar of `key.png` (or `.jpg`), `key.txt` (the caption) and `key.json`
-(everything else), or a listing of images that stay in the tars that they came in (`listings`).
+(everything else), or a listing of images that stay in the source's tars (`listings`).
 """
 
 import json
@@ -35,7 +35,7 @@ TEXTS = ("txt", "json")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """A captioned picture of a shard."""
+    """A captioned image of a shard."""
 
     key: str
     image: Image.Image
@@ -45,7 +45,7 @@ class Sample:
     meta: dict[str, Any]
 
     def packed(self) -> "Packed":
-        """It with its image as a file, without loss."""
+        """The sample with its image encoded as PNG."""
         return Packed(self.key, "png", to_png(self.image), self.captions, self.meta)
 
 
@@ -63,20 +63,20 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard as its manifest has it."""
+    """A shard as listed in its manifest."""
 
     path: Path
     samples: int
-    """How many it holds."""
+    """Number of samples."""
     sha256: str | None = None
-    """Digest of the file, where it is known."""
+    """Digest of the file, if known."""
 
 
 class ShardRow(Document):
     """A shard in a manifest."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*\.(tar|json)$")]
-    """Of its file, beside the manifest: a tar or a listing."""
+    """Name of its file beside the manifest: a tar or a listing."""
     samples: Annotated[int, Field(ge=0)]
     sha256: Sha256 | None = None
 
@@ -88,7 +88,7 @@ class Split(Document):
 
 
 class Manifest(Document):
-    """What `manifest.json` says of shards, as far as others than people read it."""
+    """The fields of `manifest.json` that programs read."""
 
     splits: dict[str, Split]
     attribution: dict[str, str] = Field(default_factory=dict)
@@ -96,7 +96,7 @@ class Manifest(Document):
 
 
 def write_shard(path: Path, samples: Iterable[Packed]) -> dict[str, Any]:
-    """Write samples as one tar, the same bytes for the same samples; return its manifest row."""
+    """Write samples as one tar, deterministically; return its manifest row."""
     count = 0
     with wds.TarWriter(str(path), mtime=0) as tar:
         for sample in samples:
@@ -114,7 +114,7 @@ def write_shard(path: Path, samples: Iterable[Packed]) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What stage `prepare` says of the shards in `folder`.
+    """Read the manifest of the shards in `folder`.
 
     Raises:
         UserError: the manifest is missing or has another structure.
@@ -189,8 +189,8 @@ def open_packed(path: Path) -> Iterator[list[Member]]:
         ValueError: it is not whole.
     """
     with open_tar(path) as tar:
-        found = records(tar, (*SUFFIXES, *TEXTS))
-        yield [Member(tar, name, parts) for name, parts in found.items()]
+        by_name = records(tar, (*SUFFIXES, *TEXTS))
+        yield [Member(tar, name, parts) for name, parts in by_name.items()]
 
 
 OPENERS: dict[str, Callable[[Path], AbstractContextManager[Sequence[Unread]]]] = {
@@ -201,7 +201,7 @@ OPENERS: dict[str, Callable[[Path], AbstractContextManager[Sequence[Unread]]]] =
 
 
 class OpenShard:
-    """A shard whose samples are read in any order."""
+    """A shard with random access to its samples."""
 
     def __init__(self, shard: Shard, samples: Sequence[Unread]) -> None:
         self.shard, self.samples = shard, samples
@@ -210,7 +210,7 @@ class OpenShard:
         self, numbers: Iterable[int], on_bad: list[dict[str, str]] | None = None
     ) -> Iterator[Sample]:
         """Yield the samples of these numbers; see `read_shard`."""
-        with intact(self.shard):
+        with input_errors(self.shard):
             for sample in (self.samples[number] for number in numbers):
                 try:
                     image, (captions, meta) = sample.image(), sample.texts()
@@ -231,7 +231,7 @@ def open_shard(shard: Shard) -> Iterator[OpenShard]:
         UserError: it is missing or damaged, or has another number of samples.
     """
     with ExitStack() as stack:
-        with intact(shard):
+        with input_errors(shard):
             if shard.sha256:
                 check_digest(shard.path, shard.sha256)
             samples = stack.enter_context(OPENERS[shard.path.suffix](shard.path))
@@ -253,9 +253,9 @@ def read_shard(
     `on_bad` is None it is an error.
 
     Args:
-        shard: as its manifest has it.
+        shard: as listed in its manifest.
         on_bad: see above.
-        keys: of the samples that are wanted; no other image is decoded. None: all.
+        keys: of the samples to read; no other image is decoded. None: all.
 
     Raises:
         UserError: the shard, or a tar that it lists, is damaged; it has another number of samples;
@@ -272,7 +272,7 @@ def read_captions(shard: Shard) -> Iterator[tuple[str, ...]]:
     Raises:
         UserError: the shard is damaged or has another number of samples.
     """
-    with open_shard(shard) as opened, intact(shard):
+    with open_shard(shard) as opened, input_errors(shard):
         for sample in opened.samples:
             yield sample.texts()[0]
 
@@ -289,8 +289,8 @@ def read_split(
 
 
 @contextmanager
-def intact(shard: Shard) -> Iterator[None]:
-    """Say how to mend a shard whose reading fails in the block."""
+def input_errors(shard: Shard) -> Iterator[None]:
+    """Raise an `InputError` for a shard if reading it fails in the block."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -299,7 +299,7 @@ def intact(shard: Shard) -> Iterator[None]:
 
 
 def texts(record: Record) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The phrasings and the other facts of a sample; other tools write one caption, as `.txt`.
+    """The phrasings and metadata of a sample; other tools write a single caption, as `.txt`.
 
     Raises:
         ValueError: they are damaged.

@@ -1,7 +1,7 @@
-"""Tars: whole or refused, and the samples of webdataset tars.
+"""Reading of tars, incomplete ones rejected, and of the samples of webdataset tars.
 
-`tarfile` takes a damaged or zeroed header for the end of the archive, and webdataset, which reads
-through it, cuts names at their first dot: every tar is opened here.
+`tarfile` mistakes a damaged or zeroed header for the end of the archive, and webdataset, which uses
+it, cuts names at their first dot. So every tar is opened here.
 """
 
 import json
@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapterbench.core.documents import distinct
+from adapterbench.core.documents import unique_keys
 
 MAX_BYTES = 256 * 2**20
-"""Larger files are not read into memory; 16 megapixels of 16-bit RGBA are half of it."""
+"""Larger files are not read into memory; 16 megapixels of 16-bit RGBA take half as much."""
 END = 2 * tarfile.BLOCKSIZE
-"""Bytes of the empty blocks that close a tar; more of them fill up its last record."""
+"""Bytes of the empty blocks that end a tar; more of them pad its last record."""
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
-"""Characters of no text; tabs and line ends are."""
+"""Control characters other than tabs and line ends."""
 GZIP = b"\x1f\x8b"
-"""What a gzip file begins with."""
+"""Signature of a gzip file."""
 
 
 class BadTarError(ValueError):
-    """A tar that is not whole; the message is the cause."""
+    """A tar that is incomplete or damaged; the message is the cause."""
 
 
 class BadFileError(ValueError):
@@ -36,7 +36,7 @@ class BadFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file lies in a tar that is not compressed."""
+    """Byte range of a file in an uncompressed tar."""
 
     offset: int
     """Its first byte."""
@@ -55,7 +55,7 @@ class Tar:
             self.members.setdefault(posixpath.normpath(member.name), []).append(member)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file, or of the file of the same tar that a link leads to.
+        """The bytes of a file, or of the target of a link within the tar.
 
         Raises:
             KeyError: there is no such file.
@@ -66,7 +66,7 @@ class Tar:
         return file.read()
 
     def place(self, name: str) -> Place | None:
-        """Where the bytes lie that `read` gives; None where they do not lie there as they are.
+        """Byte range of what `read` returns; None if the tar is compressed or the file sparse.
 
         Raises:
             KeyError: there is no such file.
@@ -82,18 +82,18 @@ class Tar:
         members = self.members[name]
         if len(members) > 1:
             raise BadFileError("twice in its tar")
-        member = self.followed(members[0])
+        member = self.resolve_link(members[0])
         if not member.isreg():
             raise BadFileError("not a file")
         if member.size > MAX_BYTES:
             raise BadFileError("too many bytes")
         return member
 
-    def followed(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
-        """A member, or what it leads to.
+    def resolve_link(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
+        """A member, or the target of a link.
 
         Raises:
-            BadFileError: it leads out of the tar, or to another link.
+            BadFileError: the target is not a regular file of the tar.
         """
         if not (member.islnk() or member.issym()):
             return member
@@ -107,17 +107,17 @@ class Tar:
 
 @contextmanager
 def open_tar(path: Path) -> Iterator[Tar]:
-    """Open a tar, gzipped or not, that is whole.
+    """Open a tar, gzipped or not, and check that it is complete.
 
     Raises:
         FileNotFoundError: it is missing.
-        BadTarError: it is cut short or damaged, or has a hole.
+        BadTarError: it is truncated or damaged, or has a hole.
     """
     with ExitStack() as stack:
         try:
             gzipped = is_gzip(path)
             tar = stack.enter_context(tarfile.open(path, "r:gz" if gzipped else "r:"))
-            check_whole(tar)
+            check_complete(tar)
         except (BadTarError, FileNotFoundError):
             raise
         except Exception as error:  # tarfile raises many kinds on damaged bytes
@@ -132,22 +132,22 @@ def is_gzip(path: Path) -> bool:
         return file.read(len(GZIP)) == GZIP
 
 
-def check_whole(tar: tarfile.TarFile) -> None:
-    """Read all headers; after the last file only the zeros of the tar's end may follow.
+def check_complete(tar: tarfile.TarFile) -> None:
+    """Read all headers and check that only the zeros of the tar's end follow the last file.
 
     Raises:
-        BadTarError: something else follows, or more zeros than fill up a record: what a download
-            leaves that broke off after its place on the disk was reserved.
+        BadTarError: other data follow, or more zeros than pad a record, as after an interrupted
+            download into a preallocated file.
     """
     at = -1
     for _ in tar:
-        if tar.offset <= at:  # by a negative size; some versions of tarfile go round for ever
+        if tar.offset <= at:  # a negative size, with which some versions of tarfile loop forever
             raise BadTarError("one of its headers leads back")
         at = tar.offset
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     zeros = 0
-    # to the very end, where gzip has a checksum
+    # up to the end, where gzip has a checksum
     while block := tar.fileobj.read(tarfile.RECORDSIZE):
         zeros += len(block)
         if block.count(0) < len(block):
@@ -160,7 +160,7 @@ def check_whole(tar: tarfile.TarFile) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The files of a tar that differ in their extension alone."""
+    """The files of a tar whose names differ only in the extension."""
 
     name: str
     """Their path in the tar without the extension."""
@@ -169,7 +169,7 @@ class Record:
     problems: dict[str, str] = field(default_factory=dict)
     """By extension, why a file cannot be used."""
     places: dict[str, Place] = field(default_factory=dict)
-    """By extension, where a file lies, if it lies in the tar as it is."""
+    """Byte ranges by extension, of files that are stored uncompressed."""
 
     def __contains__(self, kind: str) -> bool:
         return kind in self.files or kind in self.problems
@@ -188,8 +188,7 @@ class Record:
         """The text of the `.txt`, without byte order marks; empty where there is none.
 
         Raises:
-            BadFileError: it is not UTF-8; control characters, of which UTF-16 and other encodings
-                are full, are in no text.
+            BadFileError: it is not UTF-8, or has control characters, as UTF-16 does.
         """
         try:
             text = (self.read("txt") or b"").decode()
@@ -197,7 +196,7 @@ class Record:
             raise BadFileError("caption is not UTF-8") from error
         if CONTROL.search(text):
             raise BadFileError("caption is not UTF-8")
-        # files that were joined have marks between their lines
+        # concatenated files have byte order marks between their lines
         return text.replace("\ufeff", "")
 
     def facts(self) -> dict[str, Any]:
@@ -208,11 +207,11 @@ class Record:
         """
         data = self.read("json")
         try:
-            # NaN is what pandas writes for what is missing
+            # pandas writes NaN for missing values
             facts = (
                 {}
                 if data is None
-                else json.loads(data, parse_constant=lambda _: None, object_pairs_hook=distinct)
+                else json.loads(data, parse_constant=lambda _: None, object_pairs_hook=unique_keys)
             )
         except (ValueError, RecursionError) as error:
             raise BadFileError("its .json is damaged") from error
@@ -224,15 +223,15 @@ class Record:
 def read_records(path: Path, kinds: Collection[str]) -> Iterator[Record]:
     """Yield the records of a webdataset tar in the order of their first files, one at a time.
 
-    Its files may lie anywhere in the tar: `tar` packs a folder in the disk's order.
+    The files of a record may be anywhere in the tar: `tar` packs a folder in directory order.
 
     Args:
         path: of the tar.
-        kinds: extensions of the files that are read; others are left alone, as hidden ones are.
+        kinds: extensions of the files that are read; others and hidden files are ignored.
 
     Raises:
         FileNotFoundError: it is missing.
-        BadTarError: it is not whole.
+        BadTarError: it is incomplete or damaged.
     """
     with open_tar(path) as tar:
         for stem, parts in records(tar, kinds).items():
@@ -244,7 +243,7 @@ Parts = list[tuple[str, str]]
 
 
 def records(tar: Tar, kinds: Collection[str]) -> dict[str, Parts]:
-    """What `read_records` reads, by the name of the record."""
+    """Extensions and paths of the files of each record, by its name."""
     names: dict[str, Parts] = {}
     for name in tar.members:
         stem, kind = split_name(name)

@@ -1,1 +1,1 @@
-"""The frozen models as the adapters see them."""
+"""Loading and use of the frozen models."""

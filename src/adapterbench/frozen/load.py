@@ -1,4 +1,4 @@
-"""Frozen models from a local folder in diffusers layout, and CLIPs by their open_clip name."""
+"""Loads frozen models from a local folder in diffusers layout, and CLIPs by open_clip name."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from adapterbench.core.documents import read_document
 from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import sha256
 from adapterbench.core.imports import fast_imports
-from adapterbench.frozen.trial import try_out
+from adapterbench.frozen.trial import check_usable
 
 PARTS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -26,19 +26,19 @@ PARTS = {
     "tokenizer": ("transformers", "PreTrainedTokenizerBase"),
     "scheduler": ("diffusers", "SchedulerMixin"),
 }
-"""Parts of a pipeline: the library and the class that each is, or is a kind of."""
+"""Parts of a pipeline: the library and the base class of each."""
 LOCAL = "local-dir:"
-"""What open_clip's name of a model on this machine begins with."""
+"""open_clip's prefix of a local folder."""
 IN_BACKBONE = "backbone:"
-"""What the name of a CLIP in a folder of the backbone begins with, in parameters."""
+"""Prefix, in parameters, of a CLIP in a folder of the backbone."""
 ENCODER = "image_encoder"
-"""Folder of a backbone with the CLIP that its adapters are conditioned by."""
-FIRST = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+"""Folder of a backbone with the CLIP that encodes image prompts."""
+PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 """Weights that open_clip prefers to any other file."""
 
 
 def fingerprint(backbone: Path) -> str:
-    """Digest of the names and contents of a model's files: tells two backbones apart."""
+    """Digest of the names and contents of a model's files; identifies a backbone."""
     files = sorted(path for path in backbone.rglob("*") if path.is_file())
     lines = [f"{path.relative_to(backbone).as_posix()} {sha256(path)}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -48,59 +48,59 @@ def load_part(backbone: Path, part: str) -> Any:
     """A part of the pipeline, such as `unet` or `vae`: frozen, in fp32, in evaluation mode.
 
     Raises:
-        UserError: the folder or the part is missing or damaged, or it cannot be used.
+        UserError: the folder or the part is missing, damaged or unusable.
     """
     kind, folder = part_class(backbone, part), backbone / part
     if not folder.is_dir():
         raise InputError(f"{folder} is missing", folder)
     try:
-        loaded = kind.from_pretrained(folder, local_files_only=True, **options(kind))
+        loaded = kind.from_pretrained(folder, local_files_only=True, **safe_options(kind))
         if isinstance(loaded, tuple):
-            loaded = complete(*loaded)
+            loaded = check_complete(*loaded)
         if isinstance(loaded, nn.Module):
             loaded.requires_grad_(False).eval().float()
-        try_out(part, loaded)
-    except Exception as error:  # both libraries raise many kinds on a damaged configuration
+        check_usable(part, loaded)
+    except Exception as error:  # both libraries raise many types on a damaged configuration
         raise InputError(f"cannot load {folder} ({one_line(error)})", folder) from error
     return loaded
 
 
-def options(kind: type) -> dict[str, bool]:
-    """What a class is loaded with, so that it reads numbers alone, no pickle and no code."""
-    found = {}
+def safe_options(kind: type) -> dict[str, bool]:
+    """Arguments of `from_pretrained` with which a class reads tensors only, no pickle, no code."""
+    options = {}
     if issubclass(kind, nn.Module):
-        found = {"use_safetensors": True, "output_loading_info": True}
+        options = {"use_safetensors": True, "output_loading_info": True}
     if kind.__module__.startswith("transformers."):  # diffusers takes code for whole pipelines only
-        found["trust_remote_code"] = False
-    return found
+        options["trust_remote_code"] = False
+    return options
 
 
-def complete(network: nn.Module, report: Mapping[str, Any]) -> nn.Module:
-    """The network, where its file has all of its weights: both libraries draw those that lack.
+def check_complete(network: nn.Module, report: Mapping[str, Any]) -> nn.Module:
+    """Check that the file had all weights; both libraries draw missing ones at random.
 
     Raises:
-        ValueError: it has not.
+        ValueError: weights are missing.
     """
-    if lacking := sorted(report["missing_keys"]):
-        raise ValueError(f"{len(lacking)} weights are missing, such as {lacking[0]}")
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
     return network
 
 
 def part_class(backbone: Path, part: str) -> Any:
     """The class that `model_index.json` names for a part.
 
-    It is concrete: the libraries' `Auto` classes, which may load code from beside the weights, are
-    not of the kinds in `PARTS`.
+    It must derive from the base class in `PARTS`. The libraries' `Auto` classes, which may run code
+    that lies beside the weights, do not.
 
     Raises:
-        UserError: there is no such file or part, or it is of another kind.
+        UserError: there is no such file or part, or it is of another class.
     """
     path = backbone / "model_index.json"
     index = read_document(dict[str, Any], path, "the index of a pipeline")
     if part not in index:
         raise UserError(f"{backbone} has no {part}: is it a Stable Diffusion in diffusers layout?")
     library, base = PARTS[part]
-    with fast_imports():  # the libraries import a class when it is asked for
+    with fast_imports():  # the libraries import classes lazily
         module = import_module(library)
         known = getattr(module, base)
         match index[part]:
@@ -109,9 +109,9 @@ def part_class(backbone: Path, part: str) -> Any:
             case _:
                 kind = None
     if not (isinstance(kind, type) and issubclass(kind, known)):
-        named = one_line(json.dumps(index[part]))
+        class_name = one_line(json.dumps(index[part]))
         raise UserError(
-            f"the {part} of {backbone} is {named}, which is not known here: it must be a "
+            f"the {part} of {backbone} is {class_name}, which is not supported: it must be a "
             f"{library}.{base}"
         )
     return kind
@@ -129,13 +129,13 @@ class Clip:
     embed_dim: int
 
     def to(self, device: torch.device | str) -> "Clip":
-        """Move the networks to `device`; embeddings are on the CPU all the same."""
+        """Move the networks to `device`; embeddings are returned on the CPU."""
         self.model.to(device)
         return self
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return next(iter(self.model.parameters())).device
 
     def image_embeds(self, images: list[Any]) -> Tensor:
@@ -147,16 +147,16 @@ class Clip:
         """Preprocessed images `(N, 3, H, W)` -> embeddings `(N, D)`, not normalised."""
         return self.model.encode_image(pixels.to(self.device)).cpu()
 
-    def try_out(self) -> None:
-        """Embed an image and a text, which a configuration that loads may not allow.
+    def check_usable(self) -> None:
+        """Embed an image and a text, to check a configuration that has loaded.
 
         Raises:
-            Exception: of any kind; it cannot be used.
+            Exception: of any type; the model is unusable.
         """
-        blank = Image.new("RGB", (8, 8))
-        for embeds in (self.image_embeds([blank]), self.text_embeds(["a"])):
+        image = Image.new("RGB", (8, 8))
+        for embeds in (self.image_embeds([image]), self.text_embeds(["a"])):
             if embeds.shape != (1, self.embed_dim) or not embeds.isfinite().all():
-                raise ValueError(f"it gives no finite embeddings {self.embed_dim} wide")
+                raise ValueError(f"its embeddings are not finite or not {self.embed_dim} wide")
 
     @torch.no_grad()
     def text_embeds(self, texts: list[str]) -> Tensor:
@@ -171,18 +171,18 @@ def clip_name(name: str, backbone: Path) -> str:
     return f"{LOCAL}{backbone / name.removeprefix(IN_BACKBONE)}"
 
 
-def own_encoder(backbone: Path) -> str | None:
-    """open_clip's name of the image encoder that a backbone brings, if it does."""
-    known = (backbone / ENCODER / "open_clip_config.json").is_file()
-    return clip_name(f"{IN_BACKBONE}{ENCODER}", backbone) if known else None
+def bundled_encoder(backbone: Path) -> str | None:
+    """open_clip name of the image encoder in the folder of a backbone; None if it has none."""
+    exists = (backbone / ENCODER / "open_clip_config.json").is_file()
+    return clip_name(f"{IN_BACKBONE}{ENCODER}", backbone) if exists else None
 
 
 def load_clip(name: str, pretrained: str | None) -> Clip:
     """Load an open_clip model, such as `ViT-B-32` or `local-dir:PATH`; none of its code runs.
 
     Raises:
-        UserError: no such model or weights, they are not to be had without network, they are a
-            pickle, or the model asks for code of its own.
+        UserError: no such model or weights, they are not available offline or are a pickle, or
+            the model asks for remote code.
     """
     with fast_imports():
         import open_clip
@@ -191,71 +191,73 @@ def load_clip(name: str, pretrained: str | None) -> Clip:
     try:
         if name.startswith(LOCAL):
             check_weights(Path(name.removeprefix(LOCAL)))
-        with no_questions():
+        with no_code_prompt():
             model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained)
             tokenize = open_clip.get_tokenizer(name, **tokenizer_options(config))
         model.requires_grad_(False).eval()
         clip = Clip(model, preprocess, tokenize, config["embed_dim"])
-        clip.try_out()
-    except Exception as error:  # open_clip raises many kinds
+        clip.check_usable()
+    except Exception as error:  # open_clip raises many types
         raise clip_error(name, error) from error
     return clip
 
 
 def check_weights(folder: Path) -> None:
-    """Refuse the folder of a CLIP of which open_clip would read a pickle.
+    """Reject a folder from which open_clip would load a pickle.
 
     Raises:
-        FileNotFoundError: it would, or there are no weights at all.
+        FileNotFoundError: it would, or there are no weights.
     """
     files = {path.name for path in folder.iterdir()}
     pickles = {name for name in files if name.endswith((".bin", ".pth"))}
     safe = {name for name in files if name.endswith(".safetensors")}
-    if not safe or (pickles and not safe.intersection(FIRST)):
-        raise FileNotFoundError(f"its weights are not in {FIRST[0]}, and pickles are never read")
+    if not safe or (pickles and not safe.intersection(PREFERRED)):
+        raise FileNotFoundError(
+            f"its weights are not in {PREFERRED[0]}, and pickles are never read"
+        )
 
 
 def clip_config(name: str) -> dict[str, Any]:
     """The configuration of an open_clip model: `embed_dim`, `vision_cfg`, `text_cfg`.
 
     Raises:
-        UserError: there is none, or it asks for code of the model's own.
+        UserError: there is none, or it asks for remote code.
     """
     import open_clip
 
     try:
         config: dict[str, Any] = open_clip.get_model_config(name)
         if config is None:
-            raise LookupError("open_clip knows no such model")
-        if asks_for_code(config):
-            raise ValueError("it asks for code of its own (trust_remote_code), which is never run")
+            raise LookupError("open_clip has no such model")
+        if asks_for_remote_code(config):
+            raise ValueError("it asks for remote code (trust_remote_code), which is never run")
         if not isinstance(config["embed_dim"], int):
-            raise TypeError("embed_dim is no number")
+            raise TypeError("embed_dim is not an integer")
     except Exception as error:  # JSON of any structure
         raise clip_error(name, error) from error
     return config
 
 
-def asks_for_code(config: Any) -> bool:
-    """Whether a configuration would have transformers run code, at any depth of it."""
+def asks_for_remote_code(config: Any) -> bool:
+    """Whether any level of a configuration makes transformers run remote code."""
     if isinstance(config, list):
-        return any(map(asks_for_code, config))
+        return any(map(asks_for_remote_code, config))
     if not isinstance(config, dict):
         return False
     asks = config.get("trust_remote_code") or "auto_map" in config
-    return bool(asks) or any(map(asks_for_code, config.values()))
+    return bool(asks) or any(map(asks_for_remote_code, config.values()))
 
 
 def tokenizer_options(config: Mapping[str, Any]) -> dict[str, bool]:
-    """What `open_clip.get_tokenizer` hands on to transformers, where that makes the tokenizer."""
+    """Arguments that `open_clip.get_tokenizer` passes to the tokenizers of transformers."""
     return {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
 
 
 @contextmanager
-def no_questions() -> Iterator[None]:
-    """Let transformers refuse remote code where open_clip says nothing of it.
+def no_code_prompt() -> Iterator[None]:
+    """Make transformers refuse remote code instead of asking at the terminal.
 
-    It would ask at the terminal whether to run it.
+    open_clip does not always pass `trust_remote_code=False`.
     """
     from transformers import dynamic_module_utils as asking
 
@@ -268,7 +270,7 @@ def no_questions() -> Iterator[None]:
 
 
 def clip_error(name: str, error: Exception) -> UserError:
-    """Why a CLIP cannot be loaded, and what to do."""
+    """The error for a CLIP that cannot be loaded."""
     return UserError(
         f"cannot load the CLIP {name!r} ({one_line(error)}): "
         f"name a local copy as `{LOCAL}PATH`, or check the name and the network"

@@ -1,4 +1,4 @@
-"""What networks compute in: names of `mixed_precision` as torch's types, and the context."""
+"""Compute precision: names of `mixed_precision` as torch's types, and the autocast context."""
 
 from contextlib import AbstractContextManager, nullcontext
 

@@ -1,4 +1,4 @@
-"""What an adapter reads of pictures: a CLIP's embeddings, or its features of their patches."""
+"""Image prompts: the CLIP embeddings or patch features that an adapter reads."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,11 @@ from adapterbench.core.errors import UserError
 from adapterbench.frozen.load import Clip
 
 MAX_TILES = 16
-"""Of an image."""
+"""Most tiles per image."""
 
 
 def padded(image: Image.Image) -> list[Image.Image]:
-    """The whole image in a square, the rest white."""
+    """The image padded with white to a square."""
     side = max(image.size)
     return [ImageOps.pad(image, (side, side), color="white")]
 
@@ -24,13 +24,13 @@ def tiles(image: Image.Image) -> list[Image.Image]:
     """The fewest squares that cover the image, evenly spaced along its longer side.
 
     Raises:
-        UserError: they are more than `MAX_TILES`.
+        UserError: there would be more than `MAX_TILES`.
     """
     short, long = sorted(image.size)
     count = -(-long // short)
     if count > MAX_TILES:
         raise UserError(
-            f"an image of {image.width} x {image.height} pixels would be {count} tiles, more than "
+            f"an image of {image.width} x {image.height} pixels gives {count} tiles, more than "
             f"{MAX_TILES}: crop it, or choose another fit"
         )
     starts = [round(i * (long - short) / max(count - 1, 1)) for i in range(count)]
@@ -40,18 +40,17 @@ def tiles(image: Image.Image) -> list[Image.Image]:
 
 
 FITS: dict[str, Callable[[Image.Image], list[Image.Image]]] = {
-    "crop": lambda image: [image],  # the image encoder's own preprocessing cuts out the centre
+    "crop": lambda image: [image],  # the image encoder's preprocessing crops the centre
     "pad": padded,
     "tiles": tiles,
 }
-"""How an image that is not square is read: as which images, of which the mean counts."""
+"""Ways to read an image that is not square: the images whose mean embedding is used."""
 
 
 def unconditional_embeds(embeds: Tensor) -> Tensor:
-    """The unconditional image prompt of adapters that read embeddings, as often as `embeds`.
+    """The unconditional embedding, in the shape of `embeds`: zeros (IP-Adapter, section 3.3).
 
-    Zeros (IP-Adapter, section 3.3). That of adapters that read patches takes the image encoder:
-    see `image_prompts`.
+    For adapters that read patches see `image_prompts`.
     """
     return torch.zeros_like(embeds)
 
@@ -60,19 +59,19 @@ def unconditional_embeds(embeds: Tensor) -> Tensor:
 def image_prompts(
     clip: Clip, images: list[Any], patches: bool, fit: str = "crop"
 ) -> tuple[Tensor, Tensor]:
-    """PIL images as image prompts `(N, c)`, or `(N, S, c)`; and the unconditional image prompt.
+    """Encode PIL images as image prompts `(N, c)` or `(N, S, c)`, and the unconditional prompt.
 
-    That is the zero embedding `(1, c)`, but the *features* of a zero image `(1, S, c)`: so
-    IP-Adapter and its "plus" were trained.
+    The latter is the zero embedding `(1, c)`, or the *features* of a zero image `(1, S, c)`, as in
+    the training of IP-Adapter and IP-Adapter Plus.
 
     Args:
         clip: the image encoder.
         images: RGB.
-        patches: whether to give the features of patches.
-        fit: of `FITS`.
+        patches: whether to return patch features.
+        fit: a key of `FITS`.
 
     Raises:
-        UserError: patches are asked of an image encoder that has none, or see `tiles`.
+        UserError: the image encoder has no patch features, or see `tiles`.
     """
     parts = [FITS[fit](image) for image in images]
     flat = [part for several in parts for part in several]
@@ -89,7 +88,7 @@ def image_prompts(
 
 
 def patch_features(clip: Clip, pixels: Tensor) -> Tensor:
-    """The last hidden layer but one, class token first: `(N, 3, H, W)` to `(N, S, c)`.
+    """Features of the penultimate layer, class token first: `(N, 3, H, W)` to `(N, S, c)`.
 
     Raises:
         UserError: see `image_prompts`.
@@ -99,10 +98,10 @@ def patch_features(clip: Clip, pixels: Tensor) -> Tensor:
     visual = clip.model.visual
     if not isinstance(visual, VisionTransformer):
         raise UserError(
-            f"the image encoder ({type(visual).__name__}) has no patch features to read: "
+            f"the image encoder ({type(visual).__name__}) has no patch features: "
             "name the vision transformer that the adapter was trained with"
         )
-    found = visual.forward_intermediates(
+    outputs = visual.forward_intermediates(
         pixels.to(clip.device),
         indices=[len(visual.transformer.resblocks) - 2],
         stop_early=True,
@@ -110,5 +109,5 @@ def patch_features(clip: Clip, pixels: Tensor) -> Tensor:
         output_fmt="NLC",
         output_extra_tokens=True,
     )
-    parts = [found[f"image_intermediates{kind}"][0] for kind in ("_prefix", "")]
+    parts = [outputs[f"image_intermediates{kind}"][0] for kind in ("_prefix", "")]
     return torch.cat(parts, dim=1).cpu()

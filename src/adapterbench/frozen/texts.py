@@ -1,4 +1,4 @@
-"""Texts as a frozen text encoder reads them: token ids, and embeddings of those."""
+"""Token ids of texts, and their embeddings by a frozen text encoder."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def token_ids(texts: Sequence[str], tokenizer: Any) -> Tensor:
-    """Texts -> token ids int32 `(T, L)`, cut and padded to the L that the encoder takes."""
+    """Texts -> token ids int32 `(T, L)`, truncated and padded to the length L of the encoder."""
     ids: Tensor = tokenizer(
         list(texts),
         padding="max_length",
@@ -27,10 +27,10 @@ def embeddings(ids: Tensor, text_encoder: Any) -> Tensor:
 
 
 def as_embeddings(texts: Tensor, text_encoder: Any) -> Tensor:
-    """What encoded shards hold of texts, as fp32 embeddings `(T, L, D)`.
+    """The texts of encoded shards as fp32 embeddings `(T, L, D)`.
 
     Args:
-        texts: embeddings, which stay as they are, or token ids `(T, L)`.
-        text_encoder: reads the ids, in its own precision; None will do where there are none.
+        texts: embeddings `(T, L, D)`, which are only cast, or token ids `(T, L)`.
+        text_encoder: embeds token ids in its own precision; may be None for embeddings.
     """
     return (texts if texts.is_floating_point() else embeddings(texts, text_encoder)).float()

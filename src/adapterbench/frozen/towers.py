@@ -1,4 +1,4 @@
-"""The layers of an open_clip tower under the names that `transformers` has for them."""
+"""Weights of an open_clip tower under the names of `transformers`."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,7 @@
-"""Parts of a pipeline used once, on the smallest input: what loads may still not work.
+"""Runs each part of a pipeline once, on the smallest input, to check that it works.
 
-A configuration that was damaged or edited can have the shapes of the weights and yet name heads, a
-schedule or a scale that cannot be computed with. Nothing here draws from torch's generator.
+A damaged or edited configuration may fit the shapes of the weights and yet have a number of heads,
+a schedule or a scale that fails at run time. Nothing here draws from torch's global generator.
 """
 
 from collections.abc import Callable
@@ -10,36 +10,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LONGEST = 2**14
-"""Tokens of a text: transformers takes 10^30 where a tokenizer names no number."""
+MAX_TOKENS = 2**14
+"""Most tokens of a text; transformers assumes 10^30 where a tokenizer gives no limit."""
 
-MORE_THAN_TEXT = (
+EXTRA_CONDITIONS = (
     "addition_embed_type",
     "class_embed_type",
     "encoder_hid_dim_type",
     "num_class_embeds",
 )
-"""Fields of a UNet that predicts of other things, too."""
+"""Fields of a UNet that needs conditions besides text."""
 
 
 @torch.no_grad()
-def try_out(part: str, loaded: Any) -> None:
-    """Use a part of a pipeline once.
+def check_usable(part: str, loaded: Any) -> None:
+    """Run a part of a pipeline once.
 
     Raises:
-        Exception: of any kind; it cannot be used.
+        Exception: of any type; it is unusable.
     """
     for values in TRIALS[part](loaded):
         if not torch.as_tensor(values).isfinite().all():
-            raise ValueError("it gives values that are not finite")
+            raise ValueError("its output is not finite")
 
 
 def unet(model: Any) -> list[Tensor]:
-    """A prediction; models that ask for more than text are left to those who give it."""
+    """A prediction; none for models that need more conditions than text."""
     config = model.config
-    if any(config[name] is not None for name in MORE_THAN_TEXT):
+    if any(config[name] is not None for name in EXTRA_CONDITIONS):
         return []
-    side = 2 ** len(config.block_out_channels)  # norms take no single pixel
+    side = 2 ** len(config.block_out_channels)  # normalisation needs more than one pixel
     latents = torch.zeros(1, config.in_channels, side, side)
     return [model(latents, 0, torch.zeros(1, 1, config.cross_attention_dim)).sample]
 
@@ -52,21 +52,21 @@ def vae(model: Any) -> list[Any]:
 
 
 def text_encoder(model: Any) -> list[Tensor]:
-    """An embedding."""
+    """The embedding of one token."""
     return [model(torch.zeros(1, 1, dtype=torch.long)).last_hidden_state]
 
 
 def tokenizer(model: Any) -> list[Tensor]:
-    """A text."""
+    """The token ids of a text."""
     length = model.model_max_length
-    if not 0 < length <= LONGEST:
+    if not 0 < length <= MAX_TOKENS:
         raise ValueError(f"model_max_length is {length}")
     options = {"padding": "max_length", "truncation": True, "max_length": length}
     return [model(["a"], return_tensors="pt", **options).input_ids]
 
 
 def scheduler(model: Any) -> list[Tensor]:
-    """A step by each of the schedulers that are made of its configuration."""
+    """One step of each scheduler that is built from its configuration."""
     from diffusers import DDPMScheduler, DPMSolverMultistepScheduler  # seconds to import
 
     steps = []
@@ -90,4 +90,4 @@ TRIALS: dict[str, Callable[[Any], list[Any]]] = {
     "tokenizer": tokenizer,
     "scheduler": scheduler,
 }
-"""By part: what it gives."""
+"""Trial runs by part."""

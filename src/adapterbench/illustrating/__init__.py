@@ -1,1 +1,1 @@
-"""Pictures for the figures beyond those that are scored."""
+"""Generate the images of the figures that stage `sample` does not make."""

@@ -1,4 +1,4 @@
-"""What all illustrations share: texts as the base model reads them, and tars that are drawn."""
+"""Generate the images of illustrations, tar by tar; embed their text prompts."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from adapterbench.core.files import publish
 from adapterbench.formats.generated import Generated, write_images
 from adapterbench.formats.image import to_png
 from adapterbench.runs.processes import share
-from adapterbench.sampling.sampler import Picture, Sampler
+from adapterbench.sampling.sampler import ImageId, Sampler
 
 
 def embedded(texts: Sequence[str], sampler: Sampler) -> Tensor:
-    """Text prompts `(N, L, D)` as the base model reads them."""
+    """Text embeddings `(N, L, D)` by the base model's text encoder."""
     pipeline = sampler.pipeline
     embeds: Tensor = pipeline.encode_prompt(list(texts), pipeline.device, 1, False)[0]
     return embeds
@@ -26,32 +26,32 @@ def embedded(texts: Sequence[str], sampler: Sampler) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The images of one tar."""
+    """The images of one tar and what they are generated from."""
 
     tar: Path
-    names: Sequence[Picture]
-    """Under whose keys and numbers they are kept."""
-    prompts: Sequence[Picture]
-    """Whose image prompts and noise they are drawn from."""
+    names: Sequence[ImageId]
+    """Key and k under which each image is stored."""
+    prompts: Sequence[ImageId]
+    """Source of the image prompt and the noise of each image."""
     texts: Tensor | None
-    """What else they are drawn from `(N, L, D)`."""
+    """Text embeddings `(N, L, D)`; None: the empty caption."""
     scale: float
     """Weight of the image prompts (lambda)."""
 
     @property
     def parts(self) -> Path:
-        """Folder of the images until the tar is packed."""
+        """Temporary folder of the images until the tar is packed."""
         return self.tar.with_suffix("")
 
     def file(self, number: int) -> Path:
-        """An image until the tar is packed."""
+        """Temporary file of image `number`."""
         return self.parts / f"{number}.png"
 
 
 def draw_share(sampler: Sampler, sheets: Sequence[Sheet], state: PartialState) -> None:
-    """Draw this process's share of the batches of all sheets; what is there already is kept."""
+    """Generate this process's share of the batches of all sheets; existing images are kept."""
     size, quiet = sampler.params.batch_size, not state.is_main_process
-    # cut into batches before they are shared: an image is rounded as its batch is
+    # batch first, then share: rounding depends on the composition of the batch
     batches = [
         (sheet, batch) for sheet in sheets for batch in chunked(range(len(sheet.names)), size)
     ]
@@ -60,7 +60,7 @@ def draw_share(sampler: Sampler, sheets: Sequence[Sheet], state: PartialState) -
 
 
 def draw_batch(sampler: Sampler, sheet: Sheet, numbers: list[int]) -> None:
-    """Draw some images of a sheet, unless they are all there."""
+    """Generate the images `numbers` of a sheet, unless all of them exist."""
     if sheet.tar.exists() or all(sheet.file(number).exists() for number in numbers):
         return
     if sampler.adapter:
@@ -73,7 +73,7 @@ def draw_batch(sampler: Sampler, sheet: Sheet, numbers: list[int]) -> None:
 
 
 def pack(sheet: Sheet) -> None:
-    """Put the images of a sheet, which have all been drawn, into its tar."""
+    """Pack the images of a sheet, all generated, into its tar."""
     if sheet.tar.exists():
         return
     with publish(sheet.tar) as beside:

@@ -1,9 +1,9 @@
-"""Image and text prompts that together have a right answer, as several makers drew the same thing.
+"""Pairs of image and text prompt with a right answer, from emoji drawn by several makers.
 
-`restyle`: an image by one maker and the words for another's style; the goal is the other's real
-image of the same thing. `concept`: an image by a maker and the name of another thing; the goal is
-the same maker's real image of that. The image prompt itself is the copy: what an adapter shows that
-does not read the text. All images are held out.
+`restyle`: an image by one maker and the style of another; the goal is the other maker's real image
+of the same emoji. `concept`: an image and the name of another emoji; the goal is the same maker's
+real image of that emoji. The image prompt itself is called the copy: the output of an adapter that
+ignores the text. All images are held out.
 """
 
 import logging
@@ -30,7 +30,7 @@ from adapterbench.formats.pairs import (
 )
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.illustrating.drawing import Sheet, embedded
-from adapterbench.sampling.sampler import Picture, Sampler
+from adapterbench.sampling.sampler import ImageId, Sampler
 from adapterbench.scoring.evaluator import Evaluator
 from adapterbench.scoring.measures import cosine, finds
 from adapterbench.scoring.samples import embed
@@ -40,19 +40,19 @@ log = logging.getLogger(__name__)
 
 
 def restyle(samples: Sequence[Sample]) -> Iterator[Pair]:
-    """Of each concept, the first two images of one thing by makers of different families."""
-    taken = set()
-    things: dict[tuple[str, ...], Sample] = {}
+    """Per concept, the first two images of one emoji by makers of different families."""
+    used_concepts = set()
+    first_images: dict[tuple[str, ...], Sample] = {}
     for sample in samples:
-        thing = tuple(sample.meta[fact] for fact in ("concept", "name", "tones"))
-        first = things.setdefault(thing, sample)
-        if first.meta["family"] != sample.meta["family"] and thing[0] not in taken:
-            taken.add(thing[0])
+        emoji = tuple(sample.meta[field] for field in ("concept", "name", "tones"))
+        first = first_images.setdefault(emoji, sample)
+        if first.meta["family"] != sample.meta["family"] and emoji[0] not in used_concepts:
+            used_concepts.add(emoji[0])
             yield Pair(prompt=first.key, text=style_of(sample), goal=sample.key)
 
 
 def concept(samples: Sequence[Sample]) -> Iterator[Pair]:
-    """An image by each maker of each concept, with the name of the one that the maker drew next."""
+    """Per maker and concept, an image with the name of the maker's next concept (cyclic)."""
     drawings: dict[str, dict[str, Sample]] = defaultdict(dict)
     for sample in samples:
         drawings[sample.meta["style"]].setdefault(sample.meta["concept"], sample)
@@ -67,33 +67,33 @@ def concept(samples: Sequence[Sample]) -> Iterator[Pair]:
 
 
 def style_of(sample: Sample) -> str:
-    """How captions call the maker's style: what their first phrasing ends with, `.., 3d style`."""
+    """The maker's style as captions name it: the end of the first phrasing, such as `3d style`."""
     return sample.captions[0].rpartition(", ")[2]
 
 
 def named(sample: Sample) -> str:
-    """What an image shows, without its style."""
+    """Name of the emoji, with skin tones, without the style."""
     tones = sample.meta["tones"]
     return f"{sample.meta['name']} with {tones}" if tones else str(sample.meta["name"])
 
 
 MAKERS = {"restyle": restyle, "concept": concept}
-"""What makes the pairs of each protocol."""
+"""Protocol -> function that yields its pairs."""
 
 
 def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[Pair]]:
-    """The first `count` pairs of each protocol, samples in hashed order.
+    """The first `count` pairs of each protocol, over samples in hashed order.
 
-    None where no two makers drew the same thing, as in sources whose samples name no maker.
+    Empty if a protocol has no pairs, as in sources whose samples name no maker.
 
     Raises:
-        UserError: there are some, but fewer than `count`.
+        UserError: a protocol has pairs, but fewer than `count`.
     """
-    made = [sample for sample in samples if "family" in sample.meta]
-    ordered = sorted(made, key=lambda sample: rank(sample.key, seed))
+    with_maker = [sample for sample in samples if "family" in sample.meta]
+    ordered = sorted(with_maker, key=lambda sample: rank(sample.key, seed))
     chosen = {name: list(make(ordered)) for name, make in MAKERS.items()}
     if not all(chosen.values()):
-        log.info("no two makers drew the same held-out thing: no prompts with a right answer")
+        log.info("no held-out emoji by two makers: no prompts with a right answer")
         return {}
     for name, pairs in chosen.items():
         if len(pairs) < count:
@@ -105,7 +105,7 @@ def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[P
 
 
 def find_pairs(sampler: Sampler, shards: Path, count: int) -> dict[str, list[Pair]]:
-    """The pairs of each protocol among the items that are encoded; see `choose`."""
+    """The pairs of each protocol among the encoded items; see `choose`."""
     keys = {row["key"] for row in sampler.data.samples}
     return choose(read_split(shards, "validation", keys=keys), count, sampler.params.seed)
 
@@ -113,44 +113,44 @@ def find_pairs(sampler: Sampler, shards: Path, count: int) -> dict[str, list[Pai
 def pair_sheets(
     sampler: Sampler, protocols: Mapping[str, Sequence[Pair]], out: Path
 ) -> Iterator[Sheet]:
-    """What is drawn of pairs: the sheets of each protocol, in the folder `out` (`formats.pairs`).
+    """The sheets of each protocol, in the folder `out` (layout: `formats.pairs`).
 
-    An adapter is given image and text, the image alone, and the text with the next pair's image; a
-    base model without one the text.
+    An adapter gets image and text, the image alone, and the text with the next pair's image; the
+    base model alone gets the text.
     """
     numbers = {row["key"]: number for number, row in enumerate(sampler.data.samples)}
     for protocol, pairs in protocols.items():
-        own = [Picture(numbers[pair.prompt], pair.prompt, 0) for pair in pairs]
+        image_ids = [ImageId(numbers[pair.prompt], pair.prompt, 0) for pair in pairs]
         texts = embedded([pair.text for pair in pairs], sampler)
-        for name, (prompts, said) in rows(sampler, own, texts).items():
+        for name, (prompts, row_texts) in rows(sampler, image_ids, texts).items():
             tar = tar_path(out, protocol, name)
-            yield Sheet(tar, own, prompts, said, sampler.params.scale)
+            yield Sheet(tar, image_ids, prompts, row_texts, sampler.params.scale)
 
 
 def rows(
-    sampler: Sampler, own: list[Picture], texts: Tensor
-) -> dict[str, tuple[list[Picture], Tensor | None]]:
-    """What is drawn of one protocol: image prompts and texts by the name of the row."""
+    sampler: Sampler, image_ids: list[ImageId], texts: Tensor
+) -> dict[str, tuple[list[ImageId], Tensor | None]]:
+    """Image prompts and text embeddings of one protocol's rows, by the name of the row."""
     if sampler.adapter is None:
-        return {"text_only": (own, texts)}
-    # the noise stays that of the pair
+        return {"text_only": (image_ids, texts)}
+    # key and k, and so the noise, stay those of the pair
     others = [
-        Picture(other.number, picture.key, picture.k)
-        for picture, other in zip(own, [*own[1:], own[0]], strict=True)
+        ImageId(other.number, image_id.key, image_id.k)
+        for image_id, other in zip(image_ids, [*image_ids[1:], image_ids[0]], strict=True)
     ]
     return {
-        "image_and_text": (own, texts),
-        "image_only": (own, None),
+        "image_and_text": (image_ids, texts),
+        "image_only": (image_ids, None),
         "shuffled_image": (others, texts),
     }
 
 
 def score_pairs(evaluator: Evaluator, shards: Path, folder: Path, out: Path) -> None:
-    """Score what is drawn of the pairs in `folder` against goals and copies, a row an image.
+    """Score the generated images of the pairs in `folder`; write one row per image to `out`.
 
-    `prompts` says what was given, `key` is that of the image prompt. `goal` and `copy` are cosines
-    to the two real images; `r_at_1` is whether an image is nearer to its goal than to all other
-    goals. The real images themselves are rows, too.
+    Columns: `protocol`; `prompts`, the prompts that were given; `key` of the image prompt; `goal`
+    and `copy`, cosines to the goal and to the image prompt; `r_at_1`, whether an image is nearer to
+    its goal than to all other goals. The real images themselves are rows, too.
     """
     protocols = {
         protocol: read_pairs(path)
@@ -176,11 +176,11 @@ def score_protocol(
     pairs: list[Pair],
     references: dict[str, Image.Image],
 ) -> Iterator[pd.DataFrame]:
-    """A frame for each row of a protocol and its `pairs`."""
+    """One frame per row of a protocol."""
     keys = [pair.prompt for pair in pairs]
     goals, copies = (
-        evaluator.images([references[key] for key in kind])
-        for kind in ([pair.goal for pair in pairs], keys)
+        evaluator.images([references[key] for key in image_keys])
+        for image_keys in ([pair.goal for pair in pairs], keys)
     )
 
     def scores(prompts: str, images: Tensor) -> pd.DataFrame:
@@ -189,11 +189,11 @@ def score_protocol(
             "copy": cosine(images, copies),
             "r_at_1": finds(images, goals, torch.arange(len(goals))),
         }
-        facts = {"protocol": protocol, "prompts": prompts, "key": keys}
-        return pd.DataFrame({**facts, **{name: v.tolist() for name, v in columns.items()}})
+        index = {"protocol": protocol, "prompts": prompts, "key": keys}
+        return pd.DataFrame({**index, **{name: v.tolist() for name, v in columns.items()}})
 
     for tar in sorted(tars_path(folder, protocol).glob("*.tar")):
-        made = list(read_images(tar))
-        yield scores(tar.stem, embed(tar, made, evaluator))
+        generated = list(read_images(tar))
+        yield scores(tar.stem, embed(tar, generated, evaluator))
     yield scores("real_goal", goals)
     yield scores("real_copy", copies)

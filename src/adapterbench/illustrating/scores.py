@@ -1,4 +1,4 @@
-"""Scores of those illustrations that have something to be held against."""
+"""Scores of the illustrations that have a reference: the scale sweep and the pairs."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from adapterbench.scoring.scores import load_scorer, score_samples
 
 
 def score(params: ScoreParams, folders: Folders, shards: Path, folder: Path) -> None:
-    """Write the scores of the sweep and of the pairs in `folder` beside them, where there are any.
+    """Write the scores of the sweep and of the pairs into `folder`, if it has any of them.
 
     Raises:
         UserError: an image is damaged, or an evaluator cannot be loaded.
     """
-    drawn = Illustrations(folder)
-    if drawn.sweep.exists():
-        scorer = load_scorer(params, folders, shards, drawn.sweep, neutral=False)
-        score_samples(scorer, drawn.sweep, drawn.sweep_scores)
-    if drawn.pairs.exists():
+    layout = Illustrations(folder)
+    if layout.sweep.exists():
+        scorer = load_scorer(params, folders, shards, layout.sweep, neutral=False)
+        score_samples(scorer, layout.sweep, layout.sweep_scores)
+    if layout.pairs.exists():
         neutral = params.evaluators.neutral
         evaluator = load_evaluator(neutral, folders, "score.evaluators.neutral")
-        score_pairs(evaluator, shards, drawn.pairs, drawn.pairs_scores)
+        score_pairs(evaluator, shards, layout.pairs, layout.pairs_scores)

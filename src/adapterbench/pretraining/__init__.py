@@ -1,1 +1,1 @@
-"""How the small backbone is trained from scratch: tokenizer, CLIP, VAE, UNet, report."""
+"""Train the small backbone from scratch and measure it: tokenizer, CLIP, VAE, UNet, report."""

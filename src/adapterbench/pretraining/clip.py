@@ -16,21 +16,21 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from adapterbench.core.config import FitParams, Fraction
 from adapterbench.frozen.towers import layer_weights
-from adapterbench.pretraining.pictures import Pictures
-from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
+from adapterbench.pretraining.images import CaptionedImages
+from adapterbench.training.loop import FitResult, OnLog, batch_indices, fit
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
 class ClipParams(FitParams):
-    """How a CLIP is built and trained."""
+    """Architecture and training of a CLIP."""
 
     vocab_size: int
-    """Most tokens of the vocabulary."""
+    """Largest size of the vocabulary."""
     context_length: int
-    """Tokens of a caption, start and end included."""
+    """Tokens per caption, including start and end."""
     embed_dim: int
-    """Width of the shared space."""
+    """Width of the shared embedding space."""
     patch_size: int
     """Pixels."""
     vision_width: int
@@ -38,19 +38,19 @@ class ClipParams(FitParams):
     text_width: int
     text_layers: int
     head_width: int
-    """Channels of an attention head, both towers."""
+    """Channels per attention head, in both towers."""
     max_shift: Fraction
-    """Largest random translation while training, as a share of the side."""
+    """Largest random translation, as a share of the side."""
     max_zoom: Fraction
-    """Largest random change of size while training, as a share."""
+    """Largest random change of scale, as a share."""
     color_jitter: Fraction
-    """Largest random change of brightness, contrast and saturation while training, as a share."""
+    """Largest random change of brightness, contrast and saturation, as a share."""
     maker_weight: Annotated[float, Field(ge=0)]
-    """Weight of a second contrast, between images of one emoji by two makers; 0 leaves it out."""
+    """Weight of a second contrastive loss, between images of one emoji by two makers; 0: none."""
 
 
 def model_config(params: ClipParams, resolution: int, tokenizer: CLIPTokenizer) -> dict[str, Any]:
-    """The `model_cfg` of an open_clip configuration file."""
+    """The section `model_cfg` of an open_clip configuration file."""
     return {
         "embed_dim": params.embed_dim,
         "vision_cfg": {
@@ -66,7 +66,7 @@ def model_config(params: ClipParams, resolution: int, tokenizer: CLIPTokenizer) 
             "width": params.text_width,
             "heads": params.text_width // params.head_width,
             "layers": params.text_layers,
-            # any name: for a local directory open_clip takes the files beside the configuration
+            # ignored: for a local directory open_clip reads the tokenizer files in it
             "hf_tokenizer_name": "local",
         },
     }
@@ -74,22 +74,22 @@ def model_config(params: ClipParams, resolution: int, tokenizer: CLIPTokenizer) 
 
 def train(
     params: ClipParams,
-    pictures: Pictures,
+    images: CaptionedImages,
     tokenizer: CLIPTokenizer,
     resume: Path,
     on_log: OnLog,
     label: str,
-) -> tuple[CLIP, Fitted]:
-    """Contrastive training on random phrasings of the captions."""
+) -> tuple[CLIP, FitResult]:
+    """Contrastive training; each sample uses a random phrasing of its caption."""
     torch.manual_seed(params.seed)
-    model = CLIP(**model_config(params, pictures.pixels.shape[-1], tokenizer))
+    model = CLIP(**model_config(params, images.pixels.shape[-1], tokenizer))
     contrast = ClipLoss()
-    phrasings = [tokenize(list(texts), tokenizer) for texts in pictures.captions]
-    others = same_emoji(pictures.keys)
+    phrasings = [tokenize(list(texts), tokenizer) for texts in images.captions]
+    others = same_emoji(images.keys)
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
-        index = batch_indices(len(pictures), params.batch_size, params.seed, step)
-        x = augmented(pictures.pixels[index], params, generator)
+        index = batch_indices(len(images), params.batch_size, params.seed, step)
+        x = augmented(images.pixels[index], params, generator)
         draw = torch.rand(len(index), generator=generator)
         ids = [phrasings[i][int(u * len(phrasings[i]))] for i, u in zip(index, draw, strict=True)]
         image, text, scale = model(normalise(x), torch.stack(ids))
@@ -97,7 +97,7 @@ def train(
         if params.maker_weight:
             draw = torch.rand(len(index), generator=generator)
             partner = [others[i][int(u * len(others[i]))] for i, u in zip(index, draw, strict=True)]
-            y = augmented(pictures.pixels[partner], params, generator)
+            y = augmented(images.pixels[partner], params, generator)
             other = model.encode_image(normalise(y), normalize=True)
             total = total + params.maker_weight * contrast(image, other, scale.clamp(max=100))
         return total
@@ -113,14 +113,15 @@ def tokenize(texts: list[str], tokenizer: CLIPTokenizer) -> Tensor:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """uint8 -> the encoder's input, the same as open_clip's transform with `MEAN` and `STD`."""
+    """uint8 pixels -> encoder input; equals open_clip's transform with `MEAN` and `STD`."""
     return (pixels.float() / 255 - MEAN[0]) / STD[0]
 
 
 def same_emoji(keys: list[str]) -> list[list[int]]:
-    """For each image the numbers of the other makers' images of the same emoji; itself if none.
+    """For each image, indices of other makers' images of the same emoji; its own index if none.
 
-    Keys are a set's name and code points, such as `google-1f984`.
+    Args:
+        keys: name of the image set and code points, such as `google-1f984`.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, key in enumerate(keys):
@@ -132,7 +133,7 @@ def same_emoji(keys: list[str]) -> list[list[int]]:
 
 
 def augmented(pixels: Tensor, params: ClipParams, generator: torch.Generator) -> Tensor:
-    """Move, scale and recolour each of `(B, 3, H, W)` uint8 at random; white comes in."""
+    """Translate, scale and recolour uint8 images `(B, 3, H, W)` at random, filling with white."""
 
     def draw(limit: float, *shape: int) -> Tensor:
         return (2 * torch.rand(len(pixels), *shape, generator=generator) - 1) * limit
@@ -140,7 +141,7 @@ def augmented(pixels: Tensor, params: ClipParams, generator: torch.Generator) ->
     x = pixels.float() / 255
     theta = torch.zeros(len(pixels), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 + draw(params.max_zoom)
-    theta[:, :, 2] = draw(2 * params.max_shift, 2)  # the side is 2 in the grid's coordinates
+    theta[:, :, 2] = draw(2 * params.max_shift, 2)  # the grid spans [-1, 1]: the side is 2
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     x = 1 - F.grid_sample(1 - x, grid, align_corners=False)
     if params.color_jitter:
@@ -152,23 +153,29 @@ def augmented(pixels: Tensor, params: ClipParams, generator: torch.Generator) ->
 
 
 @torch.no_grad()
-def embed(model: CLIP, pictures: Pictures, tokenizer: CLIPTokenizer) -> tuple[Tensor, Tensor]:
-    """Unit embeddings `(N, D)` of all pictures and of their first captions."""
-    images = [model.encode_image(normalise(x), normalize=True) for x in pictures.pixels.split(256)]
-    ids = tokenize([texts[0] for texts in pictures.captions], tokenizer)
-    texts = [model.encode_text(chunk, normalize=True) for chunk in ids.split(256)]
-    return torch.cat(images), torch.cat(texts)
+def embed(model: CLIP, images: CaptionedImages, tokenizer: CLIPTokenizer) -> tuple[Tensor, Tensor]:
+    """Unit embeddings of all images and of their first captions, `(N, D)` each."""
+    chunks = images.pixels.split(256)
+    of_images = [model.encode_image(normalise(x), normalize=True) for x in chunks]
+    ids = tokenize([texts[0] for texts in images.captions], tokenizer)
+    of_texts = [model.encode_text(chunk, normalize=True) for chunk in ids.split(256)]
+    return torch.cat(of_images), torch.cat(of_texts)
 
 
 def recall(images: Tensor, texts: Tensor, k: int) -> float:
-    """Image-to-text recall@k: share of rows whose own text is among the k nearest."""
+    """Image-to-text recall@k: share of images whose own text is among the k nearest.
+
+    Args:
+        images: unit embeddings `(N, D)`.
+        texts: unit embeddings `(N, D)`, in the order of the images.
+    """
     similarity = images @ texts.T
     rank = (similarity > similarity.diagonal()[:, None]).sum(dim=1)
     return float((rank < k).float().mean())
 
 
 def save(model: CLIP, params: ClipParams, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Write what `open_clip.create_model("local-dir:...")` reads, fp16 safetensors."""
+    """Write a folder for `open_clip.create_model("local-dir:...")`, fp16 safetensors."""
     folder.mkdir(parents=True)
     resolution = model.visual.image_size[0]
     config = {

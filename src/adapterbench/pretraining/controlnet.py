@@ -14,23 +14,23 @@ from adapterbench.core.config import FitParams
 from adapterbench.formats.edges import edge_map
 from adapterbench.formats.image import to_array
 from adapterbench.frozen.load import load_part
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.pretraining.unet import TextToLatents, schedule
-from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
+from adapterbench.training.loop import FitResult, OnLog, batch_indices, fit
 from adapterbench.training.loss import denoising_loss, draw_noise
 
 
 class ControlNetParams(FitParams):
-    """How the ControlNet is built and trained."""
+    """Architecture and training of the ControlNet."""
 
     conditioning_channels: tuple[int, ...]
-    """Channels of the layers that read the edge map; each further one halves the resolution."""
+    """Channels of the edge map's embedding layers; each layer after the first halves the side."""
     drop_text: float
-    """Share of samples with the empty caption, so that it reads the edges without a text, too."""
+    """Share of samples with the empty caption, so that edges work without a text, too."""
 
 
 class Controlled(nn.Module):
-    """`eps(z_t, t, y, edges)`: a UNet whose skip connections a ControlNet adds to."""
+    """`eps(z_t, t, y, edges)`: a UNet with a ControlNet's residuals in its skip connections."""
 
     def __init__(self, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Controlled(nn.Module):
     def forward(
         self, noisy: Tensor, t: Tensor, encoder_hidden_states: Tensor, edges: Tensor
     ) -> UNet2DConditionOutput:
-        """The prediction for `noisy (B, C, h, w)`, texts `(B, L, D)`, edges `(B, 3, H, W)`."""
+        """Predict from `noisy (B, C, h, w)`, texts `(B, L, D)` and edges `(B, 3, H, W)`."""
         down, mid = self.controlnet(
             noisy, t, encoder_hidden_states, controlnet_cond=edges, return_dict=False
         )
@@ -52,12 +52,11 @@ class Controlled(nn.Module):
         )
 
 
-def edges(pictures: Pictures) -> Tensor:
-    """Edge maps of all pictures, uint8 `(N, 3, H, W)`."""
-    side = pictures.pixels.shape[-1]
+def edges(images: CaptionedImages) -> Tensor:
+    """Edge maps of all images, uint8 `(N, 3, H, W)`."""
+    side = images.pixels.shape[-1]
     maps = (
-        edge_map(Image.fromarray(pixels.permute(1, 2, 0).numpy()), side)
-        for pixels in pictures.pixels
+        edge_map(Image.fromarray(pixels.permute(1, 2, 0).numpy()), side) for pixels in images.pixels
     )
     return torch.from_numpy(np.stack([to_array(lines) for lines in maps]))
 
@@ -69,12 +68,12 @@ def train(
     controls: Tensor,
     resume: Path,
     on_log: OnLog,
-) -> tuple[ControlNetModel, Fitted]:
-    """Train a copy of the UNet's encoder; the UNet is frozen, the averaged weights are kept.
+) -> tuple[ControlNetModel, FitResult]:
+    """Train a copy of the UNet's encoder over the frozen UNet; return it with averaged weights.
 
     Args:
         backbone: folder with the UNet in diffusers layout.
-        data: latents and texts `(N, ..)`.
+        data: latents and text embeddings of N samples.
         controls: their edge maps, uint8 `(N, 3, H, W)`.
     """
     torch.manual_seed(params.seed)

@@ -1,4 +1,4 @@
-"""A fine-tuned descendant of the small backbone: a LoRA over its UNet that draws another style."""
+"""Fine-tune a descendant of the small backbone: a LoRA on its UNet for another drawing style."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from adapterbench.core.config import Count
 from adapterbench.frozen.load import load_part
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.pretraining.unet import TextParams, encode, text_loss
-from adapterbench.training.loop import Fitted, OnLog, fit
+from adapterbench.training.loop import FitResult, OnLog, fit
 
 ADAPTED = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "conv1", "conv2")
-"""Names of the layers that get a LoRA: attention, and the convolutions of the residual blocks."""
+"""Names of the layers with a LoRA: attention, and the convolutions of the residual blocks."""
 
 
 class DescendantParams(TextParams):
-    """How a descendant is trained."""
+    """Style and training of a descendant."""
 
     style: str
     """Folder of drawings in the package: `color` or `black`."""
@@ -27,17 +27,17 @@ class DescendantParams(TextParams):
 
 def train(
     params: DescendantParams,
-    pictures: Pictures,
+    images: CaptionedImages,
     backbone: Path,
     resume: Path,
     on_log: OnLog,
-) -> tuple[UNet2DConditionModel, Fitted]:
-    """Teach the frozen backbone to answer the captions with these pictures, by a LoRA."""
+) -> tuple[UNet2DConditionModel, FitResult]:
+    """Train a LoRA on captioned images; the backbone is frozen. Return the UNet with the LoRA."""
     unet, vae, text, tokenizer, schedule = (
         load_part(backbone, part)
         for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     )
-    data = encode(pictures, vae, text, tokenizer)
+    data = encode(images, vae, text, tokenizer)
     torch.manual_seed(params.seed)
     adapted(unet, params.rank)
     weights = [weight for weight in unet.parameters() if weight.requires_grad]
@@ -47,14 +47,14 @@ def train(
 
 
 def adapted(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel:
-    """The frozen UNet with a fresh LoRA, which alone learns and at first changes nothing."""
+    """Freeze the UNet and add a trainable LoRA that is initialised to zero effect."""
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ADAPTED)))
     return unet
 
 
 def save(unet: UNet2DConditionModel, folder: Path) -> None:
     """Write the LoRA alone as diffusers does: `pytorch_lora_weights.safetensors`, fp16."""
-    # in peft's own names: diffusers' old ones exist for attention alone
+    # with peft's names: diffusers' older names cover attention only
     weights = get_peft_model_state_dict(unet)
     layers = {name: weight.half().contiguous() for name, weight in weights.items()}
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)

@@ -1,4 +1,4 @@
-"""Text to image by the assembled pipeline, and sheets of what it draws."""
+"""Generate images with the assembled pipeline from text, and grids of images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,27 +13,27 @@ from tqdm import tqdm
 
 from adapterbench.core.config import Count, Section
 from adapterbench.formats.image import to_array
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.sampling.items import choose_items, noise
 
 
 class DrawParams(Section):
-    """How images are drawn to be measured."""
+    """Sampling of the images that are measured."""
 
     items: Count
-    """Images whose captions are drawn, of different concepts."""
+    """Number of captions, of different concepts, to generate images from."""
     steps: Count
     """DPM-Solver++ steps."""
     guidance_scale: Annotated[float, Field(ge=1)]
     """Classifier-free guidance weight."""
     batch_size: Count
-    """Images made at a time."""
+    """Images per batch."""
     seed: int
-    """Seed of the choice and of the noise."""
+    """Seed of the choice of items and of the noise."""
 
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """The assembled pipeline with DPM-Solver++."""
+    """Load the assembled pipeline with DPM-Solver++, fp32."""
     pipe = StableDiffusionPipeline.from_pretrained(
         folder,
         safety_checker=None,
@@ -47,25 +47,25 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     return pipe
 
 
-def choose(pictures: Pictures, count: int, seed: int) -> list[int]:
-    """Numbers of the pictures that are drawn, every concept once before any twice."""
+def choose(images: CaptionedImages, count: int, seed: int) -> list[int]:
+    """Indices of `count` images; every concept occurs once before any occurs twice."""
     rows = [
         {"key": key, "concept": concept}
-        for key, concept in zip(pictures.keys, pictures.concepts, strict=True)
+        for key, concept in zip(images.keys, images.concepts, strict=True)
     ]
     return choose_items(rows, count, seed)
 
 
-def draw(pipe: StableDiffusionPipeline, pictures: Pictures, params: DrawParams) -> Tensor:
-    """Text to image for first captions: uint8 `(N, 3, H, W)`."""
+def draw(pipe: StableDiffusionPipeline, images: CaptionedImages, params: DrawParams) -> Tensor:
+    """Generate an image from each first caption: uint8 `(N, 3, H, W)`."""
     config = pipe.unet.config
     shape = (config.in_channels, config.sample_size, config.sample_size)
     made: list[Image.Image] = []
-    for start in tqdm(range(0, len(pictures), params.batch_size), desc="draw"):
-        part = range(start, min(start + params.batch_size, len(pictures)))
-        latents = [noise(pictures.keys[i], 0, params.seed, shape) for i in part]
+    for start in tqdm(range(0, len(images), params.batch_size), desc="draw"):
+        part = range(start, min(start + params.batch_size, len(images)))
+        latents = [noise(images.keys[i], 0, params.seed, shape) for i in part]
         made += pipe(
-            [pictures.captions[i][0] for i in part],
+            [images.captions[i][0] for i in part],
             latents=torch.stack(latents),
             num_inference_steps=params.steps,
             guidance_scale=params.guidance_scale,
@@ -73,13 +73,18 @@ def draw(pipe: StableDiffusionPipeline, pictures: Pictures, params: DrawParams) 
     return torch.from_numpy(np.stack([to_array(image) for image in made]))
 
 
-def images(pixels: Tensor) -> list[Image.Image]:
-    """uint8 `(N, 3, H, W)` as pictures."""
-    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+def to_pil(pixels: Tensor) -> list[Image.Image]:
+    """uint8 `(N, 3, H, W)` -> PIL images."""
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
 
 
 def grid(*layers: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
-    """Pictures that belong together one above the other, 16 a line; a layer `(N, 3, H, W)`."""
+    """Images in lines of `columns`; each line has one row per layer, one above the other.
+
+    Args:
+        layers: uint8 `(N, 3, H, W)` each, such as originals and reconstructions.
+        zoom: factor by which the sheet is enlarged.
+    """
     lines = [
         torch.cat([torch.cat(list(rows[at : at + columns]), dim=2) for rows in layers], 1)
         for at in range(0, len(layers[0]), columns)

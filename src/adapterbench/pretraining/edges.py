@@ -1,4 +1,4 @@
-"""How well pictures follow the edge maps that they were given, on held-out concepts."""
+"""Measure how well the ControlNet's images follow their edge maps, on held-out images."""
 
 from pathlib import Path
 
@@ -12,30 +12,31 @@ from tqdm import tqdm
 from adapterbench.core.files import publish
 from adapterbench.formats.image import to_array
 from adapterbench.pretraining.controlnet import edges
-from adapterbench.pretraining.drawing import DrawParams, choose, grid, images, load_pipeline
-from adapterbench.pretraining.pictures import Pictures, load_pictures
+from adapterbench.pretraining.drawing import DrawParams, choose, grid, load_pipeline, to_pil
+from adapterbench.pretraining.images import CaptionedImages, load_images
 from adapterbench.report.intervals import bootstrap
 from adapterbench.sampling.items import noise
 
 SCALES = {"text_only": 0.0, "control": 1.0}
-"""Method -> weight of the ControlNet; everything else is the same, the noise too."""
+"""Method -> weight of the ControlNet; all else, including the noise, is the same."""
 
 
 def measure(
     params: DrawParams, shards: Path, backbone: Path, controlnet: Path, out: Path
 ) -> dict[str, float]:
-    """Draw held-out captions with their pictures' edges and without; return the agreement.
+    """Generate images from held-out captions with and without edge control; return the edge F1.
 
     Args:
-        out: PNG with the edge maps above, pictures without control in the middle, with it below.
+        out: PNG with edge maps (top), images without control (middle) and with it (bottom).
 
     Returns:
-        Mean `edge_f1` of both methods, and the ends of the 95 % interval of their difference.
+        Mean `edge_f1` of both methods, the 95 % interval of their difference, and the number of
+        images.
     """
     torch.set_flush_denormal(True)
-    held_out = load_pictures(shards, "validation")
-    pictures = held_out.at(choose(held_out, params.items, params.seed))
-    control = edges(pictures)
+    held_out = load_images(shards, "validation")
+    images = held_out.at(choose(held_out, params.items, params.seed))
+    control = edges(images)
     pipe = StableDiffusionControlNetPipeline.from_pipe(
         load_pipeline(backbone),
         controlnet=ControlNetModel.from_pretrained(
@@ -43,7 +44,7 @@ def measure(
         ),
     )
     pipe.set_progress_bar_config(disable=True)
-    made = {name: draw(pipe, pictures, control, scale, params) for name, scale in SCALES.items()}
+    made = {name: draw(pipe, images, control, scale, params) for name, scale in SCALES.items()}
     f1 = {name: edge_f1(drawn_edges(pixels), control) for name, pixels in made.items()}
     gain = (f1["control"] - f1["text_only"]).double().numpy()[None]
     low, high = bootstrap(gain, samples=10_000, confidence=0.95, seed=params.seed)
@@ -54,27 +55,27 @@ def measure(
         **means,
         "gain_low": float(low[0]),
         "gain_high": float(high[0]),
-        "pictures": len(pictures),
+        "pictures": len(images),
     }
 
 
 def draw(
     pipe: StableDiffusionControlNetPipeline,
-    pictures: Pictures,
+    images: CaptionedImages,
     control: Tensor,
     scale: float,
     params: DrawParams,
 ) -> Tensor:
-    """Pictures of the captions under control of weight `scale`: uint8 `(N, 3, H, W)`."""
+    """CaptionedImages of the captions under control of weight `scale`: uint8 `(N, 3, H, W)`."""
     config = pipe.unet.config
     shape = (config.in_channels, config.sample_size, config.sample_size)
     made = []
-    for start in tqdm(range(0, len(pictures), params.batch_size), desc=f"control {scale}"):
-        part = range(len(pictures))[start : start + params.batch_size]
+    for start in tqdm(range(0, len(images), params.batch_size), desc=f"control {scale}"):
+        part = range(len(images))[start : start + params.batch_size]
         made += pipe(
-            [pictures.captions[i][0] for i in part],
-            image=images(control[part.start : part.stop]),
-            latents=torch.stack([noise(pictures.keys[i], 0, params.seed, shape) for i in part]),
+            [images.captions[i][0] for i in part],
+            image=to_pil(control[part.start : part.stop]),
+            latents=torch.stack([noise(images.keys[i], 0, params.seed, shape) for i in part]),
             num_inference_steps=params.steps,
             guidance_scale=params.guidance_scale,
             controlnet_conditioning_scale=scale,
@@ -83,20 +84,20 @@ def draw(
 
 
 def drawn_edges(pixels: Tensor) -> Tensor:
-    """Edge maps of uint8 pixels `(N, 3, H, W)`, as the ControlNet gets them."""
+    """Edge maps of uint8 images `(N, 3, H, W)`, as in the ControlNet's training."""
     names = [str(number) for number in range(len(pixels))]
-    return edges(Pictures(pixels, [()] * len(pixels), names, names))
+    return edges(CaptionedImages(pixels, [()] * len(pixels), names, names))
 
 
 def edge_f1(drawn: Tensor, control: Tensor) -> Tensor:
-    """F1 of edge maps `(N, 3, H, W)`, an edge off by one pixel counting as met: `(N,)`."""
-    found, wanted = drawn[:, :1] > 0, control[:, :1] > 0
-    precision, recall = share_near(found, wanted), share_near(wanted, found)
+    """F1 `(N,)` of edge maps `(N, 3, H, W)`, with a tolerance of one pixel."""
+    predicted, target = drawn[:, :1] > 0, control[:, :1] > 0
+    precision, recall = share_near(predicted, target), share_near(target, predicted)
     return 2 * precision * recall / (precision + recall).clamp_min(1e-9)
 
 
 def share_near(a: Tensor, b: Tensor) -> Tensor:
-    """Share of the pixels of `a` that have one of `b` in the 3 x 3 around them `(N,)`."""
+    """Share `(N,)` of the pixels in `a` with a pixel of `b` in their 3 x 3 neighbourhood."""
     near = F.max_pool2d(b.float(), 3, stride=1, padding=1) > 0
     count = a.sum(dim=(1, 2, 3))
     return (a & near).sum(dim=(1, 2, 3)) / count.clamp_min(1)

@@ -1,4 +1,4 @@
-"""Which images nothing is trained on: chosen once over every set of images, and committed."""
+"""Choose the images that nothing is trained on, once for all image sets; the list is committed."""
 
 import re
 from collections import Counter, defaultdict
@@ -28,36 +28,36 @@ Pair = tuple[float, str, str]
 
 
 class HoldOutParams(Section):
-    """How many concepts are held out, and from which makers."""
+    """Number of held-out concepts, and the makers they are held out from."""
 
     families: tuple[str, ...]
-    """Families that images are held out of; an eligible concept has images of each."""
+    """Families whose images may be held out; an eligible concept has images of each."""
     least_families: Count
-    """Families that an eligible concept has in all, so that enough are left to train on."""
+    """Fewest families of an eligible concept, so that enough remain for training."""
     drawn_alike: frozenset[str]
-    """Categories whose images every maker draws alike (flags, letters): none is held out."""
+    """Categories that every maker draws alike (flags, letters): never held out."""
     novel_images: Count
-    """Most images of a novel concept, so that few are lost to training."""
+    """Most images of a novel concept, so that training loses few."""
     novel: Count
-    """Concepts of which no image is in any training set; their words occur elsewhere."""
+    """Number of concepts without any training image; their words occur in other captions."""
     tuning: Count
-    """Concepts of which one family is held out for choosing settings."""
+    """Number of concepts with one family held out for choosing settings."""
     validation: Count
-    """Concepts of which one family is held out for the scores."""
+    """Number of concepts with one family held out for the scores."""
     validation_pairs: Count
-    """Further ones of which two families are held out, for prompts with a right answer."""
+    """Number of further concepts with two families held out, for prompts with a right answer."""
     twin_cosine: Annotated[float, Field(gt=0, lt=1)]
-    """Cosine of neutral features above which two images are twins."""
+    """Cosine of neutral features from which on two images count as twins (near duplicates)."""
     seed: int
 
 
 SHOWN = 24
-"""Pairs of the figure on each side of the threshold."""
+"""Pairs in the figure on each side of the threshold."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """What the choice needs to know of an image."""
+    """Metadata of an image for the choice."""
 
     key: str
     concept: str
@@ -70,16 +70,15 @@ class Described:
 def describe(
     params: DataParams, raw: Path, network: Path
 ) -> tuple[list[Described], Tensor, Tensor]:
-    """Every usable image of a source.
+    """Read all usable images of a source.
 
     Returns:
-        What is known of each, uint8 pixels `(N, 3, H, W)`, and neutral features `(N, D)` of unit
-        length.
+        Metadata of N images, uint8 pixels `(N, 3, H, W)`, and unit neutral features `(N, D)`.
     """
     source = load("adapterbench.data.sources", params.source)
     samples = source.read(raw, parse(source.Params, params.fetch, "data.fetch"))
     usable = clean(tqdm(samples, desc="read", mininterval=1), params, Drops(), raw)
-    kept = [sample for sample in usable if isinstance(sample, Packed)]  # as all of a set of artwork
+    kept = [sample for sample in usable if isinstance(sample, Packed)]  # all artwork is packed
     decoded = [decode(sample.image) for sample in kept]
     images = [
         Described(
@@ -90,17 +89,17 @@ def describe(
         for sample in kept
     ]
     pixels = torch.from_numpy(np.stack([to_array(image) for image in decoded]))
-    by = evaluator(Params(resolution=128, batch_size=16), network)
+    neutral = evaluator(Params(resolution=128, batch_size=16), network)
     parts = [decoded[at : at + 256] for at in range(0, len(decoded), 256)]
-    features = [by.image_embeds(part) for part in tqdm(parts, desc="embed", mininterval=1)]
+    features = [neutral.image_embeds(part) for part in tqdm(parts, desc="embed", mininterval=1)]
     return images, pixels, torch.nn.functional.normalize(torch.cat(features), dim=-1)
 
 
 def choose(images: list[Described], params: HoldOutParams) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Families by concept, by split; concepts are drawn by hash.
+    """Choose the held-out families by concept for each split; concepts are drawn by hash.
 
     Returns:
-        `HeldOut.splits`: `validation`, `tuning` and `novel`.
+        `HeldOut.splits`: for `validation`, `tuning` and `novel`, concept -> families.
     """
     families: dict[str, set[str]] = defaultdict(set)
     size: Counter[str] = Counter()
@@ -130,7 +129,7 @@ def choose(images: list[Described], params: HoldOutParams) -> dict[str, dict[str
 
 
 def familiar(eligible: list[str], images: list[Described], count: int) -> list[str]:
-    """The first `count` concepts whose words all occur in captions of concepts that stay."""
+    """The first `count` concepts whose names' words all occur in captions of remaining concepts."""
     words: dict[str, set[str]] = defaultdict(set)
     named: dict[str, set[str]] = defaultdict(set)
     for image in images:
@@ -146,12 +145,17 @@ def familiar(eligible: list[str], images: list[Described], count: int) -> list[s
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a caption."""
+    """Lower-case words of a text."""
     return set(re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def nearest(held_out: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine `(N,)` and number `(N,)` of the nearest training image, of unit features `(N, D)`."""
+    """Cosine and index, `(N,)` each, of the nearest training image.
+
+    Args:
+        held_out: unit features `(N, D)`.
+        train: unit features `(M, D)`.
+    """
     parts = [(part @ train.T).max(dim=1) for part in held_out.split(256)]
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
@@ -159,10 +163,13 @@ def nearest(held_out: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
 def hold_out(
     images: list[Described], features: Tensor, params: HoldOutParams
 ) -> tuple[HeldOut, list[Pair]]:
-    """The list, and every held-out image with its nearest training image, the nearest first.
+    """Choose the held-out images and find their twins among the training images.
 
     Args:
-        features: neutral features `(N, D)` of `images`, of unit length.
+        features: unit neutral features `(N, D)` of `images`.
+
+    Returns:
+        The list, and every held-out image with its nearest training image, highest cosine first.
     """
     splits = HeldOut(splits=choose(images, params), twins={})
     held = [n for n, image in enumerate(images) if belongs(image, splits.splits)]
@@ -180,16 +187,16 @@ def hold_out(
 
 
 def belongs(image: Described, splits: dict[str, Any]) -> bool:
-    """Whether an image is held out."""
+    """Whether an image is in a held-out split."""
     return any(image.family in split.get(image.concept, ()) for split in splits.values())
 
 
 def sheet(
     pairs: list[Pair], images: list[Described], pixels: Tensor, threshold: float
 ) -> Image.Image:
-    """The pairs nearest to the threshold: held-out images above their nearest training images.
+    """Grid of the pairs nearest to the threshold: held-out images above their nearest neighbours.
 
-    The first line is of twins, the second of images that are scored.
+    The first line shows twins, the second images that are scored.
     """
     number = {image.key: n for n, image in enumerate(images)}
     above = [pair for pair in pairs if pair[0] >= threshold][-SHOWN:]

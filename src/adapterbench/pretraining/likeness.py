@@ -1,4 +1,4 @@
-"""How like its reference an image is, on the neutral evaluator and others: the base's own bars."""
+"""Similarity of images to their references, by the neutral and other evaluators."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adapterbench.core.seeds import rank
 from adapterbench.pretraining.clip import same_emoji
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 from adapterbench.report.intervals import bootstrap
 from adapterbench.scoring.measures import cosine, finds
 
@@ -20,7 +20,7 @@ Embed = Callable[[list[Image.Image]], Tensor]
 
 @dataclass(frozen=True)
 class Likeness:
-    """Scores of images against the references that they were made for."""
+    """Scores of images against their references."""
 
     items: int
     cosine: float
@@ -28,21 +28,21 @@ class Likeness:
     high: float
     """Ends of the 95 % interval of the mean cosine, over items."""
     r_at_1: float
-    """Share that finds its own reference, mean over groups of `among` references."""
+    """R@1 of the own reference, mean over groups of `among` references."""
     among: int
 
 
 def likeness(made: Tensor, real: Tensor, among: int, seed: int) -> Likeness:
     """Compare unit embeddings `(N, D)` row by row.
 
-    R@1 is measured in groups of `among` (what is left over is compared by cosine alone), so that
-    it has the same chance level, `1 / among`, for any number of items.
+    R@1 is measured in groups of `among` rows, so that chance is `1 / among` for any number of
+    items; an incomplete last group has no R@1.
     """
     values = cosine(made, real)
     low, high = bootstrap(values.numpy()[None], samples=10_000, confidence=0.95, seed=seed)
     among = min(among, len(made))
     whole = len(made) - len(made) % among
-    found = [
+    hits = [
         finds(a, b, torch.arange(among))
         for a, b in zip(made[:whole].split(among), real[:whole].split(among), strict=True)
     ]
@@ -51,17 +51,19 @@ def likeness(made: Tensor, real: Tensor, among: int, seed: int) -> Likeness:
         cosine=float(values.mean()),
         low=float(low[0]),
         high=float(high[0]),
-        r_at_1=float(torch.cat(found).mean()),
+        r_at_1=float(torch.cat(hits).mean()),
         among=among,
     )
 
 
-def same_drawn_twice(held_out: Pictures, train: Pictures, seed: int) -> list[tuple[int, int]]:
-    """Pairs of one emoji by two makers, one pair a concept.
+def same_drawn_twice(
+    held_out: CaptionedImages, train: CaptionedImages, seed: int
+) -> list[tuple[int, int]]:
+    """Pairs of one emoji by two makers, one pair per concept, drawn by hash.
 
     Returns:
-        Number of the held-out image and number of the training image; both drawn by hash. None
-        where whole concepts are held out.
+        Index of the held-out image and index of the training image. Empty where whole concepts are
+        held out.
     """
     keys = [*held_out.keys, *train.keys]
     makers = same_emoji(keys)
@@ -77,16 +79,16 @@ def same_drawn_twice(held_out: Pictures, train: Pictures, seed: int) -> list[tup
 
 
 def across_makers(embed: Embed, held_out: list[Image.Image], train: list[Image.Image]) -> float:
-    """R@1 of held-out images among training images of the same emojis by other makers.
+    """R@1 of held-out images among training images of the same emoji by other makers.
 
     Args:
-        train: the partner of each held-out image; chance is one over their number.
+        train: the partner of each held-out image; chance is 1 / N.
     """
     return float(finds(embed(held_out), embed(train), torch.arange(len(train))).mean())
 
 
 def thumbnails(images: list[Image.Image]) -> Tensor:
-    """Unit vectors of centred 16x16 levels `(N, 768)`: what colour and layout alone can find."""
+    """Unit vectors `(N, 768)` of centred 16 x 16 pixels: a baseline of colour and layout."""
     small = [
         np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float32) for image in images
     ]

@@ -1,4 +1,4 @@
-"""OpenMoji's artwork for the concepts of another set of pictures."""
+"""OpenMoji's drawings for the emoji of another image set."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,12 @@ from adapterbench.data.emoji_sets import DAMAGED
 from adapterbench.data.sources.emoji import Package, integrity, npm_pack
 from adapterbench.formats.image import decode, to_array
 from adapterbench.formats.tars import open_tar
-from adapterbench.pretraining.pictures import Pictures
+from adapterbench.pretraining.images import CaptionedImages
 
 SCALE = 2
-"""Pixels that a drawing is rendered at, to one of the picture that it ends as."""
+"""Pixels that a drawing is rendered at, to one of the image that it ends as."""
 LINES = "[stroke] { stroke-width: 3px }"
-"""Half as thick again as they are drawn: the small VAE has no thinner ones."""
+"""Lines 1.5 times as thick as drawn: the small VAE cannot reproduce thinner ones."""
 
 
 class OpenmojiParams(Section):
@@ -31,46 +31,46 @@ class OpenmojiParams(Section):
 
 
 def fetch(package: Package, out: Path) -> None:
-    """Bring the package to the file `out` as the registry serves it.
+    """Download the package to the file `out`, as the registry serves it.
 
     Raises:
-        UserError: no npm client, no network, or a package that is not the pinned one.
+        UserError: there is no npm client or no network, or the digest is not the pinned one.
     """
     with publish(out) as beside:
         npm_pack(package.name, beside)
-        if (found := integrity(beside)) != package.integrity:
+        if (digest := integrity(beside)) != package.integrity:
             raise UserError(
-                f"{package.name} has digest {found}, not the pinned {package.integrity}: "
-                "fetch again, or set openmoji.package.integrity to mean this file"
+                f"{package.name} has digest {digest}, not the pinned {package.integrity}: "
+                "fetch again, or set openmoji.package.integrity to accept this file"
             )
 
 
-def redrawn(pictures: Pictures, tarball: Path, style: str) -> Pictures:
-    """The pictures that OpenMoji has too, in its style, with the captions that they had.
+def redrawn(images: CaptionedImages, tarball: Path, style: str) -> CaptionedImages:
+    """The images that OpenMoji has, too, in its style and with their original captions.
 
     Args:
-        pictures: keys end in code points, such as `google-1f436`.
-        tarball: of `fetch`.
+        images: keys end in code points, such as `google-1f436`.
+        tarball: file of `fetch`.
         style: `color` (flat colours within black outlines) or `black` (the outlines alone).
 
     Raises:
         UserError: the tarball is missing or damaged.
     """
     drawings = read(tarball, f"package/{style}/svg")
-    kept = [n for n, key in enumerate(pictures.keys) if code(key) in drawings]
-    side = pictures.pixels.shape[-1]
+    kept = [n for n, key in enumerate(images.keys) if code(key) in drawings]
+    side = images.pixels.shape[-1]
     drawn: dict[str, np.ndarray] = {}
     for number in tqdm(kept, desc="draw", mininterval=1):
-        name = code(pictures.keys[number])
+        name = code(images.keys[number])
         if name not in drawn:
             drawn[name] = to_array(draw(drawings[name], side))
-    pixels = torch.from_numpy(np.stack([drawn[code(pictures.keys[n])] for n in kept]))
+    pixels = torch.from_numpy(np.stack([drawn[code(images.keys[n])] for n in kept]))
     return replace(
-        pictures,
+        images,
         pixels=pixels,
-        captions=[pictures.captions[n] for n in kept],
-        keys=[pictures.keys[n] for n in kept],
-        concepts=[pictures.concepts[n] for n in kept],
+        captions=[images.captions[n] for n in kept],
+        keys=[images.keys[n] for n in kept],
+        concepts=[images.concepts[n] for n in kept],
     )
 
 
@@ -81,7 +81,7 @@ def code(name: str) -> str:
 
 
 def read(tarball: Path, folder: str) -> dict[str, str]:
-    """The SVG files of a folder by code points."""
+    """Code points -> SVG, of the files in a folder of the tarball."""
     try:
         with open_tar(tarball) as tar:
             return {
@@ -96,7 +96,7 @@ def read(tarball: Path, folder: str) -> dict[str, str]:
 
 
 def draw(svg: str, side: int) -> Image.Image:
-    """A drawing as RGB, cut to what is drawn and centred on white, `side` pixels square."""
+    """Render a drawing as RGB, cropped and centred on white, `side` pixels square."""
     wide = SCALE * side
     data = resvg_py.svg_to_bytes(
         svg_string=svg, width=wide, height=wide, style_sheet=LINES, skip_system_fonts=True

@@ -1,4 +1,4 @@
-"""What the small backbone can do on images that no part of it was trained on, with grids."""
+"""Measure the small backbone on held-out images; write the report with its grids."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from adapterbench.core.files import publish
 from adapterbench.formats.shards import read_manifest
 from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining.clip import recall
-from adapterbench.pretraining.drawing import DrawParams, choose, draw, grid, images, load_pipeline
+from adapterbench.pretraining.drawing import DrawParams, choose, draw, grid, load_pipeline, to_pil
+from adapterbench.pretraining.images import CaptionedImages, load_images
 from adapterbench.pretraining.likeness import (
     Likeness,
     across_makers,
@@ -22,7 +23,6 @@ from adapterbench.pretraining.likeness import (
     same_drawn_twice,
     thumbnails,
 )
-from adapterbench.pretraining.pictures import Pictures, load_pictures
 from adapterbench.pretraining.vae import psnr, reconstruct
 from adapterbench.scoring.evaluator import Evaluator
 from adapterbench.scoring.evaluators import timm
@@ -30,16 +30,16 @@ from adapterbench.scoring.measures import cosine
 
 
 class ReportParams(DrawParams):
-    """What the report draws and compares."""
+    """Sampling and evaluation of the report."""
 
     shown: Count
-    """Images of a grid, and of a group in which each must find its own reference."""
+    """Images of a grid, and references of a group for R@1."""
     resolution: Count
     """Side to which the neutral evaluator scales an image, pixels."""
 
 
 DRAWN = {"validation": "held out", "novel": "of novel concepts", "train": "trained on"}
-"""Split -> how the report calls its images."""
+"""Split -> name of its images in the report."""
 
 TEMPLATE = Environment(
     loader=PackageLoader("adapterbench.pretraining"), undefined=StrictUndefined
@@ -48,9 +48,9 @@ TEMPLATE = Environment(
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images of a split and what text to image makes of their captions."""
+    """Real images of a split, and images generated from their captions."""
 
-    pictures: Pictures
+    real: CaptionedImages
     generated: Tensor
     """uint8 `(N, 3, H, W)`."""
 
@@ -62,22 +62,22 @@ def report(
     evaluators: dict[str, Evaluator],
     out: Path,
 ) -> dict[str, Any]:
-    """Write `out/README.md` and its grids; return what was measured.
+    """Write `out/README.md` and its grids; return all measurements.
 
     Args:
         evaluators: `evaluator` and `image_encoder`, two CLIPs, and `neutral`.
     """
     torch.set_flush_denormal(True)
-    held_out, train = load_pictures(shards, "validation"), load_pictures(shards, "train")
+    held_out, train = load_images(shards, "validation"), load_images(shards, "train")
     pipe = load_pipeline(pipeline)
     splits = [split for split in DRAWN if split in read_manifest(shards).splits]
-    drawn = {split: draw_split(pipe, load_pictures(shards, split), params) for split in splits}
+    drawn = {split: draw_split(pipe, load_images(shards, split), params) for split in splits}
     restored = reconstruct(pipe.vae, held_out.pixels)
     neutral = evaluators["neutral"]
     pairs = same_drawn_twice(held_out, train, params.seed)
-    queries = images(held_out.pixels[[query for query, _ in pairs]])
-    gallery = images(train.pixels[[partner for _, partner in pairs]])
-    embedders = {name: each.images for name, each in evaluators.items()}
+    queries = to_pil(held_out.pixels[[query for query, _ in pairs]])
+    gallery = to_pil(train.pixels[[partner for _, partner in pairs]])
+    embedders = {name: evaluator.images for name, evaluator in evaluators.items()}
     bars = {
         "pictures": {"validation": len(held_out), "train": len(train)},
         "vae": {
@@ -85,8 +85,8 @@ def report(
             **asdict(compare(neutral, restored, held_out.pixels, params)),
         },
         "text_to_image": {
-            split: asdict(compare(neutral, each.generated, each.pictures.pixels, params))
-            for split, each in drawn.items()
+            split: asdict(compare(neutral, pair.generated, pair.real.pixels, params))
+            for split, pair in drawn.items()
         },
         "across_makers": pairs
         and {
@@ -105,19 +105,21 @@ def report(
     with publish(out) as folder:
         folder.mkdir()
         (folder / "README.md").write_text(
-            TEMPLATE.render(bars=bars, params=params, drawn={each: DRAWN[each] for each in splits})
+            TEMPLATE.render(
+                bars=bars, params=params, drawn={split: DRAWN[split] for split in splits}
+            )
             + "\n"
         )
         shown = slice(params.shown)
         grid(held_out.pixels[shown], restored[shown]).save(folder / "vae.png")
-        for split, each in drawn.items():
-            sheet = grid(each.pictures.pixels[shown], each.generated[shown])
+        for split, pair in drawn.items():
+            sheet = grid(pair.real.pixels[shown], pair.generated[shown])
             sheet.save(folder / f"text_to_image_{split}.png")
     return bars
 
 
 def load_evaluators(clips: dict[str, Path], network: Path, resolution: int) -> dict[str, Evaluator]:
-    """The CLIPs that this pipeline trained, by name, and `neutral`."""
+    """Load the CLIPs that this pipeline trained, by name, and the evaluator `neutral`."""
     evaluators = {
         "neutral": timm.evaluator(timm.Params(resolution=resolution, batch_size=16), network)
     }
@@ -127,24 +129,26 @@ def load_evaluators(clips: dict[str, Path], network: Path, resolution: int) -> d
     return evaluators
 
 
-def draw_split(pipe: StableDiffusionPipeline, pictures: Pictures, params: ReportParams) -> Drawn:
-    """Text to image for images of different concepts, chosen by hash."""
-    concepts = len(set(pictures.concepts))
-    chosen = pictures.at(choose(pictures, min(params.items, concepts), params.seed))
+def draw_split(
+    pipe: StableDiffusionPipeline, images: CaptionedImages, params: ReportParams
+) -> Drawn:
+    """Choose images of different concepts by hash; generate an image from each caption."""
+    concepts = len(set(images.concepts))
+    chosen = images.at(choose(images, min(params.items, concepts), params.seed))
     return Drawn(chosen, draw(pipe, chosen, params))
 
 
 def compare(neutral: Evaluator, made: Tensor, real: Tensor, params: ReportParams) -> Likeness:
-    """Neutral likeness of images uint8 `(N, 3, H, W)` to their references."""
-    a, b = (neutral.images(images(pixels)) for pixels in (made, real))
+    """Neutral scores of images against their references, uint8 `(N, 3, H, W)` each."""
+    a, b = (neutral.images(to_pil(pixels)) for pixels in (made, real))
     return likeness(a, b, params.shown, params.seed)
 
 
 def clip_t(evaluator: Evaluator, drawn: Drawn) -> dict[str, float]:
-    """Mean cosine to the captions: of generated and real images, and of shuffled captions."""
-    text = evaluator.texts([texts[0] for texts in drawn.pictures.captions])
-    real = evaluator.images(images(drawn.pictures.pixels))
-    made = evaluator.images(images(drawn.generated))
+    """Mean CLIP-T of generated images, real images, and real images with shuffled captions."""
+    text = evaluator.texts([texts[0] for texts in drawn.real.captions])
+    real = evaluator.images(to_pil(drawn.real.pixels))
+    made = evaluator.images(to_pil(drawn.generated))
     means = {
         "generated": cosine(made, text),
         "real": cosine(real, text),
@@ -153,7 +157,7 @@ def clip_t(evaluator: Evaluator, drawn: Drawn) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in means.items()}
 
 
-def embed_pairs(evaluator: Evaluator, pictures: Pictures, count: int) -> tuple[Tensor, Tensor]:
-    """Unit embeddings of the first pictures and of their first captions."""
-    texts = evaluator.texts([texts[0] for texts in pictures.captions[:count]])
-    return evaluator.images(images(pictures.pixels[:count])), texts
+def embed_pairs(evaluator: Evaluator, images: CaptionedImages, count: int) -> tuple[Tensor, Tensor]:
+    """Unit embeddings of the first `count` images and of their first captions."""
+    texts = evaluator.texts([texts[0] for texts in images.captions[:count]])
+    return evaluator.images(to_pil(images.pixels[:count])), texts

@@ -1,4 +1,4 @@
-"""A small CLIP tokenizer: byte-pair encoding learnt on the captions."""
+"""A small CLIP tokenizer: byte-pair encoding trained on the captions."""
 
 import json
 from collections.abc import Iterable
@@ -11,12 +11,15 @@ START, END, SUFFIX = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
 def train(captions: Iterable[str], vocab_size: int, context_length: int) -> CLIPTokenizer:
-    """Learn at most `vocab_size` tokens; the end token has the highest id, as CLIP pools there."""
+    """Train a vocabulary of at most `vocab_size` tokens.
+
+    The end token has the highest id, since CLIP pools at the highest id.
+    """
     blank = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix=SUFFIX))
     learner.normalizer, learner.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # every byte needs a token inside and at the end of a word, or unseen text would be unknown
+    # every byte has a token inside and at the end of a word: no text is out of vocabulary
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(alphabet) - 2,
         initial_alphabet=alphabet,

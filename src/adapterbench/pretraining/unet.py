@@ -1,4 +1,4 @@
-"""The small `UNet2DConditionModel`: text to latents, by denoising."""
+"""Train the small text-to-image `UNet2DConditionModel`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,43 +17,43 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from adapterbench.core.config import FitParams
 from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining.clip import text_model, tokenize
-from adapterbench.pretraining.pictures import Pictures, to_signed
-from adapterbench.training.loop import Fitted, Loss, OnLog, batch_indices, fit
+from adapterbench.pretraining.images import CaptionedImages, to_signed
+from adapterbench.training.loop import FitResult, Loss, OnLog, batch_indices, fit
 from adapterbench.training.loss import NoiseSchedule, denoising_loss, draw_noise
 
 
 class TextParams(FitParams):
-    """How text to image is learnt."""
+    """Training of text to image."""
 
     drop_text: float
     """Share of samples with the empty caption, for classifier-free guidance."""
 
 
 class UnetParams(TextParams):
-    """How the UNet is built and trained."""
+    """Architecture and training of the UNet."""
 
     block_out_channels: tuple[int, ...]
-    """Channels by level; each further level halves the resolution."""
+    """Channels per level; each level after the first halves the resolution."""
     layers_per_block: int
-    """Residual layers, each followed by cross-attention, a level."""
+    """Residual layers per level, each followed by cross-attention."""
     head_width: int
-    """Channels of an attention head."""
+    """Channels per attention head."""
 
 
 @dataclass(frozen=True)
 class TextToLatents:
-    """Everything the UNet learns from, computed once."""
+    """Training data of the UNet, encoded once."""
 
     latents: Tensor
     """Scaled latents `(N, C, h, w)`."""
     texts: Tensor
-    """Embeddings of the phrasings `(N, P, L, D)`."""
+    """Text embeddings of the phrasings `(N, P, L, D)`."""
     empty: Tensor
     """Embedding of the empty caption `(L, D)`."""
 
 
 def schedule() -> DDIMScheduler:
-    """The noise schedule of Stable Diffusion, ending in pure noise (Lin et al. 2023), v-target."""
+    """Stable Diffusion's noise schedule with zero terminal SNR, v-prediction (Lin et al. 2023)."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -80,25 +80,25 @@ def build(params: UnetParams, latents: Tensor, text_width: int) -> UNet2DConditi
         block_out_channels=params.block_out_channels,
         layers_per_block=params.layers_per_block,
         cross_attention_dim=text_width,
-        # diffusers keeps the number of heads under this old name
+        # in diffusers this argument is the number of heads
         attention_head_dim=tuple(width // params.head_width for width in params.block_out_channels),
     )
 
 
 @torch.no_grad()
 def encode(
-    pictures: Pictures, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer
+    images: CaptionedImages, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> TextToLatents:
-    """Latents and text embeddings of all pictures; all must have as many phrasings."""
-    chunks = tqdm(pictures.pixels.split(64), desc="encode", mininterval=1)
+    """Encode all images and their phrasings; every image must have as many phrasings."""
+    chunks = tqdm(images.pixels.split(64), desc="encode", mininterval=1)
     latents = torch.cat([vae.encode(to_signed(x)).latent_dist.mode() for x in chunks])
-    phrasings = len(pictures.captions[0])
-    ids = tokenize([t for texts in pictures.captions for t in texts], tokenizer)
+    phrasings = len(images.captions[0])
+    ids = tokenize([t for texts in images.captions for t in texts], tokenizer)
     embedded = torch.cat([text(chunk).last_hidden_state for chunk in ids.split(256)])
     empty = text(tokenize([""], tokenizer)).last_hidden_state[0]
     return TextToLatents(
         latents * vae.config.scaling_factor,
-        embedded.unflatten(0, (len(pictures), phrasings)),
+        embedded.unflatten(0, (len(images), phrasings)),
         empty,
     )
 
@@ -108,8 +108,8 @@ def train(
     data: TextToLatents,
     resume: Path,
     on_log: OnLog,
-) -> tuple[UNet2DConditionModel, Fitted]:
-    """Train text to image from scratch; the averaged weights are kept."""
+) -> tuple[UNet2DConditionModel, FitResult]:
+    """Train the UNet from scratch; return it with averaged weights."""
     torch.manual_seed(params.seed)
     unet = build(params, data.latents, data.texts.shape[-1]).to(memory_format=torch.channels_last)
     loss = text_loss(unet, schedule(), data, params)
@@ -123,7 +123,7 @@ def text_loss(
     data: TextToLatents,
     params: TextParams,
 ) -> Loss:
-    """The denoising loss of a step's batch: each sample with one of its phrasings, or none."""
+    """Denoising loss of a step; each sample has a random phrasing, or the empty caption."""
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(data.latents), params.batch_size, params.seed, step)
@@ -141,7 +141,7 @@ def text_loss(
 def load_frozen(
     vae: Path, image_encoder: Path
 ) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
-    """The parts that the UNet builds on: VAE, and the text tower and tokenizer of a CLIP."""
+    """Load the frozen parts: the VAE, and the text tower and tokenizer of a CLIP."""
     tokenizer = CLIPTokenizer.from_pretrained(image_encoder, trust_remote_code=False)
     text = text_model(load_clip(f"local-dir:{image_encoder}", None).model, tokenizer)
     autoencoder = AutoencoderKL.from_pretrained(

@@ -1,4 +1,4 @@
-"""The small `AutoencoderKL`: pixels to latents and back."""
+"""Train the small `AutoencoderKL`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,33 +10,33 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapterbench.core.config import FitParams, Fraction
-from adapterbench.pretraining.pictures import Pictures, mirrored, to_signed
-from adapterbench.training.loop import Fitted, OnLog, batch_indices, fit
+from adapterbench.pretraining.images import CaptionedImages, mirrored, to_signed
+from adapterbench.training.loop import FitResult, OnLog, batch_indices, fit
 
 KL_WEIGHT = 1e-6
-"""As in latent diffusion (Rombach et al. 2022): just keeps the latents bounded."""
+"""As in latent diffusion (Rombach et al. 2022): only bounds the latents."""
 
 
 INITIAL_LOG_VARIANCE = -6.0
 
 
 class VaeParams(FitParams):
-    """How the VAE is built and trained."""
+    """Architecture and training of the VAE."""
 
     latent_channels: int
     """Channels of the latents."""
     block_out_channels: tuple[int, ...]
-    """Channels by level; each further level halves the resolution."""
+    """Channels per level; each level after the first halves the resolution."""
     layers_per_block: int
-    """Residual layers a level."""
+    """Residual layers per level."""
     perceptual_weight: Annotated[float, Field(ge=0)]
-    """Weight of the distance of features of a pretrained network (Zhang et al. 2018)."""
+    """Weight of the perceptual loss (Zhang et al. 2018)."""
     balance: Fraction
-    """Exponent of the whitening: 0 leaves the latents' scales, 1 makes them all alike."""
+    """Exponent of the whitening: 0 keeps the latents' scales, 1 makes them equal."""
 
 
 def build(params: VaeParams, resolution: int) -> AutoencoderKL:
-    """An untrained VAE without attention, so that it runs at any size."""
+    """An untrained VAE without attention, which accepts any image size."""
     levels = len(params.block_out_channels)
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -48,7 +48,7 @@ def build(params: VaeParams, resolution: int) -> AutoencoderKL:
         sample_size=resolution,
         mid_block_add_attention=False,
     )
-    # posteriors start narrow: at unit variance their noise drowns the latents for many epochs
+    # start with a small posterior variance: at 1 its noise dominates the latents for many epochs
     with torch.no_grad():
         vae.quant_conv.bias[params.latent_channels :] = INITIAL_LOG_VARIANCE
     return vae
@@ -56,36 +56,36 @@ def build(params: VaeParams, resolution: int) -> AutoencoderKL:
 
 def train(
     params: VaeParams,
-    pictures: Pictures,
+    images: CaptionedImages,
     network: nn.Module,
     resume: Path,
     on_log: OnLog,
-) -> tuple[AutoencoderKL, Fitted]:
-    """Train from scratch; the scaling factor makes the latents' standard deviation 1.
+) -> tuple[AutoencoderKL, FitResult]:
+    """Train from scratch; set the scaling factor so that latents have a standard deviation of 1.
 
     Args:
-        network: pretrained, of timm, whose features the perceptual loss compares.
+        network: pretrained timm network for the perceptual loss.
     """
     torch.manual_seed(params.seed)
-    vae = build(params, pictures.pixels.shape[-1]).to(memory_format=torch.channels_last)
+    vae = build(params, images.pixels.shape[-1]).to(memory_format=torch.channels_last)
 
     network.to(memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
-        index = batch_indices(len(pictures), params.batch_size, params.seed, step)
-        x = to_signed(mirrored(pictures.pixels[index], 0.5, generator))
+        index = batch_indices(len(images), params.batch_size, params.seed, step)
+        x = to_signed(mirrored(images.pixels[index], 0.5, generator))
         x = x.to(memory_format=torch.channels_last)
         y, likeness = reconstruction_loss(vae, x, generator)
         if not params.perceptual_weight:
             return likeness
-        # half of the batch: the gradient is as good an estimate, and the network costs a third
+        # on half of the batch: the gradient estimate stays unbiased and the network costs less
         half = slice(len(x) // 2)
         return likeness + params.perceptual_weight * perceptual_loss(network, y[half], x[half])
 
     fitted = fit(list(vae.parameters()), loss, params, resume, on_log, "vae")
     vae.eval()
-    balance(vae, latents_of(vae, pictures), params.balance)
-    vae.register_to_config(scaling_factor=1 / float(latents_of(vae, pictures).std()))
+    balance(vae, latents_of(vae, images), params.balance)
+    vae.register_to_config(scaling_factor=1 / float(latents_of(vae, images).std()))
     return vae, fitted
 
 
@@ -105,34 +105,34 @@ def reconstruction_loss(
 
 
 def perceptual_loss(network: Any, y: Tensor, x: Tensor) -> Tensor:
-    """Mean square distance of unit features at three depths (LPIPS with equal weights)."""
+    """Mean squared distance of unit features at three depths (LPIPS with equal weights)."""
 
     def features(images: Tensor) -> list[Tensor]:
         maps = network.forward_intermediates(images, indices=(0, 1, 2), intermediates_only=True)
-        return [F.normalize(each, dim=1, eps=1e-4) for each in maps]
+        return [F.normalize(feature_map, dim=1, eps=1e-4) for feature_map in maps]
 
     with torch.no_grad():
-        wanted = features(x)
+        target = features(x)
     distances = [
-        (a - b).square().sum(dim=1).mean() for a, b in zip(features(y), wanted, strict=True)
+        (a - b).square().sum(dim=1).mean() for a, b in zip(features(y), target, strict=True)
     ]
     return torch.stack(distances).mean()
 
 
 @torch.no_grad()
-def latents_of(vae: AutoencoderKL, pictures: Pictures, count: int = 2048) -> Tensor:
+def latents_of(vae: AutoencoderKL, images: CaptionedImages, count: int = 2048) -> Tensor:
     """Latents of the first `count` images, `(count, C, h, w)`."""
-    chunks = pictures.pixels[:count].split(128)
+    chunks = images.pixels[:count].split(128)
     return torch.cat([vae.encode(to_signed(chunk)).latent_dist.mode() for chunk in chunks])
 
 
 @torch.no_grad()
 def balance(vae: AutoencoderKL, latents: Tensor, exponent: float) -> None:
-    """Turn the latents to their principal directions and even out their scales, in place.
+    """Rotate the latents to their principal axes and equalise their scales, in place.
 
-    `y = S^-exponent V^T (z - mu)` folds into the 1x1 convolutions around the latents, so every
-    reconstruction stays what it was. A direction of small scale would drown in the diffusion's
-    noise long before the others.
+    `y = S^-exponent V^T (z - mu)` is folded into the 1x1 convolutions around the latents, so
+    reconstructions do not change. Without it, diffusion noise would hide directions of small scale
+    long before the others.
     """
     flat = latents.movedim(1, 0).flatten(1).double()  # (C, N h w)
     mean = flat.mean(dim=1)
@@ -144,7 +144,7 @@ def balance(vae: AutoencoderKL, latents: Tensor, exponent: float) -> None:
     weight, bias = inside.weight.double(), inside.bias.double()
     weight[:channels] = torch.einsum("ij,jkhw->ikhw", forward, weight[:channels])
     bias[:channels] = forward @ (bias[:channels] - mean)
-    # the posterior's variance is diagonal in the old directions alone; the mode is what is used
+    # the posterior is not diagonal in the new basis; only its mode is used
     weight[channels:], bias[channels:] = 0, bias[channels:].mean()
     inside.weight.copy_(weight)
     inside.bias.copy_(bias)
@@ -155,7 +155,7 @@ def balance(vae: AutoencoderKL, latents: Tensor, exponent: float) -> None:
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """uint8 `(N, 3, H, W)` -> uint8 after a round trip through the latents."""
+    """Encode and decode uint8 images `(N, 3, H, W)`."""
     chunks = [
         vae.decode(vae.encode(to_signed(chunk)).latent_dist.mode()).sample
         for chunk in pixels.split(128)
@@ -164,7 +164,7 @@ def reconstruct(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture `(N,)`, dB; inputs uint8 `(N, 3, H, W)`."""
+    """Peak signal-to-noise ratio of each image `(N,)`, dB; inputs uint8 `(N, 3, H, W)`."""
     mse = (a.double() - b.double()).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return 10 * torch.log10(255.0**2 / mse)
 

@@ -1,1 +1,1 @@
-"""From per-image scores to tables, plain words, figures and one page."""
+"""From per-image scores to tables, sentences, figures and one page."""

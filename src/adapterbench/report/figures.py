@@ -1,4 +1,4 @@
-"""The figures of the report: the same pixels for the same numbers, for print and colour-blind."""
+"""The figures of the report: deterministic pixels, colour-blind safe palette."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ from PIL import Image
 from adapterbench.core.errors import InputError, one_line
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
-from adapterbench.report.methods import BASELINES, CEILINGS, DECK, FLOORS, Names
+from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, STUDY, Names
 from adapterbench.report.metrics import SCORES, TRAINABLE, Metric
-from adapterbench.report.pictures import thumbnail
+from adapterbench.report.references import thumbnail
 from adapterbench.report.table import Comparison
 
 DPI = 200
@@ -57,7 +57,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of all figures; matplotlib's own settings are as before afterwards."""
+    """Apply the style of all figures; restore matplotlib's settings afterwards."""
     with sns.axes_style("whitegrid"), mpl.rc_context(STYLE):
         yield
 
@@ -69,24 +69,24 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def looks(variants: Sequence[str]) -> dict[str, tuple[tuple[float, ...], str]]:
-    """Colour and marker of each variant, which it keeps whatever others there are.
+    """Colour and marker of each variant, independent of the other variants.
 
-    Those of the study have a place of their own; for any other its name decides.
+    Fixed for the variants of the original study, by a hash of the name for all others.
     """
     palette = sns.color_palette("colorblind")
-    known = list(DECK)
-    own, rest = len(known), len(palette) - len(known)
+    known = list(STUDY)
+    count, rest = len(known), len(palette) - len(known)
     places = {
         v: (known.index(v), known.index(v))
-        if v in DECK
-        else (own + crc32(v.encode()) % rest, own + crc32(v[::-1].encode()) % rest)
+        if v in STUDY
+        else (count + crc32(v.encode()) % rest, count + crc32(v[::-1].encode()) % rest)
         for v in variants
     }
     return {v: (palette[colour], MARKERS[marker]) for v, (colour, marker) in places.items()}
 
 
 def pareto(comparison: Comparison) -> Figure:
-    """Trainable parameters against each score, with intervals, frontier, floors and ceilings."""
+    """Each score over the trainable parameters, with intervals, frontier, floors and ceilings."""
     rows = {method: comparison.row(method) for method in comparison.rows["method"]}
     with style():
         figure = Figure(figsize=(9.2, 7.8), layout="constrained")
@@ -136,13 +136,13 @@ def pareto(comparison: Comparison) -> Figure:
 
 
 def arms(row: Mapping[str, Any], metric: Metric) -> tuple[float, float]:
-    """Lengths of the interval's two arms."""
+    """Lower and upper length of an error bar."""
     mean = row[metric.key]
     return max(mean - row[f"{metric.key}_lo"], 0.0), max(row[f"{metric.key}_hi"] - mean, 0.0)
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points `(size, score)` that no smaller one reaches or exceeds, the smallest first."""
+    """Pareto frontier: points `(size, score)` whose score no smaller point reaches, by size."""
     best: list[tuple[float, float]] = []
     for size, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or score > best[-1][1]:
@@ -151,7 +151,7 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def tick_points(ax: Axes, sizes: Sequence[float]) -> None:
-    """Ticks of the log parameter axis where the points are, those too near to another left out."""
+    """Put ticks of the logarithmic x axis at the points; skip a tick that would overlap another."""
     low, high = min(sizes) / 1.3, max(sizes) * 1.3
     gap = (high / low) ** 0.16  # the width of a label
     ticks: list[float] = []
@@ -167,7 +167,7 @@ def tick_points(ax: Axes, sizes: Sequence[float]) -> None:
 
 
 def draw_baselines(ax: Axes, values: Mapping[str, float], label: Names) -> None:
-    """Floors and ceilings as lines, named in the right margin; see `near` for the ceilings."""
+    """Draw floors and near ceilings as lines; name all of them in the right margin."""
     lines = [*FLOORS, *(ceiling for ceiling in CEILINGS if near(values[ceiling], ax.get_ylim()))]
     for method in lines:
         ax.axhline(values[method], color=GREY, linestyle=DASHES[method], linewidth=1, zorder=1)
@@ -190,17 +190,17 @@ def draw_baselines(ax: Axes, values: Mapping[str, float], label: Names) -> None:
 
 
 def near(ceiling: float, limits: tuple[float, float]) -> bool:
-    """Whether an axis can be widened to a ceiling without flattening what else it shows.
+    """Whether a ceiling is close enough to be shown on an axis with these limits.
 
-    CLIP-I of the reference is 1 by definition, often far above every generated image; then its
-    name stands at the edge with an arrow.
+    CLIP-I of the reference is 1 by definition, often far above every generated image; a far ceiling
+    is named at the edge with an arrow.
     """
     low, high = limits
     return ceiling <= high + 0.7 * (high - low)
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places moved up until neighbours are `gap` apart, for labels that would overlap."""
+    """Ascending positions, moved up so that neighbours are at least `gap` apart."""
     moved: list[float] = []
     for place in places:
         moved.append(max(place, moved[-1] + gap) if moved else place)
@@ -208,7 +208,7 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 
 
 def forest(comparisons: Sequence[Comparison]) -> Figure:
-    """Mean and interval of every method: a column a metric, a row of panels a protocol."""
+    """Mean and interval of every method: a column per metric, a row of panels per protocol."""
     count = len(comparisons[0].rows)
     size = 2 + 2.8 * len(SCORES), 0.9 + 0.3 * count * len(comparisons)
     with style():
@@ -229,7 +229,7 @@ def forest(comparisons: Sequence[Comparison]) -> Figure:
 
 
 def forest_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
-    """One metric under one protocol, a line a method, the table's first row on top."""
+    """One metric under one protocol: a line per method, in the order of the table."""
     drawn = looks(comparison.variants)
     methods = list(comparison.rows["method"])
     for place, method in enumerate(methods):
@@ -246,7 +246,7 @@ def forest_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
 def draw_interval(
     ax: Axes, place: int, row: Mapping[str, Any], metric: Metric, colour: Colour, marker: str
 ) -> None:
-    """A mean and its interval on line `place`."""
+    """Draw a mean and its interval on line `place`."""
     thin = marker == "|"
     ax.errorbar(
         row[metric.key],
@@ -262,7 +262,7 @@ def draw_interval(
 
 
 def draw_ceiling(ax: Axes, comparison: Comparison, metric: Metric, method: str) -> None:
-    """A ceiling's line: its interval, or its value and an arrow where it is far off."""
+    """Draw a ceiling's interval, or its value with an arrow if it is off the axis."""
     place, row = list(comparison.rows["method"]).index(method), comparison.row(method)
     value = row[metric.key]
     low, high = ax.get_xlim()
@@ -282,10 +282,10 @@ def draw_ceiling(ax: Axes, comparison: Comparison, metric: Metric, method: str) 
 
 
 def losses(curves: Mapping[str, pd.DataFrame], label: Names) -> Figure:
-    """Training loss of each variant: the logged values faint, their running mean on top.
+    """Training loss of each variant: logged values (faint) and their running mean.
 
     Args:
-        curves: frames of columns step and loss, by variant.
+        curves: frames with columns `step` and `loss`, by variant.
     """
     with style():
         figure = Figure(figsize=(7.2, 3.8), layout="constrained")
@@ -316,18 +316,18 @@ def read_curve(path: Path) -> pd.DataFrame:
     """Read the logged losses of one variant.
 
     Raises:
-        UserError: the file is missing, damaged or lacks a column.
+        UserError: the file is missing or damaged, or lacks a column.
     """
     try:
         curve = pd.read_csv(path)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing", path) from error
-    except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+    except (ValueError, OSError) as error:  # pandas' errors are ValueErrors
         raise InputError(f"{path} is damaged ({one_line(error)})", path) from error
     if missing := {"step", "loss"} - set(curve):
         raise InputError(f"{path} lacks {', '.join(sorted(missing))}", path)
     if bad := [name for name in ("step", "loss") if not pd.api.types.is_numeric_dtype(curve[name])]:
-        raise InputError(f"{path} holds other than numbers in {bad[0]}", path)
+        raise InputError(f"{path} has values other than numbers in {bad[0]}", path)
     return curve
 
 
@@ -335,10 +335,10 @@ Cell = Image.Image | str
 
 
 def grid(columns: Mapping[str, Sequence[Cell]]) -> Figure:
-    """Pictures and captions side by side.
+    """Grid of images and texts.
 
     Args:
-        columns: title -> cells from top to bottom, a picture or a text each; all of one length.
+        columns: title -> cells from top to bottom, an image or a text each; of equal length.
     """
     titles = [textwrap.fill(title, 14, max_lines=4, placeholder="…") for title in columns]
     side, gap = SIDE, SIDE // 24

@@ -1,4 +1,4 @@
-"""Pictures and scores of stage `illustrate`: other texts, other base models, other scales."""
+"""Read images and scores of stage `illustrate`: other texts, base models and scales."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,38 +15,38 @@ from adapterbench.formats.generated import Illustrations, decode_images, read_na
 from adapterbench.formats.pairs import list_path, read_pairs, tar_path
 from adapterbench.report.figures import Cell
 from adapterbench.report.methods import Names
-from adapterbench.report.pictures import read_references
+from adapterbench.report.references import read_references
 from adapterbench.report.scores import ROUNDING
 
 Columns = dict[str, Sequence[Cell]]
 
 SHOWN = 3
-"""Image prompts that are shown on every base model, and of each protocol with right answers."""
+"""Image prompts shown on every base model, and pairs shown of each protocol of `formats.pairs`."""
 
-OWN = "as trained on"
+TRAINED_ON = "as trained on"
 """Label of the base model that the adapters were trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """What the scale does to each variant's pictures of a text and an unlike image prompt."""
+    """Effect of the scale on images from a text prompt and an unrelated image prompt."""
 
     text: str
-    """Text prompt of the pictures shown."""
+    """Text prompt of the images shown."""
     image: Image.Image
-    """Image prompt of the pictures shown."""
-    pictures: dict[str, list[Image.Image]]
-    """By variant, a picture a scale."""
+    """Image prompt of the images shown."""
+    images: dict[str, list[Image.Image]]
+    """By variant: one image per scale."""
     scores: dict[str, pd.DataFrame]
-    """By variant, columns `scale, clip_t, clip_i`, a row a scale: means over the items."""
+    """By variant: columns `scale, clip_t, clip_i`, one row per scale, means over the items."""
     items: int
-    """Items that the means are over."""
+    """Number of items in the means."""
 
 
 def prompts_grid(
     params: IllustrateParams, folder: Path, variants: Sequence[str], shards: Path, label: Names
 ) -> Columns:
-    """Image prompt, text prompt, each variant, and what the text alone gives."""
+    """Columns: image prompt, text prompt, each variant, and the base model with the text alone."""
     pairs = read_names(Illustrations(folder / variants[0]).prompts)
     references = read_references(shards, [key for key, _ in pairs])
     return {
@@ -65,11 +65,11 @@ def prompts_grid(
 def answers_grid(
     folder: Path, variants: Sequence[str], shards: Path, label: Names, protocol: str
 ) -> Columns:
-    """Prompts, their right answer, each variant given both, and what the text alone gives."""
+    """Columns: prompts, goal, each variant given both, the base model with the text alone."""
     first = Illustrations(folder / variants[0]).pairs
     pairs = read_pairs(list_path(first, protocol))[:SHOWN]
     prompts = [pair.prompt for pair in pairs]
-    made = {**dict.fromkeys(variants, "image_and_text"), "text_only": "text_only"}
+    rows = {**dict.fromkeys(variants, "image_and_text"), "text_only": "text_only"}
 
     def references(keys: Sequence[str]) -> list[Cell]:
         return [reference.image for reference in read_references(shards, keys)]
@@ -80,9 +80,9 @@ def answers_grid(
         "Goal (not given)": references([pair.goal for pair in pairs]),
         **{
             label(m): decode_images(
-                tar_path(Illustrations(folder / m).pairs, protocol, given), prompts
+                tar_path(Illustrations(folder / m).pairs, protocol, row), prompts
             )
-            for m, given in made.items()
+            for m, row in rows.items()
         },
     }
 
@@ -90,31 +90,31 @@ def answers_grid(
 def bases_grid(
     folder: Path, samples: Path, variants: Sequence[str], shards: Path, label: Names
 ) -> Columns:
-    """A group of rows an image prompt, a row a base model; a column a variant.
+    """Grid with a group of rows per image prompt, a row per base model and a column per variant.
 
-    The last column is what the base model makes of the image prompt's caption, its own style.
+    The last column is the base model alone, given the image prompt's caption: its own style.
     """
     pairs = read_names(Illustrations(folder / variants[0]).prompts)
     keys = list(dict.fromkeys(key for key, _ in pairs))[:SHOWN]
     bases = Illustrations(folder / variants[0]).bases
     protocols = {**dict.fromkeys(variants, "image"), "text_only": "image_text"}
-    made = {
+    columns = {
         label(method): [
             decode_images(samples_tar(samples / method, protocol), keys),
             *(decode_images(Illustrations(folder / method).base(base), keys) for base in bases),
         ]
         for method, protocol in protocols.items()
     }
-    names = [OWN, *(base.replace("_", " ") for base in bases)]
-    shown: list[Cell] = []
+    names = [TRAINED_ON, *(base.replace("_", " ") for base in bases)]
+    prompts: list[Cell] = []
     for reference in read_references(shards, keys):
-        shown += [reference.image, *[""] * len(bases)]
+        prompts += [reference.image, *[""] * len(bases)]
     return {
-        "Image prompt": shown,
+        "Image prompt": prompts,
         "Base model": names * len(keys),
         **{
             method: [images[row] for row in range(len(keys)) for images in by_base]
-            for method, by_base in made.items()
+            for method, by_base in columns.items()
         },
     }
 
@@ -122,7 +122,7 @@ def bases_grid(
 def read_sweep(
     params: IllustrateParams, folder: Path, variants: Sequence[str], shards: Path, place: int = 0
 ) -> Sweep:
-    """The scores of the sweep, and the pictures of the item at `place` in it."""
+    """The scores of the sweep, and the images of its item number `place`."""
     drawn = {variant: Illustrations(folder / variant) for variant in variants}
     names = read_names(drawn[variants[0]].scale(params.scales[0]))
     keys = [key for key, _ in names]
@@ -131,7 +131,7 @@ def read_sweep(
     return Sweep(
         text=text.caption,
         image=image.image,
-        pictures={
+        images={
             v: [decode_images(at.scale(scale), [own])[0] for scale in params.scales]
             for v, at in drawn.items()
         },
@@ -148,11 +148,11 @@ def read_scores(path: Path) -> pd.DataFrame:
     """
     frame = read_frame(path, ["protocol", "clip_t", "clip_i_shuffled"])
     try:
-        # the image of an item was given the image prompt of the next
+        # an item's image was generated from the image prompt of the next item
         means = frame.groupby("protocol")[["clip_t", "clip_i_shuffled"]].mean().reset_index()
         means = means.set_axis(["scale", "clip_t", "clip_i"], axis="columns").astype(float)
         if not (means[["clip_t", "clip_i"]].abs() <= 1 + ROUNDING).all(axis=None):
-            raise ValueError("a score is no cosine")
+            raise ValueError("a score is not a cosine")
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged ({one_line(error)})", path) from error
     return means.sort_values("scale", ignore_index=True)

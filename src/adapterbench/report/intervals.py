@@ -11,14 +11,14 @@ Floats = npt.NDArray[np.float64]
 def bootstrap(
     values: Floats, *, samples: int, confidence: float, seed: int
 ) -> tuple[Floats, Floats]:
-    """Percentile interval of the mean of each row of `values`.
+    """Percentile bootstrap interval of the mean of each row of `values`.
 
-    The items are what is resampled, with replacement (an item's K images are averaged before:
-    they share a reference and are not independent). One resample serves all rows, so the
-    intervals of several methods and of their differences are paired.
+    Items are resampled with replacement. An item's K images must be averaged first: they share a
+    reference and are not independent. All rows use the same resamples, so the intervals of several
+    methods and of their differences are paired.
 
     Args:
-        values: `(M, N)`, a series a row, an item a column.
+        values: `(M, N)`, one series per row, one item per column.
         samples: number of resamples.
         confidence: coverage, such as 0.95.
         seed: seed of the resampling.
@@ -27,7 +27,7 @@ def bootstrap(
         Lower and upper ends, `(M,)` each.
 
     Raises:
-        UserError: there are fewer than two items, so that nothing can be resampled.
+        UserError: there are fewer than two items.
     """
     items = values.shape[1]
     if items < 2:

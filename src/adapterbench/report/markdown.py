@@ -1,24 +1,24 @@
-"""The comparison as a Markdown file for people."""
+"""The comparison as a Markdown file."""
 
 from pathlib import Path
 
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
+from adapterbench.report.findings import findings
 from adapterbench.report.measured import MeasuredOn
-from adapterbench.report.methods import OTHERWISE
+from adapterbench.report.methods import DAGGER
 from adapterbench.report.sheets import costs, headline
 from adapterbench.report.table import FILES, Comparison
 from adapterbench.report.verdict import verdict
-from adapterbench.report.words import findings
 
 HOW_TO_READ = (
     "CLIP-T: cosine of generated image and caption; CLIP-I: cosine of generated image and "
     "reference image; means over items and images, with intervals in brackets. CLIPScore is "
-    "2.5 x max(CLIP-T, 0). Neutral-I: CLIP-I by the vectors of an ImageNet network that no "
+    "2.5 x max(CLIP-T, 0). Neutral-I: the same cosine by an ImageNet network that no "
     "adapter was trained with; R@1: share of the images that are nearer to their own reference "
     "than to any other item's, by the same network; diversity: mean distance between the images "
-    "of an item. CLIP-I and Neutral-I reward copying: read them beside CLIP-T and the images, and "
-    "claim nothing that only one of the two shows."
+    "of an item. CLIP-I and Neutral-I reward copying: read them together with CLIP-T and the "
+    "images, and claim nothing that only one of the two shows."
 )
 
 ROWS = (
@@ -31,18 +31,18 @@ ROWS = (
 
 
 def render(comparison: Comparison, measured: MeasuredOn) -> str:
-    """The whole file's text."""
-    said = [f"**{f.text}**" if f.alarm else f.text for f in findings(comparison)]
+    """Text of the file."""
+    sentences = [f"**{f.text}**" if f.alarm else f.text for f in findings(comparison)]
     facts = [f"{name}: {value}" for name, value in measured.facts().items()]
     blocks = [
         f"# Comparison: {PROTOCOLS[comparison.protocol].title}",
         " ".join(verdict(comparison)),
         headline(comparison).markdown(),
-        *otherwise(comparison),
+        *dagger_note(comparison),
         HOW_TO_READ,
         ROWS,
         "## What it shows",
-        bullets(said),
+        bullets(sentences),
         "## Cost of training",
         costs(comparison).markdown(),
         "## Measured on",
@@ -51,18 +51,22 @@ def render(comparison: Comparison, measured: MeasuredOn) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def otherwise(comparison: Comparison) -> list[str]:
-    """What the dagger means, where a row has one."""
-    rows = [f"{name}: {settings}" for name, settings in comparison.otherwise.items()]
-    return [f"{OTHERWISE} trained otherwise than the others. {'; '.join(rows)}."] if rows else []
+def dagger_note(comparison: Comparison) -> list[str]:
+    """Explanation of the dagger, if a row has one."""
+    rows = [f"{name}: {settings}" for name, settings in comparison.other_training.items()]
+    return (
+        [f"{DAGGER} trained with other settings than the other variants. {'; '.join(rows)}."]
+        if rows
+        else []
+    )
 
 
 def bullets(lines: list[str]) -> str:
-    """A list, an item a line."""
+    """A Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
 
 
 def write(comparison: Comparison, measured: MeasuredOn, folder: Path) -> None:
-    """Write the file beside the protocol's csv, under the same name."""
+    """Write the file next to the protocol's csv, with the same stem."""
     with publish((folder / FILES[comparison.protocol]).with_suffix(".md")) as beside:
         beside.write_text(render(comparison, measured), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the numbers were measured on, beside every table that shows them."""
+"""The conditions of a comparison, shown with every table."""
 
 from pathlib import Path
 
@@ -34,13 +34,13 @@ class MeasuredOn(Section):
     items: int
     """Validation items (N)."""
     images_per_item: int
-    """Pictures an item and method (K)."""
+    """Images per item and method (K)."""
     train_steps: int
     """Optimiser steps of each adapter."""
     train_batch: int
-    """Images a step."""
+    """Images per step."""
     overridden: tuple[str, ...]
-    """Variants whose `train:` row changes the common training parameters."""
+    """Variants with their own training parameters (`train:` in the row)."""
     sampler_steps: int
     guidance_scale: float
     scale: float
@@ -50,8 +50,8 @@ class MeasuredOn(Section):
     bootstrap_samples: int
 
     def facts(self) -> dict[str, str]:
-        """The conditions for people, by name."""
-        own = ", ".join(self.overridden)
+        """The conditions as text, by name."""
+        overridden = ", ".join(self.overridden)
         return {
             "Data": self.data,
             "Backbone (frozen)": self.backbone,
@@ -62,20 +62,20 @@ class MeasuredOn(Section):
             "images of each; the noise of an image is the same for every method; chance of R@1: "
             f"1/{self.items} = {1 / self.items:.3f}",
             "Training": f"{self.train_steps:,} steps of {self.train_batch} images"
-            + (f"; own settings: {own}" if own else ""),
+            + (f"; own settings: {overridden}" if overridden else ""),
             "Sampling": f"{self.sampler_steps} steps, guidance scale {self.guidance_scale:g}, "
             f"image prompt scale {self.scale:g}",
             "Intervals": f"{self.confidence:.0%}, percentile bootstrap over items, paired across "
-            f"methods, {self.bootstrap_samples:,} resamples, each pair on its own (not corrected "
-            "for the number of pairs)",
+            f"methods, {self.bootstrap_samples:,} resamples, not corrected for the number of "
+            "pairs",
         }
 
 
 def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> MeasuredOn:
-    """Collect the conditions from the parameter file; N and K are those of the scores.
+    """Collect the conditions from the parameter file; N and K come from the scores.
 
     Raises:
-        UserError: a section is missing or holds a bad value.
+        UserError: a section is missing or has an invalid value.
     """
     data = load_params(DataParams, "data", params)
     train = load_params(TrainParams, "train", params)
@@ -104,14 +104,14 @@ def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> Meas
 
 
 def described_evaluator(params: EvaluatorParams) -> str:
-    """The fields that make its vectors, such as `open_clip (model ViT-B-32, pretrained openai)`."""
+    """Kind and options of an evaluator, such as `open_clip (model ViT-B-32, pretrained openai)`."""
     fields = (params.model_extra or {}).items()
-    told = [f"{name} {value}" for name, value in fields if value and name != "batch_size"]
-    return f"{params.kind} ({', '.join(told)})"
+    options = [f"{name} {value}" for name, value in fields if value and name != "batch_size"]
+    return f"{params.kind} ({', '.join(options)})"
 
 
 def described(data: DataParams) -> str:
-    """The source and the names of what it brings, such as `emoji (google, twitter)`."""
+    """The source and the names of its parts, such as `emoji (google, twitter)`."""
     parts = [part for part in data.fetch.values() if isinstance(part, dict)]
     names = ", ".join(name for part in parts for name in part)
     return f"{data.source} ({names})" if names else data.source

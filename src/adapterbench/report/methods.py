@@ -1,8 +1,8 @@
-"""The rows of the comparison: which there are, in which order, and what people call them."""
+"""The rows of the comparison: names, labels and order."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-DECK = {
+STUDY = {
     "uni_controlnet_global": "Uni-ControlNet (Global)",
     "ip_adapter_mlp_lora": "IP-Adapter MLP LoRA",
     "ip_adapter_lora": "IP-Adapter LoRA",
@@ -22,43 +22,47 @@ BASELINES = {
     "vae": "VAE reconstruction",
     "reference": "Reference image",
 }
-"""Floors and ceilings. They take no image prompt (the shuffled one: not the right one), so each
-belongs to no protocol and stands in the table of both."""
+"""Floors and ceilings. None uses the item's image prompt, so they belong to no protocol and are
+rows of both tables."""
 
 FLOORS = ("no_prompt", "text_only", SHUFFLED, "other_item")
 
 CEILINGS = ("reference_16px", "vae", "reference")
 
 REAL = ("other_item", *CEILINGS)
-"""Baselines that are real images, one an item."""
+"""Baselines that are real images, one per item."""
 
 ORIGINAL = "ip_adapter"
-"""The variant the others modify; their differences are given to it where it is present."""
+"""The variant that the others modify; if present, it is the baseline of their differences."""
 
 
 Names = Callable[[str], str]
-"""Method -> what people call it."""
+"""Method -> label."""
 
-OTHERWISE = "†"
-"""Stands behind the name of a variant that was trained otherwise than the others."""
+DAGGER = "†"
+"""Mark of a variant that was trained with other settings than the others."""
 
 
 def label(method: str, own: Mapping[str, str] | None = None) -> str:
-    """Name of a method for people: its own where the user gave one, else ours, else its key."""
-    return {**DECK, **BASELINES, **(own or {})}.get(method, method)
+    """Label of a method: from `own`, else the built-in one, else its name.
+
+    Args:
+        own: labels that the user set, by method.
+    """
+    return {**STUDY, **BASELINES, **(own or {})}.get(method, method)
 
 
 def in_order(variants: Sequence[str]) -> list[str]:
-    """The variants of the original table in its order, then the added ones as they come."""
-    known = list(DECK)
-    return sorted(variants, key=lambda v: known.index(v) if v in DECK else len(known))
+    """The variants of the original study in its order, then the others in the given order."""
+    known = list(STUDY)
+    return sorted(variants, key=lambda v: known.index(v) if v in STUDY else len(known))
 
 
 def contrasts(variants: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs `(method, baseline)` to compare: each variant with each floor and each variant.
 
-    A pair of variants appears once, and `ip_adapter`, or else the first variant, is the baseline
-    of all its pairs.
+    A pair of variants appears once. `ip_adapter`, if present, or else the first variant, is the
+    baseline in all its pairs.
     """
     original = ORIGINAL if ORIGINAL in variants else variants[0]
     others = [v for v in variants if v != original]

@@ -1,4 +1,4 @@
-"""Every number that a table shows: label, unit, direction and format, written once."""
+"""Every number of the tables: label, unit, direction and format."""
 
 import math
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ class Metric:
     """One column of the comparison."""
 
     key: str
-    """Name in the files."""
+    """Column name in the files."""
     label: str
-    """Name for people."""
+    """Column heading."""
     unit: str
     better: Literal["higher", "lower"]
     decimals: int
-    """Decimals shown to people."""
+    """Decimals in tables and pages."""
     precision: int
-    """Decimals kept in the csv files, so that equal scores give equal bytes."""
+    """Decimals in the csv files: equal scores give equal bytes."""
 
     @property
     def sign(self) -> int:
-        """+1 where more is better, -1 where less is."""
+        """+1 if higher is better, -1 if lower is."""
         return 1 if self.better == "higher" else -1
 
     @property
@@ -31,11 +31,11 @@ class Metric:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def text(self, value: float) -> str:
-        """`value` for people; a value that was not measured is an empty cell."""
+        """`value` as text; empty if it is NaN (not measured)."""
         return "" if math.isnan(value) else f"{value:,.{self.decimals}f}"
 
     def signed(self, value: float) -> str:
-        """A difference for people, always with its sign."""
+        """A difference as text, always with its sign."""
         return f"{value:+.{self.decimals}f}"
 
 
@@ -50,16 +50,16 @@ CLIP_I = _score("clip_i", "CLIP-I")
 """Cosine of the generated image and the reference image, mean over N items and K images."""
 
 NEUTRAL = _score("neutral", "Neutral-I")
-"""CLIP-I by the vectors of the neutral evaluator."""
+"""Cosine of the generated image and the reference image, by the neutral evaluator."""
 
 R_AT_1 = _score("r_at_1", "R@1", unit="share")
 """Share of generated images that are nearer to their reference than to the other N - 1."""
 
 SCORES = (CLIP_T, CLIP_I, NEUTRAL, R_AT_1)
-"""What is measured item by item, and so has an interval."""
+"""Scores per item, which have a confidence interval."""
 
 SIMILARITIES = (CLIP_I, NEUTRAL)
-"""The same question put to two evaluators; what is claimed must hold under both."""
+"""Similarity to the reference by two evaluators; a claim must hold under both."""
 
 DIVERSITY = _score("diversity", "Diversity", unit="cosine distance")
 """Mean distance between the K images of an item, by the neutral evaluator."""
@@ -70,23 +70,23 @@ SETS = (
     _score("precision", "Precision", unit="share"),
     _score("recall", "Recall", unit="share"),
 )
-"""What several images have together, by the neutral evaluator: no interval."""
+"""Scores of sets of images by the neutral evaluator; no interval."""
 
 GOAL = _score("goal", "To the goal")
-"""Cosine of the generated image and the right answer, by the neutral evaluator."""
+"""Cosine of the generated image and the goal (the right answer), by the neutral evaluator."""
 
 COPY = _score("copy", "To the image prompt")
-"""Cosine of the generated image and the image prompt, which a mere copy repeats."""
+"""Cosine of the generated image and the image prompt; 1 for a copy."""
 
 ANSWERS = (GOAL, COPY, R_AT_1)
-"""Scores where prompts have a right answer; R@1 is of the goal among all goals."""
+"""Scores of prompts with a right answer; R@1 is of the goal among all goals."""
 
 LEADS = (
     _score("over_text_only", "Over text only"),
     _score("over_image_only", "Over image only"),
     _score("over_shuffled_image", "Over another image"),
 )
-"""Paired differences in the cosine to the goal that image and text together make."""
+"""Paired differences in the cosine to the goal: image and text minus another row."""
 
 TRAINABLE = Metric(
     key="trainable_params",
@@ -142,7 +142,7 @@ COSTS = (
 
 
 def count_text(parameters: int) -> str:
-    """Parameters as the deck writes them (`11.80 M`); small adapters in full (`34,560`)."""
+    """A parameter count: in millions (`11.80 M`), below 100,000 in full (`34,560`)."""
     return f"{parameters / 1e6:.2f} M" if parameters >= 100_000 else f"{parameters:,}"
 
 

@@ -14,29 +14,29 @@ from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.formats.pairs import PROTOCOLS as PAIR_PROTOCOLS
 from adapterbench.report import pairs, sheets
-from adapterbench.report.markdown import HOW_TO_READ, ROWS, otherwise
+from adapterbench.report.findings import findings
+from adapterbench.report.markdown import HOW_TO_READ, ROWS, dagger_note
 from adapterbench.report.measured import MeasuredOn
 from adapterbench.report.table import Comparison
 from adapterbench.report.verdict import verdict
-from adapterbench.report.words import findings
 
 FIRST = "image_prompts"
-"""The figure that stands on top: what the adapters do, to look at."""
+"""Figure at the top of the page."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plate:
+class CaptionedFigure:
     """A figure of the page."""
 
     path: Path
-    """The PNG; its bytes go into the page."""
+    """The PNG, which is embedded in the page."""
     caption: str
     alt: str
-    """What it shows, for whom it cannot be seen."""
+    """Alternative text."""
 
     @property
     def uri(self) -> str:
-        """The image as a `data:` address; WebP without loss, a third smaller than PNG."""
+        """The image as a `data:` URI in lossless WebP, a third smaller than PNG."""
         with Image.open(self.path, formats=["PNG"]) as image, BytesIO() as file:
             image.save(file, "WEBP", lossless=True)
             return "data:image/webp;base64," + b64encode(file.getvalue()).decode()
@@ -46,18 +46,18 @@ def render(
     comparisons: Mapping[str, Comparison],
     answers: pd.DataFrame,
     measured: MeasuredOn,
-    plates: Sequence[Plate],
+    figures: Sequence[CaptionedFigure],
     provenance: Mapping[str, str],
     attribution: Mapping[str, str],
 ) -> str:
-    """The page's text; it holds what is passed in and nothing volatile.
+    """The page's HTML; it depends on the arguments alone (no time, host or path).
 
     Args:
         comparisons: by protocol, the headline protocol first.
-        answers: see `pairs`; without rows it has no section.
-        plates: the figures in order.
-        provenance: what the numbers come from (revision, digests, versions), by name.
-        attribution: makers and licences of the pictures shown, by image set.
+        answers: table of `pairs`; if it is empty, the page has no such section.
+        figures: in the order of the page.
+        provenance: revision, digests and versions, by name.
+        attribution: makers and licences of the images shown, by image set.
     """
     environment = Environment(
         loader=PackageLoader("adapterbench.report"),
@@ -90,18 +90,18 @@ def render(
     return environment.get_template("report.html").render(
         answers=right,
         facts=measured.facts(),
-        notes=[*otherwise(headline), HOW_TO_READ, ROWS],
+        notes=[*dagger_note(headline), HOW_TO_READ, ROWS],
         verdict=verdict(headline),
         sections=sections,
         costs=sheets.costs(headline),
-        first=next(plate for plate in plates if plate.path.stem == FIRST),
-        plates=[plate for plate in plates if plate.path.stem != FIRST],
+        first=next(figure for figure in figures if figure.path.stem == FIRST),
+        figures=[figure for figure in figures if figure.path.stem != FIRST],
         provenance=provenance,
         attribution=attribution,
     )
 
 
 def write(path: Path, text: str) -> None:
-    """Write the page as a whole."""
+    """Write the page atomically."""
     with publish(path) as beside:
         beside.write_text(text, encoding="utf-8")

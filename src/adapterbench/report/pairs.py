@@ -1,4 +1,4 @@
-"""The comparison on image and text prompts that together have a right answer."""
+"""The comparison on pairs of image and text prompt with a right answer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,12 @@ from adapterbench.core.errors import InputError, UserError
 from adapterbench.formats.frames import read_frame
 from adapterbench.formats.generated import Illustrations
 from adapterbench.formats.pairs import PROTOCOLS
+from adapterbench.report.findings import Finding, listed
 from adapterbench.report.methods import Names, in_order
 from adapterbench.report.metrics import ANSWERS, COPY, GOAL, LEADS, Metric
 from adapterbench.report.scores import ROUNDING
 from adapterbench.report.sheets import Sheet
 from adapterbench.report.table import mean_and_interval, read_csv, write_csv
-from adapterbench.report.words import Finding, listed
 
 FILE = "pairs.csv"
 
@@ -30,7 +30,7 @@ GIVEN = {
     "real_copy": "the image prompt itself",
     "real_goal": "the goal itself",
 }
-"""What a row is given, by `prompts`; the last three belong to no adapter."""
+"""`prompts` of a row -> the prompts that were given; the last three rows use no adapter."""
 
 ENDS = ("", "_lo", "_hi")
 SCORES = [f"{metric.key}{end}" for metric in (*ANSWERS, *LEADS) for end in ENDS]
@@ -38,28 +38,28 @@ COLUMNS = ["protocol", "method", "prompts", "n", *SCORES]
 PRECISION = {f"{m.key}{end}": m.precision for m in (*ANSWERS, *LEADS) for end in ENDS}
 
 Rows = dict[tuple[str, str], pd.DataFrame]
-"""Item scores (a row a key, sorted; a column each of `ANSWERS`) by method and `prompts`."""
+"""Item scores (index: sorted keys; columns: `ANSWERS`) by method and `prompts`."""
 
 
 def compare_pairs(folder: Path, variants: Sequence[str], params: CompareParams) -> pd.DataFrame:
-    """A row a protocol, method and kind of prompts: `COLUMNS`; none where nothing was drawn.
+    """One row per protocol, method and `prompts`, with `COLUMNS`; empty if there are no pairs.
 
     Args:
-        folder: `<method>/` of illustrations, of the variants and of the text alone.
+        folder: `<method>/` of illustrations, of the variants and of `text_only`.
 
     Raises:
-        UserError: a file is missing or damaged, or holds other items than the others.
+        UserError: a file is missing or damaged, or has other items than the others.
     """
     methods = [*in_order(variants), TEXT]
     paths = {method: Illustrations(folder / method).pairs_scores for method in methods}
     if not any(path.exists() for path in paths.values()):
         return pd.DataFrame(columns=COLUMNS)
-    read = {method: read_items(path) for method, path in paths.items()}
+    scores = {method: read_items(path) for method, path in paths.items()}
     frames = []
     for protocol in PROTOCOLS:
         rows = {
             (method, str(prompts)): part.set_index("key").sort_index()[[m.key for m in ANSWERS]]
-            for method, frame in read.items()
+            for method, frame in scores.items()
             for prompts, part in frame[frame["protocol"] == protocol].groupby("prompts")
             if prompts in given_to(method)
         }
@@ -69,9 +69,9 @@ def compare_pairs(folder: Path, variants: Sequence[str], params: CompareParams) 
 
 
 def given_to(method: str) -> list[str]:
-    """The rows that a method has; those that need no adapter stand with the text alone."""
-    given = list(GIVEN)
-    return given[3:] if method == TEXT else given[:3]
+    """The `prompts` of a method; rows without an adapter belong to `text_only`."""
+    prompts = list(GIVEN)
+    return prompts[3:] if method == TEXT else prompts[:3]
 
 
 def read_items(path: Path) -> pd.DataFrame:
@@ -84,29 +84,29 @@ def read_items(path: Path) -> pd.DataFrame:
     frame = read_frame(path, ["protocol", "prompts", "key", *scores])
     numbers = frame[scores].apply(pd.to_numeric, errors="coerce")
     if not (numbers.abs() <= 1 + ROUNDING).all(axis=None):  # NaN is not
-        raise InputError(f"{path} holds a score that is no finite number in [-1, 1]", path)
+        raise InputError(f"{path} has a score that is not a finite number in [-1, 1]", path)
     return frame
 
 
 def check_items(rows: Rows, methods: Sequence[str], protocol: str) -> None:
-    """Refuse rows that cannot be paired by item.
+    """Check that all rows can be paired by item.
 
     Raises:
         UserError: two rows have different items, or a row is missing.
     """
     first = next(iter(rows.values()), pd.DataFrame())
-    wanted = [(method, given) for method in methods for given in given_to(method)]
-    odd = [row for row in rows if not rows[row].index.equals(first.index)]
-    if bad := [*odd, *(row for row in wanted if row not in rows)]:
+    expected = [(method, given) for method in methods for given in given_to(method)]
+    unpaired = [row for row in rows if not rows[row].index.equals(first.index)]
+    if bad := [*unpaired, *(row for row in expected if row not in rows)]:
         method, given = bad[0]
         raise UserError(
-            f"{method} ({given}) lacks items of {protocol} that others have: draw "
-            "all with the same parameters"
+            f"{method} ({given}) lacks items of {protocol} that others have: "
+            "generate all with the same parameters"
         )
 
 
 def summary(rows: Rows, params: CompareParams) -> pd.DataFrame:
-    """Means with intervals, and of image and text the paired leads on the goal."""
+    """Means with intervals; for image and text also the paired differences `LEADS`."""
     given = list(GIVEN)
     order = sorted(rows, key=lambda row: given.index(row[1]) if row[0] == TEXT else -1)
     table = pd.DataFrame(order, columns=["method", "prompts"]).assign(n=len(rows[order[0]]))
@@ -131,7 +131,7 @@ def add(
     series: Sequence[pd.Series],
     params: CompareParams,
 ) -> None:
-    """Add mean and interval of each series as columns, in the rows `places`; NaN in the others."""
+    """Add columns with mean and interval of each series, in the rows `places`; NaN elsewhere."""
     for end, values in zip(ENDS, mean_and_interval(series, params), strict=True):
         table[f"{metric.key}{end}"] = pd.Series(values, index=places)
 
@@ -142,7 +142,7 @@ def write(table: pd.DataFrame, folder: Path) -> None:
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Read back what `write` wrote.
+    """Read the table that `write` wrote.
 
     Raises:
         UserError: the table is missing or damaged.
@@ -155,7 +155,7 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def sheet(table: pd.DataFrame, protocol: str, label: Names) -> Sheet:
-    """The rows of one protocol for people."""
+    """The rows of one protocol as a text table."""
     part = table[table["protocol"] == protocol]
     rows = [
         [
@@ -171,28 +171,30 @@ def sheet(table: pd.DataFrame, protocol: str, label: Names) -> Sheet:
 
 
 def cell(metric: Metric, row: Mapping[Any, Any], text: Callable[[float], str]) -> str:
-    """A value with its interval; empty where there is none."""
+    """A value with its interval; empty if it is NaN."""
     mean, lo, hi = (row[f"{metric.key}{end}"] for end in ENDS)
     return "" if np.isnan(mean) else f"{text(mean)} [{text(lo)}, {text(hi)}]"
 
 
 def findings(table: pd.DataFrame, protocol: str, label: Names) -> list[Finding]:
-    """Whether image and text together come nearer to the goal than either, and who just copies."""
+    """Is image and text nearer to the goal than either alone, and which adapters copy?"""
     part = table[(table["protocol"] == protocol) & (table["prompts"] == BOTH)]
-    found = []
+    sentences = []
     for lead in LEADS:
         lo, hi = part[f"{lead.key}_lo"], part[f"{lead.key}_hi"]
         sides = {"nearer to the goal": lo > 0, "farther from it": hi < 0}
-        sides["not separable"] = ~(sides["nearer to the goal"] | sides["farther from it"])
-        told = [
-            f"{name}: {listed(label, part['method'][who])}"
-            for name, who in sides.items()
-            if who.any()
+        sides["no significant difference"] = ~(
+            sides["nearer to the goal"] | sides["farther from it"]
+        )
+        groups = [
+            f"{name}: {listed(label, part['method'][rows])}"
+            for name, rows in sides.items()
+            if rows.any()
         ]
         against = GIVEN[lead.key.removeprefix("over_")]
-        found.append(Finding(f"Image and text against {against}: {'; '.join(told)}."))
+        sentences.append(Finding(f"Image and text against {against}: {'; '.join(groups)}."))
     copies = part["method"][part[COPY.key] > part[GOAL.key]]
     if len(copies):
         text = "On average nearer to the image prompt than to the goal"
-        found.append(Finding(f"{text}: {listed(label, copies)}."))
-    return found
+        sentences.append(Finding(f"{text}: {listed(label, copies)}."))
+    return sentences

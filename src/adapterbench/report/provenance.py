@@ -1,4 +1,4 @@
-"""What a report's numbers come from; no time, host or path."""
+"""Provenance of a report: code revision, input digests, package versions; no time, host or path."""
 
 import platform
 from collections.abc import Sequence

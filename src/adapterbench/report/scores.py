@@ -1,4 +1,4 @@
-"""Per-image scores of all methods, checked, and averaged to one value an item."""
+"""Read and check the per-image scores of all methods; average them to one value per item."""
 
 import logging
 from collections.abc import Sequence
@@ -18,28 +18,28 @@ log = logging.getLogger(__name__)
 KEYS = [metric.key for metric in SCORES]
 SHUFFLED_KEYS = [f"{key}_shuffled" for key in KEYS]
 ROUNDING = 1e-4
-"""By which a cosine may be more than 1."""
+"""Rounding tolerance: a cosine may exceed 1 by this much."""
 SET_KEYS = [metric.key for metric in SETS]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """Item means of one protocol: frames of N rows (item keys, sorted) and columns clip_t, clip_i.
+    """Item means of one protocol: frames of N rows (sorted item keys) with a column per score.
 
-    Every frame has the same rows, so that the difference of two methods is paired by item.
+    Every frame has the same rows, so the difference of two methods is paired by item.
     """
 
     methods: dict[str, pd.DataFrame]
-    """Variants in the order asked for, then the baselines."""
+    """Variants in the given order, then the baselines."""
     shuffled: dict[str, pd.DataFrame]
-    """Each variant's pictures against another item's caption and reference."""
+    """Each variant's images compared with another item's caption and reference."""
     sets: pd.DataFrame
-    """A row a method and a column each of `SETS`; NaN where it was not or cannot be measured."""
+    """One row per method, columns `SETS`; NaN if not measured."""
     images: dict[str, int]
-    """Images an item (K) of each method."""
+    """Images per item (K) of each method."""
 
     def of(self, method: str, variant: str) -> pd.DataFrame:
-        """Scores of `method` as the baseline of `variant`: the shuffled reference is its own."""
+        """Scores of the baseline `method` of `variant`; the shuffled reference is the variant's."""
         return self.shuffled[variant] if method == SHUFFLED else self.methods[method]
 
 
@@ -47,8 +47,8 @@ def read_scores(folder: Path, variants: Sequence[str], protocol: str) -> Scores:
     """Read `folder/<method>.parquet` for the variants and the baselines.
 
     Raises:
-        UserError: a file is missing or damaged, lacks a column or rows, holds a score that is not
-            a number, or covers other items or another K than the first variant.
+        UserError: a file is missing or damaged, lacks a column or rows, has a score that is not a
+            finite number, or has other items or another K than the first variant.
     """
     warn_unknown_methods(folder, variants)
     raw = {v: read_method(folder / f"{v}.parquet", KEYS + SHUFFLED_KEYS) for v in variants}
@@ -71,10 +71,10 @@ def read_scores(folder: Path, variants: Sequence[str], protocol: str) -> Scores:
 
 
 def warn_unknown_methods(folder: Path, variants: Sequence[str]) -> None:
-    """Log the files that no row of the table reads."""
+    """Log score files that belong to no row of the table."""
     for path in sorted(folder.glob("*.parquet")):
         if path.stem not in {*variants, *BASELINES}:
-            log.warning("%s is no variant of params.yaml: left out", path)
+            log.warning("%s belongs to no variant of params.yaml: ignored", path)
 
 
 def read_method(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -90,7 +90,11 @@ def read_method(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def check_finite(frame: pd.DataFrame, column: str, path: Path, largest: float = 1) -> None:
-    """Refuse a column with a score that no cosine or share can be, naming the first image."""
+    """Check that a column has finite values within `[-largest, largest]`.
+
+    Raises:
+        UserError: a value is not; the message names the first image.
+    """
     values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=float)
     bad = frame[~(np.abs(values) <= largest + ROUNDING)]  # NaN is not
     if len(bad):
@@ -103,44 +107,51 @@ def check_finite(frame: pd.DataFrame, column: str, path: Path, largest: float = 
 
 
 def of_protocol(frame: pd.DataFrame, protocol: str, method: str, baseline: bool) -> pd.DataFrame:
-    """The rows of `protocol`; a baseline that was sampled under another one stands in both."""
+    """The rows of `protocol`; a baseline with a single protocol is used for every one."""
     rows = frame[frame["protocol"] == protocol]
     if rows.empty and baseline and frame["protocol"].nunique() == 1:
         rows = frame
     if rows.empty:
         raise UserError(
-            f"scores of {method} have no rows of protocol {protocol!r}: generate its images under "
-            "it, and score them"
+            f"scores of {method} have no rows of protocol {protocol!r}: generate and score its "
+            "images under it"
         )
     return rows
 
 
 def images_per_item(frame: pd.DataFrame, method: str) -> int:
-    """K of a method, the same for each of its items."""
+    """K of a method.
+
+    Raises:
+        UserError: some items have fewer images than others.
+    """
     counts = frame.groupby("key")["k"].count()
-    short = counts[counts < counts.max()]
-    if len(short):
+    incomplete = counts[counts < counts.max()]
+    if len(incomplete):
         raise UserError(
-            f"scores of {method} are incomplete: {len(short)} item(s), such as {short.index[0]}, "
-            f"have fewer than {counts.max()} images: generate all, and score them"
+            f"scores of {method} are incomplete: {len(incomplete)} item(s), such as "
+            f"{incomplete.index[0]}, have fewer than {counts.max()} images: generate and score all"
         )
     return int(counts.max())
 
 
 def check_pairing(items: dict[str, pd.DataFrame], images: dict[str, int]) -> None:
-    """Refuse methods scored on other items or another K than the first one.
+    """Check that all methods have the items and the K of the first one.
 
-    Real images are one an item by nature.
+    K is not checked for real images: there is one per item.
+
+    Raises:
+        UserError: a method has not.
     """
     first = next(iter(items))
     for method, frame in items.items():
-        if odd := set(frame.index) ^ set(items[first].index):
+        if unpaired := set(frame.index) ^ set(items[first].index):
             raise UserError(
-                f"{method} and {first} were scored on different items ({len(odd)} in one only, "
-                f"such as {min(odd)}): generate and score both with the same parameters"
+                f"{method} and {first} were scored on different items ({len(unpaired)} in one "
+                f"only, such as {min(unpaired)}): generate and score both with the same parameters"
             )
         if method not in REAL and images[method] != images[first]:
             raise UserError(
-                f"{method} has {images[method]} images an item, {first} has {images[first]}: "
+                f"{method} has {images[method]} images per item, {first} has {images[first]}: "
                 "generate and score both with the same parameters"
             )

@@ -1,10 +1,11 @@
-"""Tables of text, ready for Markdown or HTML."""
+"""Tables of text for Markdown and HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from adapterbench.report.findings import amount, interval, significance_sign
 from adapterbench.report.methods import BASELINES
 from adapterbench.report.metrics import (
     CLIP_T,
@@ -17,24 +18,23 @@ from adapterbench.report.metrics import (
     count_text,
 )
 from adapterbench.report.table import Comparison
-from adapterbench.report.words import amount, interval, significance_sign
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A header and rows of the same length; the first columns hold names, the others numbers."""
+    """A table of text: the first columns are names, the others numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     names: int = 1
-    """How many leading columns are names."""
+    """Number of leading columns with names."""
     baselines: int = 0
-    """How many closing rows are floors and ceiling."""
+    """Number of closing rows with floors and ceilings."""
     best: frozenset[tuple[int, int]] = frozenset()
-    """Cells `(row, column)` that no other variant's exceeds."""
+    """Cells `(row, column)` with the best value of a column."""
 
     def markdown(self) -> str:
-        """The table in GitHub's Markdown, names to the left and numbers to the right."""
+        """The table in GitHub's Markdown: names left-aligned, numbers right-aligned."""
         marks = [":---"] * self.names + ["---:"] * (len(self.header) - self.names)
         rows = [
             [f"**{cell}**" if (r, c) in self.best else cell for c, cell in enumerate(row)]
@@ -45,14 +45,14 @@ class Sheet:
 
 
 def cell_text(cells: Sequence[str]) -> list[str]:
-    """Cells with the bar escaped, which would end them."""
+    """Cells with `|` escaped."""
     return [cell.replace("|", "\\|") for cell in cells]
 
 
 def headline(comparison: Comparison) -> Sheet:
-    """The columns of the original study, those of the neutral evaluator, and CLIPScore.
+    """Trainable parameters, all scores with intervals, set scores and CLIPScore.
 
-    Scores stand with their intervals; what was measured of no method has no column.
+    A set score that no method has gets no column.
     """
     rows, sets = [], [metric for metric in SETS if comparison.rows[metric.key].notna().any()]
     for row in comparison.rows.to_dict("records"):
@@ -69,16 +69,16 @@ def headline(comparison: Comparison) -> Sheet:
 def best_cells(
     comparison: Comparison, first: int, metrics: Sequence[Metric]
 ) -> frozenset[tuple[int, int]]:
-    """The cells of the variants that are best by a metric, whose columns begin at `first`."""
-    found = set()
+    """Cells of the best variants by each metric; column `first` belongs to the first metric."""
+    cells = set()
     for column, metric in enumerate(metrics, first):
         values = [metric.sign * comparison.row(v)[metric.key] for v in comparison.variants]
-        found |= {(row, column) for row, value in enumerate(values) if value == max(values)}
-    return frozenset(found)
+        cells |= {(row, column) for row, value in enumerate(values) if value == max(values)}
+    return frozenset(cells)
 
 
 def costs(comparison: Comparison) -> Sheet:
-    """What each variant cost to train."""
+    """Training cost of each variant."""
     frame = comparison.rows[~comparison.rows["method"].isin(list(BASELINES))]
     rows = [
         [
@@ -93,7 +93,7 @@ def costs(comparison: Comparison) -> Sheet:
 
 
 def paired(comparison: Comparison) -> Sheet:
-    """Each pair of methods, a row; a difference that is not apart from zero is marked."""
+    """One row per pair of methods; differences that are not significant are marked `n.s.`."""
     pairs = comparison.paired[["method", "baseline"]].drop_duplicates()
     ordered = pairs.assign(
         method=pd.Categorical(pairs["method"], categories=comparison.variants)

@@ -1,4 +1,4 @@
-"""The comparison of one protocol: a row a method, and paired differences, as tidy frames."""
+"""The comparison of one protocol as tidy frames: a row per method, and paired differences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import HEADLINE, PROTOCOLS
 from adapterbench.report.intervals import bootstrap
-from adapterbench.report.methods import BASELINES, ORIGINAL, OTHERWISE, contrasts, in_order, label
+from adapterbench.report.methods import BASELINES, DAGGER, ORIGINAL, contrasts, in_order, label
 from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
 from adapterbench.report.scores import Scores, read_scores
 
@@ -31,10 +31,10 @@ PRECISION = {
     **{m.key: m.precision for m in SETS},
     **dict.fromkeys(("difference", "lo", "hi"), SCORES[0].precision),
 }
-"""Decimals of each column of floats in the csv files."""
+"""Decimals of each float column in the csv files."""
 
 FILES = {p: f"comparison{'' if p == HEADLINE else f'_{p}'}.csv" for p in PROTOCOLS}
-"""Table of each protocol; the headline protocol has the plain name."""
+"""File of each protocol's table; the headline protocol's name has no suffix."""
 
 PAIRED_FILE = "paired.csv"
 NAMES = ("protocol", "method", "label", "trained", "baseline", "metric")
@@ -47,36 +47,36 @@ class Comparison:
 
     protocol: str
     rows: pd.DataFrame
-    """`COLUMNS`, a row a method: the variants, then floors and ceiling."""
+    """`COLUMNS`, one row per method: the variants, then floors and ceilings."""
     paired: pd.DataFrame
-    """`PAIRED`, a row a pair of methods and a metric; `apart`: the interval excludes zero."""
+    """`PAIRED`, one row per pair of methods and metric; `apart`: the interval excludes zero."""
 
     @property
     def variants(self) -> list[str]:
-        """The trained methods, in the table's order."""
+        """The trained methods, in the order of the table."""
         return [method for method in self.rows["method"] if method not in BASELINES]
 
     @property
     def original(self) -> str:
-        """The variant to which the others are compared."""
+        """The variant with which the others are compared."""
         return ORIGINAL if ORIGINAL in self.variants else self.variants[0]
 
     @property
     def size(self) -> tuple[int, int]:
-        """Items (N) and images of each (K)."""
+        """Items (N) and images per item (K)."""
         row = self.row(self.original)
         return row["n"], row["k"]
 
     @property
-    def otherwise(self) -> dict[str, str]:
-        """How each variant was trained that was not trained as the others, by its label."""
+    def other_training(self) -> dict[str, str]:
+        """Training settings of the variants that override the common ones, by label."""
         trained = self.rows[self.rows["trained"] != ""]
         return dict(zip(trained["label"], trained["trained"], strict=True))
 
     def label(self, method: str) -> str:
-        """Name of a method for people; a dagger marks one that was trained otherwise."""
+        """Label of a method; a dagger marks one that was trained with other settings."""
         row = self.row(method)
-        return f"{row['label']} {OTHERWISE}" if row["trained"] else str(row["label"])
+        return f"{row['label']} {DAGGER}" if row["trained"] else str(row["label"])
 
     def row(self, method: str) -> dict[str, Any]:
         """One method's row."""
@@ -111,8 +111,8 @@ def compare(
         rows: the variants of the parameter file, by name.
 
     Raises:
-        UserError: scores are missing, damaged or not paired (see `read_scores`), or a training
-            record is missing or lacks a column.
+        UserError: scores are missing, damaged or not paired (see `read_scores`), a training
+            record is missing or incomplete, or two rows have the same label.
     """
     variants = in_order(list(rows))
     if not variants:
@@ -129,7 +129,7 @@ def compare(
     costs = pd.DataFrame([training(train_metrics, method) for method in scores.methods])
     if table["label"].duplicated().any():
         twice = table["label"][table["label"].duplicated()].iloc[0]
-        raise UserError(f"two rows are called {twice!r}: correct compare.labels in params.yaml")
+        raise UserError(f"two rows have the label {twice!r}: correct compare.labels in params.yaml")
     return Comparison(
         protocol=protocol,
         rows=pd.concat([table, sets, costs], axis=1)[COLUMNS].round(PRECISION),
@@ -138,12 +138,12 @@ def compare(
 
 
 def settings(row: Mapping[str, Any]) -> str:
-    """What a variant sets of its own training, such as `steps 300`."""
+    """A variant's own training settings, such as `steps 300`."""
     return ", ".join(f"{name} {value}" for name, value in (row.get("train") or {}).items())
 
 
 def means(scores: Scores, params: CompareParams) -> pd.DataFrame:
-    """Mean and interval of each metric, a row a method."""
+    """Mean and interval of each metric, one row per method."""
     frame = pd.DataFrame({"method": list(scores.methods)})
     for metric in SCORES:
         series = [items[metric.key] for items in scores.methods.values()]
@@ -155,7 +155,7 @@ def means(scores: Scores, params: CompareParams) -> pd.DataFrame:
 def differences(
     scores: Scores, pairs: Sequence[tuple[str, str]], params: CompareParams
 ) -> pd.DataFrame:
-    """Mean paired difference and interval of each `(method, baseline)`, a row a pair and metric."""
+    """Mean paired difference and interval, one row per pair `(method, baseline)` and metric."""
     frames = []
     for metric in SCORES:
         series = [
@@ -174,7 +174,7 @@ def mean_and_interval(
     series: Iterable[pd.Series], params: CompareParams
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, lower and upper end of each series of item values, `(M,)` each."""
-    values = np.stack([one.to_numpy(dtype=float) for one in series])
+    values = np.stack([values.to_numpy(dtype=float) for values in series])
     lo, hi = bootstrap(
         values,
         samples=params.bootstrap_samples,
@@ -185,28 +185,28 @@ def mean_and_interval(
 
 
 def training(folder: Path, method: str) -> dict[str, float]:
-    """Size and cost of one method; a baseline has nothing trained and no cost."""
+    """Trainable parameters and costs of one method; 0 and NaN for a baseline."""
     if method in BASELINES:
         return {TRAINABLE.key: 0, **dict.fromkeys(COST_KEYS, np.nan)}
     path, record = folder / f"{method}.json", read_training(folder, method)
-    wanted = [TRAINABLE.key, *COST_KEYS]
-    if missing := [key for key in wanted if key not in record]:
+    keys = [TRAINABLE.key, *COST_KEYS]
+    if missing := [key for key in keys if key not in record]:
         raise InputError(f"{path} lacks {', '.join(missing)}", path)
-    return {key: np.nan if (value := record[key]) is None else value for key in wanted}
+    return {key: np.nan if (value := record[key]) is None else value for key in keys}
 
 
 def read_training(folder: Path, method: str) -> dict[str, int | float | None]:
-    """What a training noted of itself; None: it is not known.
+    """The metrics that a training recorded; None: unknown.
 
     Raises:
-        UserError: it noted nothing, or something else.
+        UserError: the file is missing or has another structure.
     """
     path = folder / f"{method}.json"
     return read_document(dict[str, int | FiniteFloat | None], path, "the costs of a training")
 
 
 def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
-    """The best of each number among the variants, the last loss included; NaN: never measured."""
+    """The best value of each metric among the variants, and the lowest final loss; NaN: none."""
     rows = comparison.rows[comparison.rows["method"].isin(comparison.variants)]
     numbers = {
         metric.key: rows[metric.key].max() if metric.sign > 0 else rows[metric.key].min()
@@ -218,7 +218,7 @@ def best(comparison: Comparison, train_metrics: Path) -> dict[str, float]:
 
 
 def write(comparisons: Iterable[Comparison], folder: Path) -> None:
-    """Write each protocol's csv and the paired differences of all; equal scores, equal bytes."""
+    """Write each protocol's csv, and one csv of all paired differences."""
     comparisons = list(comparisons)
     for comparison in comparisons:
         write_csv(comparison.rows, folder / FILES[comparison.protocol])
@@ -226,7 +226,7 @@ def write(comparisons: Iterable[Comparison], folder: Path) -> None:
 
 
 def write_csv(frame: pd.DataFrame, path: Path, precision: Mapping[str, int] = PRECISION) -> None:
-    """Write a frame with fixed decimals by column; what was not measured is empty."""
+    """Write a frame with fixed decimals per column; NaN becomes an empty cell."""
     text = frame.copy()
     for column in text.columns.intersection(list(precision)):
         decimals = precision[column]
@@ -238,13 +238,13 @@ def write_csv(frame: pd.DataFrame, path: Path, precision: Mapping[str, int] = PR
 
 
 def read(folder: Path) -> dict[str, Comparison]:
-    """Read back what `write` wrote, by protocol.
+    """Read what `write` wrote, by protocol.
 
     Raises:
-        UserError: a table is missing or lacks a column.
+        UserError: a table is missing, damaged or incomplete.
     """
     paired = read_csv(folder / PAIRED_FILE, PAIRED)
-    found = {
+    comparisons = {
         protocol: Comparison(
             protocol=protocol,
             rows=read_csv(folder / FILES[protocol], COLUMNS),
@@ -252,27 +252,27 @@ def read(folder: Path) -> dict[str, Comparison]:
         )
         for protocol in PROTOCOLS
     }
-    for comparison in found.values():
+    for comparison in comparisons.values():
         check_complete(comparison, folder)
-    return found
+    return comparisons
 
 
 def check_complete(comparison: Comparison, folder: Path) -> None:
-    """Refuse tables that lack a row or a score, as those that were cut short do.
+    """Check that no row or score is missing, as in a truncated file.
 
     Raises:
-        UserError: one does.
+        UserError: one is missing.
     """
     rows, path = comparison.rows, folder / FILES[comparison.protocol]
     lacking = [method for method in BASELINES if method not in set(rows["method"])]
     if lacking or not comparison.variants or rows["method"].duplicated().any():
-        raise InputError(f"{path} has not one row for each method", path)
+        raise InputError(f"{path} does not have one row per method", path)
     if not np.isfinite(rows[[*ENDS, "n", "k"]]).all(axis=None):
         raise InputError(f"{path} lacks a score", path)
     pairs = comparison.paired
     names = set(pairs[["method", "baseline", "metric"]].itertuples(index=False, name=None))
-    wanted = {(*pair, metric.key) for pair in contrasts(comparison.variants) for metric in SCORES}
-    if names != wanted or not np.isfinite(pairs[["difference", "lo", "hi"]]).all(axis=None):
+    expected = {(*pair, metric.key) for pair in contrasts(comparison.variants) for metric in SCORES}
+    if names != expected or not np.isfinite(pairs[["difference", "lo", "hi"]]).all(axis=None):
         path = folder / PAIRED_FILE
         raise InputError(f"{path} lacks a difference", path)
 
@@ -280,7 +280,7 @@ def check_complete(comparison: Comparison, folder: Path) -> None:
 def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read one table and check its columns."""
     try:
-        # names are text: a method may be called `null`
+        # read names as text: a method may be called `null`
         frame = pd.read_csv(
             path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""]
         )
@@ -290,7 +290,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         frame[texts] = frame[texts].fillna("")
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing", path) from error
-    except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+    except (ValueError, OSError) as error:  # pandas' errors are ValueErrors
         raise InputError(f"{path} is damaged ({one_line(error)})", path) from error
     if missing := [column for column in columns if column not in frame]:
         raise InputError(f"{path} lacks {', '.join(missing)}", path)
@@ -298,7 +298,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def as_metrics(comparisons: Iterable[Comparison]) -> dict[str, dict[str, float]]:
-    """The numbers that `dvc metrics diff` shows: by variant, the headline's under plain names."""
+    """Metrics for `dvc metrics diff`, by variant; names of other protocols have a prefix."""
     numbers: dict[str, dict[str, float]] = {}
     for comparison in comparisons:
         prefix = "" if comparison.protocol == HEADLINE else f"{comparison.protocol}_"

@@ -1,5 +1,6 @@
-"""The comparison in three sentences: which adapter, at what price, and how far it gets."""
+"""The comparison in three sentences: the best adapter, the lightest one, and the baselines."""
 
+from adapterbench.report.findings import amount, interval, ranked, significance_sign
 from adapterbench.report.metrics import (
     CLIP_I,
     NEUTRAL,
@@ -9,38 +10,37 @@ from adapterbench.report.metrics import (
     count_text,
 )
 from adapterbench.report.table import Comparison
-from adapterbench.report.words import amount, interval, ranked, significance_sign
 
 
 def verdict(comparison: Comparison) -> list[str]:
-    """Sentences for whom reads nothing else; each holds under both evaluators or says so."""
-    return [first_place(comparison), price(comparison), distance(comparison)]
+    """Three summary sentences; each names the evaluators under which it holds."""
+    return [best_adapter(comparison), lightest_adapter(comparison), versus_baselines(comparison)]
 
 
-def first_place(comparison: Comparison) -> str:
+def best_adapter(comparison: Comparison) -> str:
     """Which adapter follows the image prompt best, if the evaluators agree."""
     label = comparison.label
     leaders = {metric: ranked(comparison, metric)[0] for metric in SIMILARITIES}
     if len(set(leaders.values())) > 1:
-        told = " and ".join(
+        rankings = " and ".join(
             f"{metric.label} ranks {label(leader)} first ({interval(comparison, leader, metric)})"
             for metric, leader in leaders.items()
         )
-        return f"The evaluators do not agree on the best adapter: {told}."
+        return f"The evaluators do not agree on the best adapter: {rankings}."
     leader = leaders[CLIP_I]
-    told = " and ".join(f"{m.label} {interval(comparison, leader, m)}" for m in SIMILARITIES)
+    scores = " and ".join(f"{m.label} {interval(comparison, leader, m)}" for m in SIMILARITIES)
     ties = [v for v in comparison.variants if v != leader and tied(comparison, leader, v)]
-    behind = f", not separable from {', '.join(map(label, ties))}" if ties else ""
-    return f"{label(leader)} follows the image prompt best: {told}{behind}."
+    tie = f", not significantly better than {', '.join(map(label, ties))}" if ties else ""
+    return f"{label(leader)} follows the image prompt best: {scores}{tie}."
 
 
 def tied(comparison: Comparison, a: str, b: str) -> bool:
-    """Whether either evaluator cannot tell two adapters apart."""
+    """Whether two adapters do not differ significantly by at least one evaluator."""
     return any(significance_sign(comparison, a, b, metric) == 0 for metric in SIMILARITIES)
 
 
-def price(comparison: Comparison) -> str:
-    """What the lightest adapter gives up against the best one on the neutral evaluator."""
+def lightest_adapter(comparison: Comparison) -> str:
+    """Difference of the lightest adapter to the best one by the neutral evaluator."""
     label = comparison.label
     sizes = {v: int(comparison.row(v)[TRAINABLE.key]) for v in comparison.variants}
     lightest, best = min(sizes, key=sizes.__getitem__), ranked(comparison, NEUTRAL)[0]
@@ -53,22 +53,22 @@ def price(comparison: Comparison) -> str:
     return f"{text}, {sizes[lightest] / sizes[best]:.0%} of {label(best)}'s; against it: {changes}."
 
 
-def distance(comparison: Comparison) -> str:
-    """Where the adapters stand between another image, the caption and the base's own ceiling."""
+def versus_baselines(comparison: Comparison) -> str:
+    """Number of adapters above two baselines, and the ceiling of the base's VAE."""
     count = len(comparison.variants)
-    told = " and ".join(
+    counts = " and ".join(
         f"{above(comparison, name, NEUTRAL)} of {count} above {comparison.label(name).lower()} "
         f"({NEUTRAL.text(comparison.row(name)[NEUTRAL.key])})"
         for name in ("other_item", "text_only")
     )
     ceiling = NEUTRAL.text(comparison.row("vae")[NEUTRAL.key])
     return (
-        f"On {NEUTRAL.label}, the intervals of the differences put {told}; the base's own "
-        f"ceiling is {ceiling}."
+        f"On {NEUTRAL.label}, {counts} (significantly); the ceiling, reconstruction by the "
+        f"base's VAE, is {ceiling}."
     )
 
 
 def above(comparison: Comparison, baseline: str, metric: Metric) -> int:
-    """How many adapters exceed a baseline, intervals apart."""
+    """Number of adapters that are significantly better than a baseline."""
     signs = [significance_sign(comparison, v, baseline, metric) for v in comparison.variants]
     return signs.count(1)

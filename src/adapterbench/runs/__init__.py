@@ -1,1 +1,1 @@
-"""How a stage runs: its command line, its record, its resumption. Nothing here changes a result."""
+"""Execution of stages: command line, records, resuming. Nothing here changes a result."""

@@ -1,4 +1,4 @@
-"""`python -m adapterbench.runs`: be the follower of this project, which `follow` starts."""
+"""`python -m adapterbench.runs`: run the follower of this project; `follow` starts it."""
 
 import logging
 import os
@@ -11,15 +11,16 @@ from adapterbench.runs.follow import LOCK, LOG, RECORDS, STAY, project_root, uns
 
 def main(root: Path, idle: float) -> None:
     """Follow the project at `root` until nothing has happened for `idle` seconds."""
-    left = None
-    while unsent(root) != left:  # again for a stage that came as the lock was given up
+    remaining = None
+    # again for records of a stage that started while the lock was released
+    while unsent(root) != remaining:
         try:
             with FileLock(root / RECORDS / LOCK, timeout=1):
                 os.truncate(root / RECORDS / LOG, 0)
                 from adapterbench.runs.follower import Follower  # takes seconds
 
-                left = Follower(root).follow(idle)
-        except Timeout:  # another one does
+                remaining = Follower(root).follow(idle)
+        except Timeout:  # another follower is running
             return
 
 

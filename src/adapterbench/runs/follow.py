@@ -1,7 +1,7 @@
 """The follower: the one process of a project that sends its records to MLflow.
 
-A stage starts it, never imports mlflow and never waits. It belongs to no terminal, leaves when
-nobody is at work, and what it could not send waits for the next one or for `flush`.
+Stages start it; they neither import mlflow nor wait. It has no terminal and exits when no stage is
+running. Records that it could not send are sent by the next follower or by `flush`.
 """
 
 import os
@@ -15,52 +15,51 @@ from urllib.parse import quote, unquote
 from filelock import FileLock, Timeout
 
 RECORDS, SENT = "records", "sent"
-"""Folders: `records/RUN/*.json`, of one DVC process, wait to be sent; `records/RUN/sent/` were."""
+"""Folders: unsent `records/RUN/*.json` of one DVC process; sent ones in `records/RUN/sent/`."""
 
 LOCK, LOG = "follow.lock", "follow.log"
-"""Files among the records: held by the follower; its output, with the cause of a failure last."""
+"""Lock file of the follower and its log, which ends with the cause of a failure."""
 
 STAY = "ADAPTERBENCH_FOLLOW"
-"""Environment variable: seconds for which the follower stays when nobody is at work. With 0 stages
-start none, and `flush` sends their records."""
+"""Environment variable: seconds for which the follower stays when no stage runs. With 0, stages
+start no follower, and `flush` sends their records."""
 
 OWN = "ADAPTERBENCH_FOLLOWER"
-"""Environment variable of the follower alone, by which `stages/launch.py` tells it from what a
-launch has left behind."""
+"""Environment variable that marks the follower, so that `stages/launch.py` does not end it."""
 
 FAILED = "cannot send to "
-"""What stands in the log before the cause of a failure."""
+"""Prefix of the cause of a failure in the log."""
 
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # servers close idle connections: none is not enough
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # servers close idle connections: not 0
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
 }
-"""Defaults of mlflow's own environment variables; what the user sets comes first."""
+"""Defaults of mlflow's environment variables; the user's values take precedence."""
 
 HIDDEN = "***"
-"""What stands in the place of a secret."""
-NAMED = re.compile(
+"""Replacement for a secret."""
+NAMED_SECRET = re.compile(
     r"""((?:passw(?:or)?d|pwd|secret|signature|credential|authorization|(?:api|access)[_-]?key)\w*"""
     r"""["']?\s*[=:]\s*|token["']?\s*[=:]\s*)(?:(?:bearer|basic)\s+)?("[^"]*"|'[^']*'|\S+)""",
     re.IGNORECASE,
 )
-"""A secret by its name, such as `password=` or `Authorization: Bearer`."""
-LEGIBLE = 3
-"""Characters of a piece of a password that are worth hiding."""
+"""Secrets after a telling name, such as `password=` or `Authorization: Bearer`."""
+MIN_MASKED = 3
+"""Shortest part of a password that is masked, in characters."""
 
 
 def project_root() -> Path:
-    """Folder of `dvc.yaml`; DVC names the user's one while a queued experiment runs in a copy."""
+    """Folder of `dvc.yaml`; in the copy of a queued experiment, that of the user's project."""
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()
 
 
 def unsent(root: Path) -> dict[Path, int]:
-    """The records that MLflow does not hold yet, or not all of, and when each was last written."""
+    """Modification times (ns) of the records that have not been sent completely."""
     times = {}
     for path in sorted((root / RECORDS).glob("*/*.json")):
         with suppress(FileNotFoundError):  # sent just now
@@ -77,8 +76,10 @@ def start(root: Path) -> None:
         return
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    with (root / RECORDS / LOG).open("ab") as log:  # a pipe of the stage's would never end
-        # the shell ends at once and init takes its child over: the stage keeps no zombie
+    with (root / RECORDS / LOG).open(
+        "ab"
+    ) as log:  # an inherited pipe would keep the stage's output open
+        # the shell exits at once and init adopts its child, so no zombie is left in the stage
         subprocess.run(
             ["/bin/sh", "-c", '"$0" -m adapterbench.runs &', sys.executable],
             check=False,
@@ -96,18 +97,18 @@ def masked(text: str, address: str = "") -> str:
 
     Args:
         text: of a log.
-        address: one with credentials, of which a parser's message may show a piece.
+        address: one with credentials, parts of which a parser's message may show.
     """
-    for piece in sorted(pieces(address), key=len, reverse=True):
+    for piece in sorted(secret_parts(address), key=len, reverse=True):
         text = text.replace(piece, HIDDEN)
     text = re.sub(r"\S+", lambda word: masked_word(word[0]), text)
-    return NAMED.sub(lambda found: found[1] + HIDDEN, text)
+    return NAMED_SECRET.sub(lambda match: match[1] + HIDDEN, text)
 
 
 def masked_word(word: str) -> str:
-    """A word without what stands before its last `@`, as in an address, and without a query.
+    """Mask the credentials before the last `@` of a word, as in an address, and its query.
 
-    A password may hold any character that is no space, raw; so nothing is parsed.
+    A password may contain any character but a space, so the address is not parsed.
     """
     scheme, slashes, rest = word.partition("://")
     if slashes:
@@ -120,9 +121,9 @@ def masked_word(word: str) -> str:
     return front + at + re.sub(r"[?#].*=.*", f"?{HIDDEN}", rest)
 
 
-def pieces(address: str) -> set[str]:
+def secret_parts(address: str) -> set[str]:
     """The parts into which a parser may cut the password or token of an address."""
     user, _, password = address.partition("://")[2].rpartition("@")[0].partition(":")
     secret = password or user
-    parts = {part for part in re.split(r"[\s:/?#@]", secret) if len(part) >= LEGIBLE}
+    parts = {part for part in re.split(r"[\s:/?#@]", secret) if len(part) >= MIN_MASKED}
     return {form(part) for part in parts | {secret} - {""} for form in (str, quote, unquote)}

@@ -1,4 +1,4 @@
-"""The follower at work: it reads the records that have changed and sends them to MLflow."""
+"""Sends changed records to MLflow."""
 
 import logging
 import os
@@ -12,13 +12,13 @@ from adapterbench.core.errors import UserError
 from adapterbench.runs.follow import FAILED, SENT, masked, unsent
 from adapterbench.runs.identity import Process
 from adapterbench.runs.mlflow_runs import Runs
-from adapterbench.runs.mlflow_store import TooLong, connect
+from adapterbench.runs.mlflow_store import CallTimeout, connect
 from adapterbench.runs.record import Facts
 
 log = logging.getLogger(__name__)
 
 POLL, RETRY = 1.0, 5.0
-"""Seconds between two looks at the records, and two tries after a failure."""
+"""Seconds between two scans of the records, and before a retry after a failure."""
 
 
 class Follower:
@@ -35,12 +35,12 @@ class Follower:
         self.cause: str | None = None
 
     def follow(self, idle: float) -> dict[Path, int]:
-        """Follow while somebody is at work, and `idle` seconds more; what is left unsent.
+        """Send records while a stage or DVC runs, and `idle` seconds more; return the unsent ones.
 
-        When nobody is, a failure ends it, too: the next one may be told of another server.
+        When nothing runs, a failure ends it too: the next follower may get another server.
         """
         while True:
-            self.look()
+            self.scan()
             if time.monotonic() >= self.next_try:
                 self.send()
             if self.running() or any(process.alive for process in self.dvc):
@@ -50,11 +50,11 @@ class Follower:
             time.sleep(POLL)
 
     def running(self) -> list[Path]:
-        """The records of stages at work."""
+        """The records of running stages."""
         return [path for path, facts in self.records.items() if facts.status == "running"]
 
-    def look(self) -> None:
-        """Read the records that have changed; one that runs in a dead process has been killed."""
+    def scan(self) -> None:
+        """Read changed records; a running record of a dead process becomes `killed`."""
         dead = [path for path in self.running() if not self.records[path].process.alive]
         before, self.times = self.times, unsent(self.root)
         self.records = {path: self.records[path] for path in self.records.keys() & self.times}
@@ -63,7 +63,7 @@ class Follower:
             if path not in dead and before.get(path) == written:
                 continue
             try:
-                facts = Facts.read(path)  # of the dead too: it may have ended just before
+                facts = Facts.read(path)  # also of dead processes: it may have ended just before
             except (UserError, OSError) as error:
                 log.warning("%sMLflow: %s", FAILED, error)
                 continue
@@ -72,24 +72,24 @@ class Follower:
                 facts.ended = datetime.fromtimestamp(written / 1e9, UTC)
                 facts.write(path)
             self.records[path] = facts
-            self.due = [*(each for each in self.due if each != path), path]
+            self.due = [*(other for other in self.due if other != path), path]
             self.dvc |= {facts.dvc} - {facts.process}
             self.busy = time.monotonic()
 
     def send(self) -> None:
-        """Send what is due; what fails stays so, and keeps no other record from being sent."""
+        """Send the due records; a failed one stays due and does not block the others."""
         reached = self.attempt(self.connect)
         done = [reached and self.attempt(self.send_record, path) for path in list(self.due)]
         if not all([reached, *done]):
-            self.runs = None  # the next try trusts nothing that this one knew
+            self.runs = None  # the next attempt starts without cached state
             self.next_try = time.monotonic() + RETRY
 
     def attempt(self, step: Callable[..., None], *args: Path) -> bool:
-        """Take a step; whether it went well. A cause of failure is logged once in a row."""
+        """Run a step and return whether it succeeded; a repeated cause is logged once."""
         try:
             step(*args)
             return True
-        except (Exception, TooLong) as error:  # drivers, schemas, networks: there is no list
+        except (Exception, CallTimeout) as error:  # many libraries, many types
             place = os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db"
             text = masked(f"{place}: {type(error).__name__}: {error}", place)
             cause = textwrap.shorten(text, 400, placeholder=" ...")
@@ -99,14 +99,14 @@ class Follower:
             return False
 
     def connect(self) -> None:
-        """Reach MLflow, where it is not reached yet."""
+        """Connect to MLflow unless connected."""
         self.runs = self.runs or Runs(*connect(self.root))
 
     def send_record(self, path: Path) -> None:
-        """Send one record; move it when MLflow holds all of it."""
+        """Send one record; move it to `sent` when its stage has ended."""
         facts, sent = self.records[path], path.parent / SENT
-        siblings = [Facts.read(each) for each in sent.glob("*.json")]
-        siblings += [each for each in self.records.values() if each.run == facts.run]
+        siblings = [Facts.read(file) for file in sent.glob("*.json")]
+        siblings += [other for other in self.records.values() if other.run == facts.run]
         assert self.runs
         self.runs.update(facts, f"{path.parent.name}/{path.stem}", siblings)
         self.due.remove(path)

@@ -1,4 +1,4 @@
-"""Processes told apart by pid and start time: the system gives a pid again to another process."""
+"""Identity of processes by pid and start time, since the system reuses pids."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import psutil
 from pydantic import BaseModel
 
 CLOCK_STEP = 2.0
-"""Seconds by which a start time may seem to move when the system's clock is set."""
+"""Tolerance of start times, seconds; they shift when the system clock is set."""
 
 
 class Process(BaseModel, frozen=True):
@@ -28,7 +28,7 @@ class Process(BaseModel, frozen=True):
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether it is still running."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < CLOCK_STEP
@@ -41,16 +41,16 @@ def dvc_process() -> psutil.Process | None:
     if "DVC_STAGE" in os.environ:
         with suppress(psutil.Error):
             parent = psutil.Process(os.getppid())
-            for each in (parent, *parent.parents()):
-                if "dvc" in {each.name(), *(Path(word).name for word in each.cmdline())}:
-                    return each
+            for process in (parent, *parent.parents()):
+                if "dvc" in {process.name(), *(Path(word).name for word in process.cmdline())}:
+                    return process
     return None
 
 
 def end_with_dvc() -> None:
-    """Have this process stop, as by SIGTERM, when the DVC process that runs it is gone.
+    """Send SIGTERM to this process when the DVC process that runs it ends.
 
-    A killed DVC leaves its stage behind, which would go on beside the stage of the next run.
+    Otherwise the stage of a killed DVC would run on, in parallel with that of the next run.
     """
 
     def watch(dvc: psutil.Process) -> None:

@@ -1,12 +1,12 @@
-"""What MLflow shows of the records: nested runs, so that a row of its table leads to all others::
+"""The records as nested MLflow runs, each linked from the one above::
 
     adapterbench                  the MLflow experiment
       main 2026-01-31 12:00       one DVC process: the best of each number, the figures
         ip_adapter                a variant: its headline numbers, parameters, generated images
           train                   a stage: all that its record holds, load of the machine
 
-Whatever was sent before a failure may be sent again. Adapters are `LoggedModel`s, told apart by
-their weights, so that the scores of one gather on one.
+All calls may be repeated after a failure. Adapters are `LoggedModel`s, identified by their weights,
+so all scores of an adapter are attached to one model.
 """
 
 import json
@@ -36,7 +36,7 @@ from PIL import Image
 from adapterbench.runs.record import Adapter, Facts
 
 MAX_METRICS, MAX_PARAMS, MAX_DIGEST = 1000, 100, 36
-"""mlflow's limits: of one `log_batch`, and characters of a dataset's digest."""
+"""Limits of mlflow: entries per `log_batch`, and characters of a dataset's digest."""
 
 STATUS = {
     "finished": "FINISHED",
@@ -45,16 +45,16 @@ STATUS = {
     "failed": "FAILED",
     "running": "RUNNING",
 }
-"""mlflow's words for the states of a record; a parent run has the last of its children's."""
+"""mlflow's status by that of a record; a parent run gets its children's last one in this order."""
 
 KEY, MODEL, WEIGHTS = "adapterbench.key", "adapterbench.model", "adapterbench.weights"
-"""Tags by which a run, the model of a run, and a model are found again."""
+"""Tags that identify a run, the model of a run, and a model."""
 
 MONITORS: dict[str, SystemMetricsMonitor] = {}
-"""Threads of mlflow's that log the load of the machine to the runs of stages at work."""
+"""mlflow's threads that log system metrics to the runs of running stages."""
 
 TILES, COLUMNS, TILE = 64, 8, 128
-"""A grid of generated images: how many at most, in how many columns, of how many pixels."""
+"""Grid of generated images: most tiles, columns, largest side of a tile in pixels."""
 
 
 class Runs:
@@ -64,13 +64,13 @@ class Runs:
         self.client, self.uri, self.experiment = client, uri, experiment
         self.ids: dict[str, str] = {}
         self.sent: Counter[tuple[str, str]] = Counter()
-        """How many points of (run, series) MLflow has."""
+        """Number of points of (run, series) that MLflow has."""
 
     def update(self, facts: Facts, key: str, siblings: Sequence[Facts]) -> None:
         """Send what is new in a record.
 
         Args:
-            key: tells the record from all others.
+            key: unique key of the record.
             siblings: all records of its DVC process, this one included.
         """
         *above, run = self.open(facts, key)
@@ -84,11 +84,11 @@ class Runs:
         self.send_files(run, above[-1], facts)
         self.end(run, [facts])
         for level, parent in enumerate(above):
-            below = [each for each in siblings if not level or each.variant == facts.variant]
+            below = [other for other in siblings if not level or other.variant == facts.variant]
             self.end(parent, below)
 
     def open(self, facts: Facts, key: str) -> list[str]:
-        """The runs of a record from the top, made when they are not there yet: parents first."""
+        """The ids of the runs of a record, created if missing, parents first."""
         began = datetime.fromtimestamp(facts.dvc.started)
         title = f"{facts.provenance['experiment']} {began:%Y-%m-%d %H:%M:%S}"
         levels = [("experiment", facts.run, title), ("stage", key, facts.stage)]
@@ -107,7 +107,7 @@ class Runs:
         return runs
 
     def create(self, level: str, place: str, name: str, facts: Facts, above: list[str]) -> Any:
-        """Make a run that starts when the record does."""
+        """Create a run with the start time of the record."""
         tags = {
             KEY: place,
             "level": level,
@@ -123,7 +123,7 @@ class Runs:
         return self.client.create_run(self.experiment, milliseconds(facts.started), known, name)
 
     def begin(self, run: str, above: list[str], facts: Facts) -> None:
-        """Log the parameters and inputs of a stage, to the run above, too."""
+        """Log the parameters and inputs of a stage to its run and to the one above."""
         for level in (run, above[-1]):
             known = self.client.get_run(level).data.params  # mlflow refuses a second value
             new = [Param(*item) for item in flatten(facts.params) if item[0] not in known]
@@ -134,13 +134,13 @@ class Runs:
             self.client.update_run(parent, "RUNNING")
 
     def watch(self, run: str) -> None:
-        """Have the load of the machine logged while the stage runs, by a thread of mlflow's."""
+        """Start mlflow's thread that logs system metrics while the stage runs."""
         if run not in MONITORS:
             MONITORS[run] = SystemMetricsMonitor(run, tracking_uri=self.uri)
             MONITORS[run].start()
 
     def send_series(self, run: str, facts: Facts, names: Iterable[str]) -> None:
-        """Log the points of series that are not there yet."""
+        """Log the new points of series."""
         start = milliseconds(facts.started)
         for name in names:
             series = facts.history[name]
@@ -154,7 +154,7 @@ class Runs:
             self.sent[run, name] = len(series.step)
 
     def send_summary(self, run: str, parent: str, facts: Facts) -> None:
-        """Log the final numbers; those of the headline to the parent and to the adapter, too."""
+        """Log the final numbers; headline numbers also to the parent and the adapter."""
         end, curves = milliseconds(facts.ended), facts.history.keys()
         numbers = {"peak_memory_mb": facts.peak_memory_mb, **facts.metrics}
         points = [metric(name, value, end) for name, value in numbers.items()]
@@ -167,7 +167,7 @@ class Runs:
             self.client.log_batch(run, scores)
 
     def model(self, run: str, parent: str, facts: Facts) -> str | None:
-        """Id of the `LoggedModel` of the adapter that a run, or its variant's last one, had."""
+        """Id of the `LoggedModel` of a run's adapter, else of its variant's latest one."""
         if facts.adapter is None:
             query = f"tags.variant = '{facts.variant}' AND tags.`{MODEL}` LIKE 'm-%'"
             order = ["attributes.start_time DESC"]
@@ -184,7 +184,7 @@ class Runs:
         return model
 
     def logged_model(self, run: str, facts: Facts, adapter: Adapter) -> str:
-        """Id of the `LoggedModel` with an adapter's weights, made when it is not there yet."""
+        """Id of the `LoggedModel` with an adapter's weights, created if missing."""
         query = f"name = '{facts.variant}' AND tags.`{WEIGHTS}` = '{adapter.sha256}'"
         known = self.client.search_logged_models([self.experiment], query, max_results=1)
         model = next(iter(known), None) or self.client.create_logged_model(
@@ -202,19 +202,19 @@ class Runs:
         return str(model.model_id)
 
     def send_files(self, run: str, parent: str, facts: Facts) -> None:
-        """Keep the artifacts that are there, and show the images on the parent."""
+        """Log the existing artifacts, and the images to the parent."""
         for path in (Path(facts.folder, name) for name in facts.artifacts):
             for file in filter(Path.is_file, (path, *sorted(path.rglob("*")))):
                 folder = None if file == path else file.parent.relative_to(path.parent).as_posix()
                 self.client.log_artifact(run, file, folder)
         self.client.log_text(run, facts.model_dump_json(indent=2), "record.json")
-        shown = [Path(item.path).name for item in self.client.list_artifacts(parent, "images")]
-        for title, name in facts.images.items():
-            if not any(each.startswith(title.replace("/", "~") + "+") for each in shown):
-                self.client.log_image(parent, picture(Path(facts.folder, name)), key=title)
+        logged = [Path(item.path).name for item in self.client.list_artifacts(parent, "images")]
+        for title, path in facts.images.items():
+            if not any(name.startswith(title.replace("/", "~") + "+") for name in logged):
+                self.client.log_image(parent, image_or_grid(Path(facts.folder, path)), key=title)
 
     def end(self, run: str, records: Sequence[Facts]) -> None:
-        """Give a run the state, the end and the seconds of all its records together."""
+        """Set the status, end time and total seconds of a run from all its records."""
         last = max((facts.status for facts in records), key=list(STATUS).index)
         ended = max(milliseconds(facts.ended) for facts in records)
         seconds = sum(facts.seconds for facts in records)
@@ -224,7 +224,7 @@ class Runs:
 
 
 def metric(name: str, value: float | None, at: int, step: int = 0, model: Any = None) -> Metric:
-    """mlflow's entity of one number; a record's `null` is one that was not finite."""
+    """mlflow's entity of a number; `null` in a record stands for a value that was not finite."""
     return Metric(name, math.nan if value is None else value, at, step, model_id=model)
 
 
@@ -256,7 +256,7 @@ def milliseconds(moment: datetime | None) -> int:
     return round(1000 * moment.timestamp()) if moment else 0
 
 
-def picture(path: Path) -> Image.Image:
+def image_or_grid(path: Path) -> Image.Image:
     """An image, or a grid of the first images of a tar."""
     if path.suffix != ".tar":
         return Image.open(path, formats=["PNG"])

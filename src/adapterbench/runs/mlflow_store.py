@@ -1,4 +1,4 @@
-"""The way into MLflow: the local store, and a client that waits for no server longer than it says.
+"""Connection to MLflow: the local store, and a client whose calls have a deadline.
 
 Only the follower imports this module and `mlflow_runs`: mlflow takes seconds to import.
 """
@@ -20,35 +20,35 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from adapterbench.core.files import publish, remove
 
 DEADLINE = 20.0
-"""Most seconds that a call may take, whatever the server sends or asks to wait for."""
+"""Most seconds per call, including retries that the server asks for."""
 
 UPLOAD_RATE = 1e6
-"""Bytes a second: what a call uploads lengthens its deadline."""
+"""Bytes per second; the deadline of an upload grows with its size."""
 
 DATABASE_ATTEMPTS = 3
-"""mlflow's ten, with doubling pauses, wait 100 seconds for a database that is not there."""
+"""mlflow's default of ten, with doubling pauses, takes 100 seconds without a database."""
 
-PLACES = (
+PATH_COLUMNS = (
     ("experiments", "artifact_location"),
     ("logged_models", "artifact_location"),
     ("runs", "artifact_uri"),
 )
-"""Where mlflow's database keeps paths of artifacts."""
+"""Columns of mlflow's database with paths of artifacts."""
 
 COLUMNS = ("clip_t", "clip_i", "trainable_params", "loss", "seconds")
 VARIANTS_VIEW = {
     "searchFilter": "tags.level = 'variant'",
     "selectedColumns": [f"metrics.`{name}`" for name in COLUMNS],
 }
-"""A saved view of MLflow's page: a row a variant with its numbers; charts compare variants."""
+"""A saved view of MLflow's page: one row per variant with its numbers."""
 
 
-class TooLong(BaseException):
-    """A call did not end in time; no `except Exception` of a library swallows it."""
+class CallTimeout(BaseException):
+    """A call exceeded its deadline; a BaseException, so that no library swallows it."""
 
 
 class Client:
-    """An `MlflowClient` each of whose calls ends in time, else raises `TooLong`."""
+    """An `MlflowClient` whose calls raise `CallTimeout` after a deadline."""
 
     def __init__(self, uri: str) -> None:
         mlflow.store.db.utils.MAX_RETRY_COUNT = DATABASE_ATTEMPTS
@@ -59,7 +59,7 @@ class Client:
         method = getattr(self.client, name)
 
         def call(*args: Any, **options: Any) -> Any:
-            size = sum(each.stat().st_size for each in args if isinstance(each, Path))
+            size = sum(file.stat().st_size for file in args if isinstance(file, Path))
             with deadline(DEADLINE + size / UPLOAD_RATE):
                 return method(*args, **options)
 
@@ -68,13 +68,13 @@ class Client:
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raise `TooLong` in the block after some seconds; where C code holds on, end the process."""
+    """Raise `CallTimeout` in the block after some seconds; end the process if C code blocks."""
 
     def ring(*_: object) -> None:
-        raise TooLong(f"no answer within {seconds:.0f} s")
+        raise CallTimeout(f"no answer within {seconds:.0f} s")
 
     handler = signal.signal(signal.SIGALRM, ring)
-    # again and again: what is raised while Python collects garbage is lost
+    # repeated, since an exception raised during garbage collection is lost
     timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     faulthandler.dump_traceback_later(2 * seconds, exit=True)
     try:
@@ -93,7 +93,7 @@ def connect(root: Path) -> tuple[Client, str, str]:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "adapterbench"
     if known := client.get_experiment_by_name(name):
         return client, uri, known.experiment_id
-    # a server says itself where artifacts go; a bare database must be told an absolute place
+    # a server has its own artifact location; a database needs an absolute path
     location = None if uri.startswith("http") else str(artifacts)
     view = {"name": "Variants", "createdAt": 0, "state": json.dumps(VARIANTS_VIEW)}
     tags = {
@@ -104,21 +104,20 @@ def connect(root: Path) -> tuple[Client, str, str]:
 
 
 def local_store(path: Path, artifacts: Path) -> str:
-    """Address of an SQLite store, made when it is not there.
+    """Address of the SQLite store, created if missing.
 
-    It is made beside its place and renamed: a stop in the middle would leave tables that mlflow
-    can neither use nor complete. It holds full paths, so a project that has been moved or copied
-    has them changed.
+    It is created beside its path and renamed: an interrupted creation would leave tables that
+    mlflow can neither use nor complete. Its absolute paths are updated if the project has moved.
     """
-    for left in path.parent.glob(f".{path.name}.partial-*"):
-        remove(left)
+    for leftover in path.parent.glob(f".{path.name}.partial-*"):
+        remove(leftover)
     if not path.exists():
         with publish(path) as beside:
             SqlAlchemyStore(f"sqlite:///{beside}", str(artifacts))._dispose_engine()
     with closing(sqlite3.connect(path)) as store, store:
         query = "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?"
         for (old,) in store.execute(query, [f"/%/{artifacts.name}"]).fetchall():
-            for table, column in PLACES:
+            for table, column in PATH_COLUMNS:
                 store.execute(
                     f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [old, str(artifacts)]
                 )

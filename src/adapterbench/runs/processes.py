@@ -1,7 +1,7 @@
-"""The processes that `accelerate launch` starts for one stage; a process alone does everything.
+"""The processes of one stage under `accelerate launch`, or a single process without it.
 
-Each takes its share of a list of tasks. One of them, `is_main_process`, puts the results together
-when all have finished (`wait_for_everyone`).
+Each does its share of a list of tasks. The main one (`is_main_process`) combines the results when
+all have finished (`wait_for_everyone`).
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from typing import TypeVar
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-PATIENCE = timedelta(days=1)
-"""How long one that has finished waits for the others, where NCCL would give up in ten minutes."""
+BARRIER_TIMEOUT = timedelta(days=1)
+"""Barrier timeout; the default of NCCL is ten minutes."""
 
 T = TypeVar("T")
 
 
-def processes() -> PartialState:
-    """The processes of this stage, as this one sees them; its `device` is this one's own."""
-    # as its larger relative, Accelerator, does by itself
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+def process_state() -> PartialState:
+    """State of this process among those of the stage, with its `device`."""
+    # `Accelerator` evaluates this flag, `PartialState` does not
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=BARRIER_TIMEOUT)
 
 
 def share(tasks: Sequence[T], state: PartialState) -> Sequence[T]:
     """This process's tasks: every n-th of all.
 
-    It depends on nothing but the list, so processes agree without a word, and what a killed run
-    has left, with another number of processes too, is spread over all.
+    Deterministic; needs no communication. After a kill, the remaining tasks are shared among all
+    processes, also with another number of processes.
     """
     return tasks[state.process_index :: state.num_processes]

@@ -1,4 +1,4 @@
-"""What every stage script shares: logging, and errors that a person can act on."""
+"""Command line programs: logging, and errors as one line with cause and remedy."""
 
 import errno
 import functools
@@ -15,41 +15,41 @@ from rich.logging import RichHandler
 
 from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.runs.identity import end_with_dvc
-from adapterbench.runs.memory import keep_freed_memory, spare_imports
+from adapterbench.runs.memory import freeze_imports, keep_freed_memory
 
 EXTRAS = "pipeline,tracking,demo"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_MEMORY = {"MemoryError", "OutOfMemoryError"}
-"""Exceptions of Python and of torch, which need not be imported to tell them."""
+"""Exceptions of Python and torch, by name, so that torch is not imported."""
 LOST = {"DistBackendError", "DistNetworkError"}
-"""Exceptions of `torch.distributed`, likewise."""
+"""Exceptions of `torch.distributed`, by name."""
 LOADER_WORKER = "DataLoader worker"
-"""What torch calls a process that gathers batches, in errors that have no class of their own."""
+"""torch's name of a loader process in errors, which have no class of their own."""
 
 
 Remedy = Callable[[Path], str]
-"""A file that a program made -> what makes it again, such as "run `make it`"."""
+"""A generated file -> how to generate it again, such as "run `make it`"."""
 
 
 def run(*mains: Callable[..., None], help: str | None = None, remedy: Remedy | None = None) -> None:
     """Run functions as a command line program; their docstrings are the `--help`.
 
     One function is the program itself, such as a stage's `main`; several are its commands, under
-    a `help` of their own. `remedy` is told beside the cause of an `InputError`.
+    a common `help`. `remedy` completes the message of an `InputError`.
 
-    Exit codes: 0 done, 1 a condition the user can mend, 2 bad arguments, 130 interrupted (Ctrl-C,
-    SIGTERM or the terminal's end, so that those clean up as a person's stop does).
+    Exit codes: 0 success, 1 an error that the user can correct, 2 bad arguments, 130 interrupted
+    (Ctrl-C, SIGTERM or SIGHUP, which all clean up).
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_dvc()
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` has it ignored
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` ignores it
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     keep_freed_memory()
-    spare_imports()
+    freeze_imports()
     console = Console(stderr=True)
     handler = RichHandler(console=console, show_path=False)
     logging.basicConfig(format="%(message)s", handlers=[handler])
-    # libraries may warn; what they report as they go is noise to whom runs a stage
+    # of libraries, only warnings are shown
     logging.getLogger("adapterbench").setLevel(logging.INFO)
     program(*mains, help=help, remedy=remedy)()
 
@@ -70,9 +70,9 @@ def program(
 
 
 def guarded(main: Callable[..., None], remedy: Remedy | None = None) -> Callable[..., None]:
-    """Let `main` leave with one line for what a person can mend; a bug keeps its traceback.
+    """Print one line for errors that the user can correct; a bug keeps its traceback.
 
-    It stands inside typer, which would turn Ctrl-C into a silent exit code.
+    The wrapper is inside typer, which would turn Ctrl-C into a silent exit code.
     """
 
     @functools.wraps(main)
@@ -114,28 +114,28 @@ def guarded(main: Callable[..., None], remedy: Remedy | None = None) -> Callable
 
 
 def disk_full(error: Exception) -> bool:
-    """Whether the disk or the quota is used up; safetensors gives Rust's text and no `errno`."""
+    """Whether the disk or the quota is full; safetensors gives Rust's text and no `errno`."""
     if isinstance(error, OSError):
         return error.errno in DISK_FULL
     return any(f"(os error {code})" in str(error) for code in DISK_FULL)
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory is used up, of the machine or of a GPU; torch's CPU has no class for it."""
+    """Whether the machine or a GPU is out of memory; on a CPU, torch has no class for it."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return not names.isdisjoint(NO_MEMORY) or "can't allocate memory" in str(error)
 
 
 def lost_process(error: Exception) -> bool:
-    """Whether a process that this one waits for is gone; gloo has no class for it."""
+    """Whether a process of the launch is lost; gloo has no class for it."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return not names.isdisjoint(LOST) or "/gloo/transport/" in str(error)
 
 
 def lost_loader(error: BaseException | None) -> bool:
-    """Whether a process that gathers batches has died.
+    """Whether a loader process has died.
 
-    torch says so from a signal's handler, and so in the midst of anything else that fails.
+    torch raises this in a signal handler, so another error may wrap it.
     """
     while error is not None and LOADER_WORKER not in str(error):
         error = error.__cause__ or error.__context__

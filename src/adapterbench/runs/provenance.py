@@ -1,4 +1,4 @@
-"""What a run came from: the code, the inputs and the machine."""
+"""Provenance of a run: code, inputs and machine."""
 
 import hashlib
 import os
@@ -61,7 +61,7 @@ def digest(path: Path) -> str:
 
 
 def locked_digests() -> dict[str, str]:
-    """MD5 of each output in `dvc.lock`, which tells the present only while DVC runs the stage."""
+    """MD5 of each output in `dvc.lock`; empty outside DVC, where they may be out of date."""
     lock = Path("dvc.lock")
     if "DVC_STAGE" not in os.environ or not lock.is_file():
         return {}
@@ -75,7 +75,7 @@ def locked_digests() -> dict[str, str]:
 
 
 def device() -> str:
-    """What torch computes on, where it has been imported: a record alone does not import it."""
+    """Device of torch; `cpu` unless torch has been imported already."""
     torch = sys.modules.get("torch")
     if torch is None:
         return "cpu"

@@ -1,7 +1,7 @@
-"""The record of one stage run: a JSON file of what ran, on what, with what result and at what cost.
+"""The record of a stage run: a JSON file with parameters, inputs, metrics and costs.
 
-It is all that a stage writes about itself; the follower sends it to MLflow (`follow`). Records are
-volatile: git and DVC ignore their folder, and no stage reads them.
+The follower sends it to MLflow (`follow`). Records are temporary: git and DVC ignore their folder,
+and no stage reads them.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 import psutil
 from pydantic import BaseModel
 
-from adapterbench.core.composition import warn_of_typed
+from adapterbench.core.composition import warn_unsaved_edits
 from adapterbench.core.documents import read_document
 from adapterbench.core.environment import peak_memory_mb
 from adapterbench.core.files import publish, sha256
@@ -28,9 +28,9 @@ FLUSH_SECONDS = 10.0
 """Least time between two writes of the record while a stage runs."""
 
 
-TELLING = {"train", "compare"}
-"""Stages that tell what `dvc exp run` would drop: it takes a second to know, and a change of the
-parameters runs one of them."""
+CONF_CHECKED = {"train", "compare"}
+"""Stages that warn of edits that `dvc exp run` would drop. The check takes a second, and every
+change of the parameters runs one of them."""
 
 Status = Literal["running", "finished", "failed", "interrupted", "killed"]
 
@@ -54,7 +54,7 @@ class Adapter(BaseModel):
 
 
 class Facts(BaseModel, extra="forbid"):
-    """What the file of a record holds; a number that is not finite is `null` there."""
+    """Content of a record's file, in which numbers that are not finite are `null`."""
 
     stage: str
     variant: str | None
@@ -62,9 +62,9 @@ class Facts(BaseModel, extra="forbid"):
     error: str | None = None
     process: Process
     dvc: Process
-    """The DVC process; the stage's own where it is run by hand."""
+    """The DVC process, or this one without DVC."""
     folder: str
-    """Where the stage ran: other paths are relative to it."""
+    """Working directory of the stage; other paths are relative to it."""
     params: dict[str, Any]
     inputs: dict[str, str]
     """Digest of each input."""
@@ -76,11 +76,11 @@ class Facts(BaseModel, extra="forbid"):
     device: str = "cpu"
     metrics: dict[str, float | None] = {}
     headline: set[str] = set()
-    """The metrics by which a variant is judged, or a whole run of the pipeline."""
+    """Names of the metrics that are also shown on the parent run."""
     history: dict[str, Series] = {}
     artifacts: list[str] = []
     images: dict[str, str] = {}
-    """Images, or tars of images, by the title under which they are shown."""
+    """Paths of images, or of tars of images, by displayed title."""
     adapter: Adapter | None = None
 
     @property
@@ -91,7 +91,7 @@ class Facts(BaseModel, extra="forbid"):
         return f"{name}-{started:%Y%m%dT%H%M%S}-{self.dvc.pid}"
 
     def write(self, path: Path) -> None:
-        """Write the file whole."""
+        """Write the file atomically."""
         with publish(path) as beside:
             beside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -100,13 +100,13 @@ class Facts(BaseModel, extra="forbid"):
         """Read a record.
 
         Raises:
-            UserError: the file is not one.
+            UserError: the file is not a record.
         """
         return read_document(cls, path, "a record", "delete it")
 
 
 class Record:
-    """Takes the facts of a stage run as it goes, and writes them every few seconds."""
+    """Collects the facts of a stage run and writes them every few seconds."""
 
     def __init__(
         self,
@@ -116,15 +116,15 @@ class Record:
         variant: str | None = None,
         inputs: Iterable[Path] = (),
     ) -> None:
-        """Note what is known at the start; `stage_record` explains the arguments."""
-        own = psutil.Process()
+        """Record what is known at the start; see `stage_record` for the arguments."""
+        this = psutil.Process()
         self.clock = time.monotonic()
         self.next_flush = 0.0
         self.facts = Facts(
             stage=stage,
             variant=variant,
-            process=Process.of(own),
-            dvc=Process.of(dvc_process() or own),
+            process=Process.of(this),
+            dvc=Process.of(dvc_process() or this),
             folder=str(Path.cwd()),
             params=dict(params),
             inputs={path.as_posix(): digest(path) for path in inputs},
@@ -135,9 +135,9 @@ class Record:
         self.path = follow.project_root() / follow.RECORDS / self.facts.run / f"{name}.json"
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Note one point of each series; the summary shows the last one.
+        """Add one point to each series; the summary shows the last one.
 
-        It is kept in memory and written every few seconds, so a training loop may call it often.
+        Points are kept in memory and written every few seconds, so calls are cheap.
         """
         seconds = round(time.monotonic() - self.clock, 3)
         for name, value in values.items():
@@ -150,38 +150,38 @@ class Record:
             self.flush()
 
     def set(self, **values: float) -> None:
-        """Note summary numbers, such as `images_per_second`."""
+        """Record summary numbers, such as `images_per_second`."""
         self.facts.metrics |= {name: float(value) for name, value in values.items()}
 
     def headline(self, **values: float) -> None:
-        """Note summary numbers that are shown on the run above, too: a variant's or the whole."""
+        """Record summary numbers that are also shown on the parent run."""
         self.set(**values)
         self.facts.headline |= values.keys()
 
     def artifact(self, path: Path) -> None:
-        """Name a finished file or folder to be kept with the run.
+        """Log a finished file or folder with the run.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: it does not exist.
         """
         if not path.exists():
             raise FileNotFoundError(f"artifact {path} was not written")
         self.facts.artifacts.append(path.as_posix())
 
     def images(self, group: str, paths: Iterable[Path]) -> None:
-        """Name images, or tars of images, to be shown on the run above as `GROUP/NAME`."""
+        """Log images, or tars of images, to the parent run as `GROUP/NAME`."""
         self.facts.images |= {f"{group}/{path.stem}": path.as_posix() for path in paths}
 
     def adapter(self, weights: Path, *, made: bool) -> None:
-        """Name the weights of the adapter that this run made or used."""
-        if leads():
+        """Record the weights of the adapter that this run made or used."""
+        if is_main_process():
             folder = weights.parent.as_posix()
             self.facts.adapter = Adapter(folder=folder, sha256=sha256(weights), made=made)
 
     def flush(self) -> None:
-        """Write the record and see to it that it is followed; of several processes, one does."""
+        """Write the record and start the follower; only the main process does so."""
         self.next_flush = time.monotonic() + FLUSH_SECONDS
-        if leads():
+        if is_main_process():
             self.facts.seconds = round(time.monotonic() - self.clock, 3)
             self.facts.peak_memory_mb = peak_memory_mb()
             self.facts.device = device()
@@ -213,15 +213,15 @@ def stage_record(
 
     Args:
         stage: name of the DVC stage.
-        params: resolved parameters; pydantic sections are welcome at any depth.
+        params: resolved parameters; may contain pydantic sections at any depth.
         variant: the adapter variant, for a stage that has one.
-        inputs: files and folders whose digests are noted.
+        inputs: files and folders whose digests are recorded.
 
     Raises:
         UserError: an input is missing.
     """
-    if stage in TELLING and leads():
-        warn_of_typed()
+    if stage in CONF_CHECKED and is_main_process():
+        warn_unsaved_edits()
     record = Record(stage, params=params, variant=variant, inputs=inputs)
     record.flush()
     try:
@@ -235,6 +235,6 @@ def stage_record(
     record.close("finished")
 
 
-def leads() -> bool:
-    """Whether this process writes for all that `accelerate launch` started together."""
+def is_main_process() -> bool:
+    """Whether this is the main process of an `accelerate launch`."""
     return os.environ.get("RANK", "0") == "0"

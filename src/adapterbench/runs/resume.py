@@ -1,7 +1,7 @@
-"""Where a killed stage goes on: a git-ignored place named by what it was asked to do.
+"""Resume state of killed stages, in a git-ignored path named by a digest of parameters and inputs.
 
-Other parameters or other inputs resume from another place, so a stale state is never taken up; and
-of two runs that ask the same, one holds the place and the other is refused.
+Other parameters or inputs have another path, so a stale state is never used. Of two simultaneous
+runs with the same path, the second is refused.
 """
 
 import json
@@ -21,40 +21,42 @@ RESUME = Path(".resume")
 
 
 def resume_path(name: str, facts: Mapping[str, Any], *inputs: Path) -> Path:
-    """The place of the stage `name` with these parameters and these small input files.
+    """Path of the resume state of stage `name` with these parameters and small input files.
 
     Raises:
         UserError: an input is missing.
     """
     if missing := [path for path in inputs if not path.is_file()]:
         raise InputError(f"{missing[0]} is missing", missing[0])
-    asked = {"facts": to_jsonable_python(facts), "inputs": [file_sha256(path) for path in inputs]}
-    digest = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    request = {"facts": to_jsonable_python(facts), "inputs": [file_sha256(path) for path in inputs]}
+    digest = sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     return RESUME / f"{name}-{digest[:16]}"
 
 
 @contextmanager
-def alone(*places: Path, leads: bool = True) -> Iterator[None]:
-    """Hold the places where this run resumes, for its whole launch: the process that leads does.
+def exclusive_run(*places: Path, is_main: bool = True) -> Iterator[None]:
+    """Lock the resume paths of this run; only the main process of a launch does so.
 
-    The system lets go of what a killed process held.
+    The system releases the locks of a killed process.
 
     Raises:
-        UserError: another run holds one.
+        UserError: another run has locked one.
     """
-    if not (places and leads):
+    if not (places and is_main):
         yield
         return
     first, *others = places
     path = first.with_name(f"{first.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path, blocking=False), alone(*others, leads=leads):
+        with FileLock(path, blocking=False), exclusive_run(*others, is_main=is_main):
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)  # while it is held, so that nobody else's goes
+                path.unlink(
+                    missing_ok=True
+                )  # before the lock is released, so another run's file is safe
     except Timeout as error:
         raise UserError(
-            f"another run of the same is under way (it holds {path}): wait for its end, or stop it"
+            f"the same run is already in progress (it holds {path}): wait for its end, or stop it"
         ) from error

@@ -1,4 +1,4 @@
-"""Processes of this machine that one process of a stage starts, to decode and pack images."""
+"""Worker processes on this machine, which decode and pack images."""
 
 import ctypes
 import os
@@ -16,8 +16,8 @@ from more_itertools import chunked, take
 
 from adapterbench.core.errors import UserError
 
-FEW = 8
-"""Portions that are not worth starting processes for."""
+MAX_INLINE = 8
+"""Up to so many portions are computed without worker processes."""
 PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 
 Task = TypeVar("Task")
@@ -25,34 +25,34 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """Cores that are this process's own, where others of the launch run on the same machine."""
+    """Cores per process of the launch on this machine."""
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def spread(
+def parallel_map(
     call: Callable[[Task], Result],
     tasks: Iterable[Task],
     at_once: int = 1,
     heavy: Callable[[Task], bool] = lambda _: True,
 ) -> Iterator[Result]:
-    """Results of `call` in the order of `tasks`, computed by a worker process for each core.
+    """Results of `call` in the order of `tasks`, computed by one worker process per core.
 
-    Tasks are taken as they are needed, so that a few are in memory at a time.
+    Tasks are read lazily, so only a few are in memory at a time.
 
     Args:
-        call: a function that can be pickled, as its tasks and results can. Where it is an object
-            with a state, each worker has one of its own.
-        tasks: what it is called with.
-        at_once: tasks that are handed to a worker as one portion.
-        heavy: whether a task is worth a worker; a portion without such is done here.
+        call: picklable, as are its tasks and results. Each worker has its own copy of an object
+            with state.
+        tasks: arguments of the calls.
+        at_once: tasks per portion, the unit of work of a worker.
+        heavy: whether a task needs a worker; portions without such tasks are computed here.
 
     Raises:
         UserError: a worker process was killed.
     """
     portions = chunked(tasks, at_once)
-    first = take(FEW + 1, portions)
-    if len(first) <= FEW:
+    first = take(MAX_INLINE + 1, portions)
+    if len(first) <= MAX_INLINE:
         yield from map(call, chain(*first))
         return
     count = cores()
@@ -77,18 +77,18 @@ def spread(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-own: Callable[[Any], Any]
-"""What a worker process calls."""
+worker_call: Callable[[Any], Any]
+"""The function of a worker process, set by `start`."""
 
 
 def start(call: Callable[[Any], Any], parent: int) -> None:
-    """Make a worker process ready, and let it end when its parent does, however that ends."""
-    global own
-    own = call
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too, and cleans up
+    """Initialise a worker process, which is killed when its parent ends for any reason."""
+    global worker_call
+    worker_call = call
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too and cleans up
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)  # a fork has none of its parent's threads, and would wait for them
+        torch.set_num_threads(1)  # a fork lacks its parent's threads and would deadlock
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -96,5 +96,5 @@ def start(call: Callable[[Any], Any], parent: int) -> None:
 
 
 def work(tasks: list[Any]) -> list[Any]:
-    """What a worker does with a portion."""
-    return [own(task) for task in tasks]
+    """Compute a portion in a worker."""
+    return [worker_call(task) for task in tasks]

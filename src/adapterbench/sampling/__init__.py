@@ -1,1 +1,1 @@
-"""The pictures that are scored."""
+"""Generate the images that are scored."""

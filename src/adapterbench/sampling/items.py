@@ -1,4 +1,4 @@
-"""Which validation items are sampled, and the noise of each of their pictures."""
+"""Choice of the validation items to sample, and the initial noise of each image."""
 
 from collections import defaultdict
 from typing import Any
@@ -11,9 +11,15 @@ from adapterbench.core.seeds import image_seed, rank
 
 
 def choose_items(samples: list[dict[str, Any]], count: int, seed: int) -> list[int]:
-    """Numbers of `count` samples, drawn by hash, every concept once before any twice.
+    """Choose `count` samples by hashed key; every concept occurs once before any occurs twice.
 
-    Items of different concepts are independent, as the intervals over items assume.
+    Items of different concepts are independent, as the confidence intervals over items assume.
+
+    Args:
+        samples: records with `key` and `concept`.
+
+    Returns:
+        Indices into `samples`.
 
     Raises:
         UserError: there are fewer samples than `count`.
@@ -25,11 +31,11 @@ def choose_items(samples: list[dict[str, Any]], count: int, seed: int) -> list[i
     concepts: dict[str, list[int]] = defaultdict(list)
     for number in sorted(range(len(samples)), key=lambda n: rank(samples[n]["key"], seed)):
         concepts[samples[number]["concept"]].append(number)
-    turns = [(turn, number) for queue in concepts.values() for turn, number in enumerate(queue)]
-    return [number for _, number in sorted(turns, key=lambda pair: pair[0])][:count]
+    rounds = [(n, number) for numbers in concepts.values() for n, number in enumerate(numbers)]
+    return [number for _, number in sorted(rounds, key=lambda pair: pair[0])][:count]
 
 
 def noise(key: str, k: int, seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Initial noise of picture `k` of an item: the same for every method and batch size."""
+    """Initial noise (of `shape`) of image `k` of an item; independent of method and batch size."""
     generator = torch.Generator().manual_seed(image_seed(key, k, seed))
     return torch.randn(shape, generator=generator)

@@ -1,4 +1,4 @@
-"""The image prompts of items, by number in their split, and the unconditional one."""
+"""Image prompts of items, by their index in the split, and the unconditional embedding."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,23 +10,23 @@ from torch import Tensor
 
 from adapterbench.adapters.core.storage import load_config, load_variant
 from adapterbench.adapters.core.variant import Variant
-from adapterbench.core.config import OwnEncoder
+from adapterbench.core.config import ImageEncoderParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.shards import read_split
 from adapterbench.frozen.load import load_clip
 from adapterbench.frozen.prompts import image_prompts, unconditional_embeds
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 
 Embeds = tuple[Float[Tensor, " items *features"], Float[Tensor, " 1 *features"]]
-"""Prompts `(N, c)` or `(N, S, c)` of N items, and the unconditional one `(1, ..)`."""
+"""Image prompts `(N, c)` or `(N, S, c)` of N items, and the unconditional one `(1, ..)`."""
 
 Prompts = Callable[[list[int]], Embeds]
-"""Numbers of N items -> their prompts."""
+"""Indices of N items -> their prompts."""
 
 
 def encoded_prompts(data: EncodedSplit) -> Prompts:
-    """The embeddings that stage `encode` made."""
+    """Image prompts from the embeddings that stage `encode` stored."""
 
     def prompts(numbers: list[int]) -> Embeds:
         embeds = torch.stack([data.row(number)[1] for number in numbers]).float()
@@ -36,38 +36,40 @@ def encoded_prompts(data: EncodedSplit) -> Prompts:
 
 
 def check_row(adapter: Path, variant: Variant) -> None:
-    """Refuse an adapter that is not what its row says.
+    """Check that an adapter is the variant that its row describes.
 
     Args:
-        adapter: its folder.
-        variant: its row.
+        adapter: folder of the trained adapter.
+        variant: the parsed row of `variants:`.
 
     Raises:
-        UserError: it is another variant or was trained with another image encoder, or the row names
-            no encoder where it must: stage `encode` keeps no patches.
+        UserError: the adapter is another variant or was trained with another image encoder; or it
+            reads patches, which stage `encode` does not store, and the row names no encoder.
     """
     config, encoder = load_config(adapter), variant.encoder
-    if (built := load_variant(adapter).row()) != variant.row():
+    if (stored := load_variant(adapter).row()) != variant.row():
         raise UserError(
-            f"{adapter} is {built}, but its row of `variants:` is {variant.row()}: train it, "
-            "or give the adapter that is"
+            f"{adapter} holds {stored}, but its row of `variants:` says {variant.row()}: train the "
+            "variant again, or correct the row"
         )
-    trained = OwnEncoder(image_encoder=config.image_encoder, pretrained=config.pretrained)
+    trained_with = ImageEncoderParams(
+        image_encoder=config.image_encoder, pretrained=config.pretrained
+    )
     row = f"the row {adapter.name} of `variants:`"
-    if trained != encoder:
+    if trained_with != encoder:
         raise UserError(
-            f"{adapter} says that it was trained with {trained}, but {row} has {encoder}: "
-            "where you trust the former, set image_encoder and pretrained of the row to it"
+            f"{adapter} says that it was trained with {trained_with}, but {row} has {encoder}: "
+            "if you trust the adapter, set image_encoder and pretrained of the row to its values"
         )
     if variant.reads_patches and encoder.image_encoder is None:
         raise UserError(
-            f"{adapter} reads patches, which stage encode does not keep: let {row} name the "
-            "image_encoder that it was trained with"
+            f"{adapter} reads patches, which stage encode does not store: set image_encoder in "
+            f"{row} to the one that it was trained with"
         )
 
 
 class OwnPrompts:
-    """What an adapter's own image encoder makes of the items' pictures, each read once."""
+    """Image prompts by an adapter's own image encoder; each image is encoded once and cached."""
 
     def __init__(
         self,
@@ -79,36 +81,36 @@ class OwnPrompts:
         """Load the encoder.
 
         Args:
-            variant: of the adapter; its row names the encoder.
+            variant: the adapter's variant, which names the encoder.
             shards: folder of stage `prepare`.
-            batch_size: pictures a forward pass.
+            batch_size: images per forward pass.
 
         Raises:
-            UserError: there are no `shards`, or the encoder cannot be loaded.
+            UserError: `shards` is None, or the encoder cannot be loaded.
         """
         name = str(variant.image_encoder)
         if shards is None:
             raise UserError(
-                f"the adapter reads pictures through {name}: name the folder of stage prepare "
+                f"the adapter has its own image encoder, {name}: give the folder of stage prepare "
                 "with --shards"
             )
         self.data, self.shards = data, shards
         self.patches, self.batch_size = variant.reads_patches, batch_size
-        self.clip = load_clip(name, variant.pretrained).to(processes().device)
-        self.found: dict[str, Tensor] = {}
+        self.clip = load_clip(name, variant.pretrained).to(process_state().device)
+        self.prompts: dict[str, Tensor] = {}
         self.unconditional = torch.empty(0)
 
     def __call__(self, numbers: list[int]) -> Embeds:
         """See `Prompts`."""
         keys = [self.data.samples[number]["key"] for number in numbers]
-        if not self.found.keys() >= set(keys):
-            self.read(set(keys) - self.found.keys())
-        return torch.stack([self.found[key] for key in keys]), self.unconditional
+        if missing := set(keys) - self.prompts.keys():
+            self.read(missing)
+        return torch.stack([self.prompts[key] for key in keys]), self.unconditional
 
     def read(self, keys: set[str]) -> None:
-        """Encode the pictures of some keys; stage `encode` has read them all."""
+        """Encode the images of `keys` and cache their prompts."""
         wanted = read_split(self.shards, "validation", keys=keys)
         for part in chunked(wanted, self.batch_size):
             images = [sample.image for sample in part]
-            found, self.unconditional = image_prompts(self.clip, images, self.patches)
-            self.found |= {s.key: prompt for s, prompt in zip(part, found, strict=True)}
+            prompts, self.unconditional = image_prompts(self.clip, images, self.patches)
+            self.prompts |= {s.key: prompt for s, prompt in zip(part, prompts, strict=True)}

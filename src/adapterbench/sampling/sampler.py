@@ -1,4 +1,4 @@
-"""Pictures of the chosen items by one method, as a tar for each protocol."""
+"""Generate the images of one method: one tar per protocol."""
 
 import logging
 import shutil
@@ -32,8 +32,8 @@ from adapterbench.formats.image import to_png
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.precision import autocast
 from adapterbench.frozen.texts import as_embeddings
-from adapterbench.runs.processes import processes, share
-from adapterbench.runs.resume import alone, resume_path
+from adapterbench.runs.processes import process_state, share
+from adapterbench.runs.resume import exclusive_run, resume_path
 from adapterbench.sampling.items import choose_items, noise
 from adapterbench.sampling.prompts import OwnPrompts, Prompts, check_row, encoded_prompts
 
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture to make: number of its item in the split, key, and which of the item's K."""
+class ImageId:
+    """Identity of a generated image: index and key of its item, `k` among the item's K images."""
 
     number: int
     key: str
@@ -50,22 +50,22 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """Name of its file while the stage works; not by key, whose case some disks ignore."""
+        """Stem of its temporary file; not the key, since some file systems ignore case."""
         return f"{self.number}.{self.k}"
 
 
 class PairedPipeline(StableDiffusionPipeline):
-    """Takes an image prompt for each picture, where the stock pipeline gives all the same."""
+    """Stable Diffusion pipeline with one image prompt per image of the batch."""
 
     def prepare_ip_adapter_image_embeds(
         self, _image: None, embeds: list[Tensor], *_: Any
     ) -> list[Tensor]:
-        """The embeddings as they are, unconditional half first: they have the batch's size."""
+        """Return `embeds` unchanged: they have the batch's size, the unconditional half first."""
         return embeds
 
 
 class Sampler:
-    """A frozen pipeline, with an adapter or without."""
+    """A frozen pipeline with or without an adapter, and the items that it generates images of."""
 
     def __init__(
         self,
@@ -77,16 +77,18 @@ class Sampler:
         shards: Path | None = None,
         variant: Variant | None = None,
     ) -> None:
-        """Load everything.
+        """Load the encoded items, the pipeline and the adapter.
 
         Args:
-            adapter: folder of a trained adapter; None samples the base model alone.
-            device: where the networks go.
-            shards: folder of stage prepare, for an adapter with an image encoder of its own.
-            variant: row of the adapter; None: what it says itself, read as stage encode does.
+            encoded: folder of stage `encode`.
+            backbone: folder in diffusers layout.
+            adapter: folder of a trained adapter; None: the base model alone.
+            device: device of the networks.
+            shards: folder of stage `prepare`; needed by an adapter with its own image encoder.
+            variant: row of the adapter; None: the variant stored with it.
 
         Raises:
-            UserError: something is missing or does not fit.
+            UserError: an input is missing or does not fit the others.
         """
         self.params = params
         self.device = torch.device(device)
@@ -101,10 +103,10 @@ class Sampler:
             self.adapter.scale = params.scale
             self.prompts = self.prompts_of(variant or load_variant(adapter), shards)
         scheduler = solver(backbone)
-        if params.steps > (most := scheduler.config.num_train_timesteps):
+        if params.steps > (timesteps := scheduler.config.num_train_timesteps):
             raise UserError(
                 f"sample.steps = {params.steps:,}, but the noise schedule of {backbone} has "
-                f"{most:,} timesteps: lower it"
+                f"{timesteps:,} timesteps: lower it"
             )
         self.pipeline = PairedPipeline(
             vae=load_part(backbone, "vae"),
@@ -120,47 +122,50 @@ class Sampler:
         self.shape = tuple(self.data.row(0)[0].shape)
 
     def prompts_of(self, variant: Variant, shards: Path | None) -> Prompts:
-        """Where the image prompts of an adapter come from."""
+        """Image prompts: stored by stage `encode`, or by the adapter's own image encoder."""
         if variant.image_encoder is None:
             return encoded_prompts(self.data)
-        own = OwnPrompts(self.data, variant, shards, self.params.batch_size)
-        own([picture.number for picture in self.pictures()])  # in one pass over the shards
-        return own
+        prompts = OwnPrompts(self.data, variant, shards, self.params.batch_size)
+        prompts([image_id.number for image_id in self.image_ids()])  # in one pass over the shards
+        return prompts
 
-    def pictures(self) -> list[Picture]:
-        """All pictures of a protocol, item by item."""
+    def image_ids(self) -> list[ImageId]:
+        """All images of a protocol, item by item."""
         items = choose_items(self.data.samples, self.params.items, self.params.seed)
         return [
-            Picture(number, self.data.samples[number]["key"], k)
+            ImageId(number, self.data.samples[number]["key"], k)
             for number in items
             for k in range(self.params.images_per_item)
         ]
 
-    def make(self, pictures: list[Picture], with_text: bool) -> list[Image.Image]:
-        """Sample some pictures together; each depends on its own noise alone."""
-        return self.draw(pictures, self.captions(pictures) if with_text else None)
+    def make(self, image_ids: list[ImageId], with_text: bool) -> list[Image.Image]:
+        """Generate images in one batch, with or without their captions."""
+        return self.draw(image_ids, self.captions(image_ids) if with_text else None)
 
-    def captions(self, pictures: list[Picture]) -> Float[Tensor, "batch text dim"]:
-        """Embedded captions of the pictures' items `(N, L, D)`."""
-        texts = torch.stack([self.data.row(picture.number)[2] for picture in pictures])
+    def captions(self, image_ids: list[ImageId]) -> Float[Tensor, "batch text dim"]:
+        """Embedded captions `(N, L, D)` of the images' items."""
+        texts = torch.stack([self.data.row(image_id.number)[2] for image_id in image_ids])
         return as_embeddings(texts, self.pipeline.text_encoder)
 
     @cached_property
     def empty(self) -> Float[Tensor, "text dim"]:
-        """The embedded empty caption `(L, D)`."""
+        """Embedding of the empty caption `(L, D)`."""
         return as_embeddings(self.data.empty[None], self.pipeline.text_encoder)[0]
 
     @torch.no_grad()
     def draw(
-        self, pictures: list[Picture], text: Float[Tensor, "batch text dim"] | None
+        self, image_ids: list[ImageId], text: Float[Tensor, "batch text dim"] | None
     ) -> list[Image.Image]:
-        """Sample pictures of their items' image prompts and of texts `(N, L, D)`, or none.
+        """Generate images from their items' image prompts and from text embeddings.
 
         The noise is drawn on the CPU, so it is the same on every device.
+
+        Args:
+            text: embeddings `(N, L, D)`; None: the empty caption.
         """
-        empty = self.empty.expand(len(pictures), -1, -1)
-        latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in pictures]
-        prompts = self.image_prompts(pictures)
+        empty = self.empty.expand(len(image_ids), -1, -1)
+        latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in image_ids]
+        prompts = self.image_prompts(image_ids)
         with autocast(self.device, self.params.mixed_precision):
             images: list[Image.Image] = self.pipeline(
                 prompt_embeds=empty if text is None else text,
@@ -173,18 +178,18 @@ class Sampler:
         return images
 
     def image_prompts(
-        self, pictures: list[Picture]
+        self, image_ids: list[ImageId]
     ) -> list[Float[Tensor, "batch 1 *features"]] | None:
-        """What the pipeline takes: under guidance the unconditional half, then the prompts."""
+        """Image prompts `(N or 2N, 1, ..)`; under guidance, unconditional embeddings come first."""
         if self.adapter is None:
             return None
-        found, unconditional = self.prompts([picture.number for picture in pictures])
-        half = [unconditional.expand_as(found)] if self.params.guidance_scale > 1 else []
-        return [torch.cat([*half, found])[:, None].to(self.device)]
+        prompts, unconditional = self.prompts([image_id.number for image_id in image_ids])
+        negative = [unconditional.expand_as(prompts)] if self.params.guidance_scale > 1 else []
+        return [torch.cat([*negative, prompts])[:, None].to(self.device)]
 
 
 def solver(backbone: Path) -> DPMSolverMultistepScheduler:
-    """DPM-Solver++ (Lu et al. 2022), second order, on the backbone's own noise schedule."""
+    """Second-order DPM-Solver++ (Lu et al. 2022) with the backbone's noise schedule."""
     return DPMSolverMultistepScheduler.from_config(
         load_part(backbone, "scheduler").config, algorithm_type="dpmsolver++", solver_order=2
     )
@@ -200,18 +205,18 @@ def sample(
     shards: Path | None = None,
     variant: Variant | None = None,
 ) -> int:
-    """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of pictures.
+    """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of images.
 
-    Processes that `accelerate launch` starts share the pictures. A killed run keeps those it has
-    made and goes on with the others.
+    Processes that `accelerate launch` starts share the images. A killed run resumes: images that
+    are already generated are kept.
 
     Raises:
-        UserError: an unknown protocol, or an input that is missing or does not fit.
+        UserError: a protocol is unknown, or an input is missing or does not fit the others.
     """
     if unknown := [protocol for protocol in protocols if protocol not in PROTOCOLS]:
         raise UserError(f"unknown protocol {unknown[0]!r} (there are {', '.join(PROTOCOLS)})")
-    state = processes()
-    # the batch size changes no picture, so a resumed run may have another
+    state = process_state()
+    # the batch size changes no image, so a resumed run may use another
     same = params.model_copy(update={"batch_size": 1})
     identity = fingerprint(backbone)
     facts = {"sample": same, "backbone": identity}
@@ -220,11 +225,11 @@ def sample(
     if adapter:
         check_backbone(adapter, identity)
     sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, variant)
-    pictures = sampler.pictures()
-    # cut into batches before they are shared: a picture is rounded as its batch is
-    mine = share(list(chunked(pictures, params.batch_size)), state)
+    image_ids = sampler.image_ids()
+    # batch first, then share: rounding depends on the composition of the batch
+    mine = share(list(chunked(image_ids, params.batch_size)), state)
     quiet = not state.is_main_process
-    with alone(made, leads=state.is_main_process):
+    with exclusive_run(made, is_main=state.is_main_process):
         for protocol in protocols:
             folder = made / protocol
             folder.mkdir(parents=True, exist_ok=True)
@@ -235,17 +240,19 @@ def sample(
             with publish(out) as beside:
                 beside.mkdir()
                 for protocol in protocols:
-                    pack(made / protocol, pictures, samples_tar(beside, protocol))
+                    pack(made / protocol, image_ids, samples_tar(beside, protocol))
             shutil.rmtree(made)
         state.wait_for_everyone()
-    return len(pictures) * len(protocols)
+    return len(image_ids) * len(protocols)
 
 
 def check_backbone(adapter: Path, identity: str) -> None:
-    """Refuse an adapter that was trained over another backbone than the one with this fingerprint.
+    """Check that an adapter was trained over the backbone with the fingerprint `identity`.
+
+    An adapter without a recorded backbone, such as an adopted one, passes.
 
     Raises:
-        UserError: it was; one that does not know its backbone, as those from elsewhere, may pass.
+        UserError: it was trained over another backbone.
     """
     if load_config(adapter).backbone.get("digest", identity) != identity:
         raise InputError(
@@ -253,16 +260,16 @@ def check_backbone(adapter: Path, identity: str) -> None:
         )
 
 
-def make_missing(sampler: Sampler, batch: list[Picture], with_text: bool, folder: Path) -> None:
-    """Write those pictures of a batch that `folder` does not hold yet."""
-    todo = [picture for picture in batch if not (folder / f"{picture.name}.png").exists()]
-    images = sampler.make(todo, with_text) if todo else []
-    for picture, image in zip(todo, images, strict=True):
-        with publish(folder / f"{picture.name}.png") as beside:
+def make_missing(sampler: Sampler, batch: list[ImageId], with_text: bool, folder: Path) -> None:
+    """Generate and write the images of a batch that `folder` lacks."""
+    missing = [image_id for image_id in batch if not (folder / f"{image_id.name}.png").exists()]
+    images = sampler.make(missing, with_text) if missing else []
+    for image_id, image in zip(missing, images, strict=True):
+        with publish(folder / f"{image_id.name}.png") as beside:
             beside.write_bytes(to_png(image))
 
 
-def pack(folder: Path, pictures: list[Picture], path: Path) -> None:
-    """Write the pictures that `make_missing` left as one tar."""
-    files = ((picture, folder / f"{picture.name}.png") for picture in pictures)
+def pack(folder: Path, image_ids: list[ImageId], path: Path) -> None:
+    """Pack the image files that `make_missing` wrote into one tar."""
+    files = ((image_id, folder / f"{image_id.name}.png") for image_id in image_ids)
     write_images(path, (Generated(p.key, p.k, file.read_bytes()) for p, file in files))

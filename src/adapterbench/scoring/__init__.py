@@ -1,1 +1,1 @@
-"""Per-image metrics by a network that judges."""
+"""Per-image scores by frozen evaluators."""

@@ -1,4 +1,4 @@
-"""Scores of images as functions of unit embeddings, whichever evaluator gave these."""
+"""Scores of images as functions of unit embeddings of any evaluator."""
 
 import math
 
@@ -10,7 +10,7 @@ from adapterbench.core.errors import UserError
 
 
 def cosine(a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Float64[Tensor, " rows"]:
-    """Row-wise cosine `(N,)` of unit vectors `(N, D)`, float64: sums do not depend on order."""
+    """Row-wise cosine `(N,)` of unit vectors `(N, D)`, in float64."""
     return (a.double() * b.double()).sum(dim=-1)
 
 
@@ -20,23 +20,23 @@ def finds(
     targets: Int64[Tensor, " images"],
     part: int = 1024,
 ) -> Float64[Tensor, " images"]:
-    """Whether each image is nearer to its target than to all other references: R@1, 1 or 0.
+    """R@1 of each image, `(M,)`: 1 if it is nearer to its target than to any other reference.
 
-    A reference as near as the target counts against it.
+    A tie counts as 0.
 
     Args:
         images: unit vectors `(M, D)`.
         references: unit vectors `(N, D)`.
-        targets: number of each image's target, `(M,)`.
-        part: images compared at a time; changes nothing but the memory.
+        targets: index of each image's target among the references, `(M,)`.
+        part: images compared at a time; affects memory only.
     """
-    found = []
-    for some, target in zip(images.split(part), targets.split(part), strict=True):
-        near = some.double() @ references.double().T
-        own = near.gather(1, target[:, None])
-        others = near.scatter(1, target[:, None], -torch.inf)
-        found.append((own > others).all(dim=1))
-    return torch.cat(found).double()
+    hits = []
+    for vectors, target in zip(images.split(part), targets.split(part), strict=True):
+        similarity = vectors.double() @ references.double().T
+        to_target = similarity.gather(1, target[:, None])
+        to_others = similarity.scatter(1, target[:, None], -torch.inf)
+        hits.append((to_target > to_others).all(dim=1))
+    return torch.cat(hits).double()
 
 
 def diversity(
@@ -44,20 +44,20 @@ def diversity(
 ) -> Float64[Tensor, " images"]:
     """Mean cosine distance of each image to the other images of its item, `(M,)`.
 
-    With K images an item, the mean over them is that over the item's K (K - 1) / 2 pairs; an image
-    that is the only one of its item has none: NaN.
+    Averaged over an item's K images, this is the mean over its K (K - 1) / 2 pairs. NaN where an
+    item has a single image.
 
     Args:
         images: unit vectors `(M, D)`.
-        items: number of each image's item, `(M,)`.
+        items: index of each image's item, `(M,)`.
     """
     vectors = images.double()
     sums = torch.zeros(int(items.max()) + 1, vectors.shape[1], dtype=vectors.dtype)
     sums.index_add_(0, items, vectors)
     others = items.bincount()[items] - 1
-    # the sum of an item's vectors holds the image itself
-    near = cosine(vectors, sums[items]) - cosine(vectors, vectors)
-    return torch.where(others > 0, 1 - near / others, torch.nan)
+    # the sum over an item includes the image itself
+    similarity = cosine(vectors, sums[items]) - cosine(vectors, vectors)
+    return torch.where(others > 0, 1 - similarity / others, torch.nan)
 
 
 def distribution(
@@ -68,12 +68,12 @@ def distribution(
     """KID (Binkowski et al. 2018), precision and recall (Kynkaanniemi et al. 2019) of a set.
 
     KID is the mean over 100 subsets, with the usual cubic kernel on the unit vectors,
-    `(x . y + 1)^3`; precision and recall take the third nearest neighbour.
+    `(x . y + 1)^3`; precision and recall use k = 3 nearest neighbours.
 
     Args:
         images: unit vectors `(M, D)` of the generated images.
-        references: unit vectors `(N, D)` of the real ones.
-        subset: images in one of KID's subsets; None: the sets are too small, all three are NaN.
+        references: unit vectors `(N, D)` of the reference images.
+        subset: size of one KID subset; None: the sets are too small, and all three are NaN.
 
     Raises:
         UserError: `subset` is larger than either set.

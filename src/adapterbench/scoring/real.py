@@ -1,4 +1,4 @@
-"""Real images that stand in the table beside generated ones: what a score is worth at its ends."""
+"""Real images scored in place of generated ones: floor and ceilings of each score."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,18 @@ import torch
 from more_itertools import chunked
 from PIL import Image
 
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 
 BATCH = 4
-"""Images that go through the VAE at a time: its activations are large."""
+"""Images per VAE forward pass: its activations are large."""
 
 
 def real_images(references: Sequence[Image.Image], vae: Any) -> dict[str, list[Image.Image]]:
-    """An image an item by name of the row.
+    """One image per item, by name of the row.
 
-    `reference`: the item's own. `vae`: that through the VAE, the most that any adapter over this
-    base can reach. `reference_16px`: that shrunk to 16 pixels and back. `other_item`: the next
-    item's, which shows how alike any two real images are.
+    `reference`: the item's reference image. `vae`: its VAE reconstruction, a ceiling for every
+    adapter over this base. `reference_16px`: the reference shrunk to 16 pixels and enlarged again.
+    `other_item`: the next item's reference, the similarity of two unrelated real images.
     """
     return {
         "reference": list(references),
@@ -30,16 +30,16 @@ def real_images(references: Sequence[Image.Image], vae: Any) -> dict[str, list[I
 
 @torch.no_grad()
 def reconstruct(images: Sequence[Image.Image], vae: Any) -> list[Image.Image]:
-    """Images encoded and decoded by an AutoencoderKL, as a pipeline would show them."""
-    from diffusers.image_processor import VaeImageProcessor  # takes seconds; few stages need it
+    """Images encoded and decoded by an `AutoencoderKL`, with a pipeline's post-processing."""
+    from diffusers.image_processor import VaeImageProcessor  # slow import; few stages need it
 
     processor = VaeImageProcessor(do_resize=False)
-    made: list[Image.Image] = []
+    restored: list[Image.Image] = []
     for part in chunked(images, BATCH):
-        pixels = processor.preprocess(part).to(processes().device)
+        pixels = processor.preprocess(part).to(process_state().device)
         decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-        made += processor.postprocess(decoded.cpu(), output_type="pil")
-    return made
+        restored += processor.postprocess(decoded.cpu(), output_type="pil")
+    return restored
 
 
 def blurred(image: Image.Image, side: int = 16) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Generated images as an evaluator reads them, a batch at a time."""
+"""Embed the generated images of a tar, batch by batch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from adapterbench.formats.generated import Generated, intact
+from adapterbench.formats.generated import Generated, input_errors
 from adapterbench.formats.image import decode
 from adapterbench.scoring.evaluator import Evaluator
 
 
 def check_counts(path: Path, images: Sequence[Generated]) -> None:
-    """Refuse a tar whose items have different numbers of images: zeros over its end look like one.
+    """Check that all items of a tar have as many images: a zeroed tail reads as the end of the tar.
 
     Raises:
         UserError: an item has fewer images than another.
     """
     counts = Counter(image.key for image in images).most_common()
-    with intact(path):
+    with input_errors(path):
         if counts and counts[-1][1] < counts[0][1]:
             raise ValueError("{} has {} images, others {}".format(*counts[-1], counts[0][1]))
 
@@ -27,14 +27,14 @@ def check_counts(path: Path, images: Sequence[Generated]) -> None:
 def embed(
     path: Path, images: Sequence[Generated], evaluator: Evaluator
 ) -> Float[Tensor, "images dim"]:
-    """Unit vectors `(M, D)` of images of the tar at `path`, decoded a batch at a time.
+    """Unit vectors `(M, D)` of images of the tar at `path`; only one batch is decoded at a time.
 
     Raises:
         UserError: an image is damaged.
     """
 
     def network(batch: list[Generated]) -> Float[Tensor, "batch dim"]:
-        with intact(path):
+        with input_errors(path):
             decoded = [decode(image.png) for image in batch]
         return evaluator.image_embeds(decoded)
 

@@ -1,9 +1,9 @@
-"""Scores of every image of one method, by a CLIP and by a neutral network.
+"""Scores of every image of one method, by a CLIP and by a neutral evaluator.
 
-CLIP-T = cos(v_gen, v_text), CLIP-I = cos(v_gen, v_ref): the deck's means are over these rows
-(cosines, neither clipped nor scaled; CLIPScore of Hessel et al. 2021 is 2.5 max(CLIP-T, 0)). The
-neutral evaluator gives the cosine of CLIP-I by its own vectors, whether an image finds its
-reference among all N, and how much the K images of an item differ.
+CLIP-T = cos(v_gen, v_text), CLIP-I = cos(v_gen, v_ref): cosines, neither clipped nor scaled
+(CLIPScore of Hessel et al. 2021 is 2.5 max(CLIP-T, 0)). The neutral evaluator gives the cosine to
+the reference in its own embedding space, R@1 among all N references, and the diversity of an
+item's K images.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from adapterbench.formats.frames import write_frame
 from adapterbench.formats.generated import HEADLINE, find_tars, read_images, read_names
 from adapterbench.formats.shards import Sample, read_split
 from adapterbench.frozen.load import load_part
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 from adapterbench.scoring.evaluator import Evaluator, Folders, load_evaluator
 from adapterbench.scoring.measures import cosine, distribution, diversity, finds
 from adapterbench.scoring.real import real_images
@@ -36,43 +36,43 @@ Names = list[tuple[str, int]]
 """Key and k of each image."""
 
 MEANS = ("clip_t", "clip_i", "neutral", "r_at_1")
-"""Columns whose means a record shows."""
+"""Columns whose means are recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """The evaluators, and the N items whose images they score."""
+    """The evaluators and the N items whose images are scored."""
 
     clip: Evaluator
     neutral: Evaluator | None
-    """None leaves its scores out."""
+    """None: its scores are left out."""
     items: tuple[Sample, ...]
     kid_subset_size: int | None
     """See `ScoreParams`."""
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The place of each key among the items."""
+        """Key -> index of the item."""
         return {item.key: number for number, item in enumerate(self.items)}
 
     @cached_property
     def references(self) -> list[Image.Image]:
-        """The items' images."""
+        """Reference images of the items."""
         return [item.image for item in self.items]
 
     @cached_property
     def texts(self) -> Float[Tensor, "items dim"]:
-        """The items' captions by the CLIP, `(N, D)`."""
+        """CLIP embeddings of the items' captions, `(N, D)`."""
         return self.clip.texts([item.captions[0] for item in self.items])
 
     @cached_property
     def clip_references(self) -> Float[Tensor, "items dim"]:
-        """The items' images by the CLIP, `(N, D)`."""
+        """CLIP embeddings of the reference images, `(N, D)`."""
         return self.clip.images(self.references)
 
     @cached_property
     def neutral_references(self) -> Float[Tensor, "items dim"]:
-        """The items' images by the neutral evaluator, `(N, D)`."""
+        """Neutral embeddings of the reference images, `(N, D)`."""
         assert self.neutral
         return self.neutral.images(self.references)
 
@@ -80,11 +80,11 @@ class Scorer:
 def load_scorer(
     params: ScoreParams, folders: Folders, shards: Path, samples: Path, neutral: bool = True
 ) -> Scorer:
-    """Load the evaluators and the validation items that `samples` holds images of, in its order.
+    """Load the evaluators and the validation items that `samples` has images of, in that order.
 
     Raises:
-        UserError: the samples are missing or damaged, or hold an image of no validation item; or
-            an evaluator cannot be loaded, or the one for CLIP-T reads no texts.
+        UserError: the samples are missing or damaged, or have an image of no validation item; an
+            evaluator cannot be loaded; or the one for CLIP-T has no text encoder.
     """
     keys = dict.fromkeys(key for key, _ in read_names(find_tars(samples)[0]))
     items = {item.key: item for item in read_split(shards, "validation", keys=keys)}
@@ -93,8 +93,8 @@ def load_scorer(
     clip = load_evaluator(evaluators.clip, folders, f"{name}.clip")
     if clip.text_embeds is None:
         raise UserError(
-            f"params.yaml: {name}.clip.kind = {evaluators.clip.kind!r} reads no texts, which "
-            "CLIP-T needs: take open_clip"
+            f"params.yaml: {name}.clip.kind = {evaluators.clip.kind!r} has no text encoder, "
+            "which CLIP-T needs: use open_clip"
         )
     return Scorer(
         clip=clip,
@@ -105,44 +105,44 @@ def load_scorer(
 
 
 def check_items(keys: Any, known: Any) -> None:
-    """Refuse an image that has no reference.
+    """Check that every key has a reference image.
 
     Raises:
-        UserError: one is of no item.
+        UserError: a key is not in `known`.
     """
-    if strange := [key for key in keys if key not in known]:
-        raise UserError(f"{strange[0]} is not a validation item: generate the images again")
+    if unknown := [key for key in keys if key not in known]:
+        raise UserError(f"{unknown[0]} is not a validation item: generate the images again")
 
 
 def tasks(
     scorer: Scorer, samples: list[Path], backbone: Path | None
 ) -> dict[str, Callable[[Path], pd.DataFrame]]:
-    """What scores each method into the file that it is given, by name of the method.
+    """Functions that score a method and write the given parquet file, by name of the method.
 
     Args:
         samples: folders of generated images, named after their methods.
-        backbone: where there is one, real images are methods, too, some through its VAE.
+        backbone: if given, the rows of real images are included; `vae` uses its VAE.
     """
-    found: dict[str, Callable[[Path], pd.DataFrame]] = {}
+    scorers: dict[str, Callable[[Path], pd.DataFrame]] = {}
     for path in samples:
-        found[path.name] = partial(score_samples, scorer, path)
+        scorers[path.name] = partial(score_samples, scorer, path)
     if backbone:
-        vae = load_part(backbone, "vae").to(processes().device)
+        vae = load_part(backbone, "vae").to(process_state().device)
         for name, images in real_images(scorer.references, vae).items():
-            found[name] = partial(score_real, scorer, images)
-    return found
+            scorers[name] = partial(score_real, scorer, images)
+    return scorers
 
 
 def score_samples(scorer: Scorer, samples: Path, out: Path) -> pd.DataFrame:
-    """Score all tars of a method and write one row an image to the parquet file `out`.
+    """Score all tars of a method; write one row per image to the parquet file `out`.
 
-    Columns: `protocol, key, k`, then see `score_images`.
+    Columns: `protocol, key, k`, then those of `score_images`.
 
     Raises:
-        UserError: a tar is damaged, or holds an image of no item.
+        UserError: a tar is damaged or has an image of no item.
     """
     frames = []
-    for path in tqdm(find_tars(samples), disable=not processes().is_main_process):
+    for path in tqdm(find_tars(samples), disable=not process_state().is_main_process):
         images = list(read_images(path))
         names = [(image.key, image.k) for image in images]
         check_items([key for key, _ in names], scorer.numbers)
@@ -152,7 +152,7 @@ def score_samples(scorer: Scorer, samples: Path, out: Path) -> pd.DataFrame:
 
 
 def score_real(scorer: Scorer, images: list[Image.Image], out: Path) -> pd.DataFrame:
-    """Score a real image an item, in the items' order, in place of generated ones."""
+    """Score one real image per item, in the items' order, as if it were generated."""
     names = [(item.key, 0) for item in scorer.items]
     return write(score_images(scorer, HEADLINE, names, lambda by: by.images(images)), out)
 
@@ -160,34 +160,38 @@ def score_real(scorer: Scorer, images: list[Image.Image], out: Path) -> pd.DataF
 def score_images(
     scorer: Scorer, protocol: str, names: Names, vectors: Callable[[Evaluator], Tensor]
 ) -> pd.DataFrame:
-    """Score the images `names`, of which `vectors` gives an evaluator's, `(M, D)`.
+    """Score M images, one row each.
 
-    `clip_t, clip_i, neutral, r_at_1` are against the item's own caption and reference. With
-    `_shuffled` they are against the next item's: what an adapter that was given another item's
-    reference would get. `diversity` is an image's distance to the others of its item; `kid,
-    precision, recall` are the method's, the same in every row, and NaN where not asked for.
+    `clip_t, clip_i, neutral, r_at_1` compare with the item's own caption and reference; with the
+    suffix `_shuffled`, with the next item's, as if the images were made from another item's prompt.
+    `diversity` is an image's distance to the other images of its item. `kid, precision, recall`
+    belong to the method (the same in every row); NaN unless `kid_subset_size` is set.
+
+    Args:
+        names: key and k of each image.
+        vectors: evaluator -> unit embeddings `(M, D)` of the images.
     """
-    own = torch.tensor([scorer.numbers[key] for key, _ in names])
-    pairs = {"": own, "_shuffled": (own + 1) % len(scorer.items)}
+    items = torch.tensor([scorer.numbers[key] for key, _ in names])
+    targets = {"": items, "_shuffled": (items + 1) % len(scorer.items)}
     scores: dict[str, Tensor | float] = {}
     images = vectors(scorer.clip)
-    for suffix, target in pairs.items():
+    for suffix, target in targets.items():
         scores[f"clip_t{suffix}"] = cosine(images, scorer.texts[target])
         scores[f"clip_i{suffix}"] = cosine(images, scorer.clip_references[target])
     if scorer.neutral:
         images, references = vectors(scorer.neutral), scorer.neutral_references
-        for suffix, target in pairs.items():
+        for suffix, target in targets.items():
             scores[f"neutral{suffix}"] = cosine(images, references[target])
             scores[f"r_at_1{suffix}"] = finds(images, references, target)
-        scores["diversity"] = diversity(images, own)
+        scores["diversity"] = diversity(images, items)
         scores |= distribution(images, references, scorer.kid_subset_size)
     index = {"protocol": protocol, "key": [key for key, _ in names], "k": [k for _, k in names]}
     return pd.DataFrame({**index, **{name: np.asarray(value) for name, value in scores.items()}})
 
 
 def write(frame: pd.DataFrame, out: Path) -> pd.DataFrame:
-    """Write a table, which every process has, as parquet."""
-    state = processes()
+    """Write a table as parquet, in the main process alone; every process has the same table."""
+    state = process_state()
     if state.is_main_process:
         write_frame(frame, out)
     state.wait_for_everyone()

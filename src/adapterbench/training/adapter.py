@@ -1,4 +1,4 @@
-"""Train one adapter on encoded shards; of the frozen encoders, at most that of texts is called."""
+"""Training of one adapter on encoded shards; the text encoder runs only for live captions."""
 
 import csv
 from collections.abc import Iterator
@@ -24,21 +24,21 @@ from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.prompts import unconditional_embeds
 from adapterbench.frozen.texts import as_embeddings
-from adapterbench.runs.resume import alone, resume_path
-from adapterbench.training.batches import Batches, Shares
-from adapterbench.training.distributed import Team
-from adapterbench.training.loop import Fitted, OnLog, fit
+from adapterbench.runs.resume import exclusive_run, resume_path
+from adapterbench.training.batches import Batches, LocalBatches
+from adapterbench.training.distributed import DistributedContext
+from adapterbench.training.loop import FitResult, OnLog, fit
 from adapterbench.training.loss import denoising_loss
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training took and how its loss went."""
+    """Costs and loss curve of a training run."""
 
     costs: dict[str, float]
-    """The table's cost columns, with the last loss and the steps."""
+    """The cost columns of the table, the last loss and the number of steps."""
     losses: list[tuple[int, float]]
-    """(step, mean loss since the entry before)."""
+    """(step, mean loss since the previous entry)."""
 
     def write(self, metrics: Path, curve: Path) -> None:
         """Write the costs as JSON and the loss curve as CSV."""
@@ -59,27 +59,27 @@ def train_adapter(
 ) -> Trained:
     """Train the variant and write `out` (see `adapters.core.storage`).
 
-    The same command after a kill goes on at the last checkpoint and ends with the same weights.
-    Processes that `accelerate launch` starts share each batch; one of them writes.
+    After a kill the same command resumes at the last checkpoint and gives the same weights. The
+    processes of `accelerate launch` share each batch; the main one writes.
 
     Args:
         name: of the variant, for the progress bar and the checkpoint.
-        variant: what is trained.
+        variant: the adapter to train.
         encoded: folder of stage `encode`.
         backbone: folder of the frozen model.
         on_log: called with the step and `loss`, `learning_rate`, `samples_per_second`, in the
-            process that leads.
+            main process.
 
     Raises:
-        UserError: a variant that cannot be trained, a missing input, or a loss that is not finite.
+        UserError: the variant cannot be trained, an input is missing, or the loss is not finite.
     """
     check_trainable(name, variant)
     identity = fingerprint(backbone)
     facts = {"variant": variant.row(), "train": params, "backbone": identity}
     resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
     data = EncodedSplit(encoded, "train")
-    team = Team(params.mixed_precision, params.accumulate)
-    unet = load_part(backbone, "unet").to(team.device, memory_format=torch.channels_last)
+    context = DistributedContext(params.mixed_precision, params.accumulate)
+    unet = load_part(backbone, "unet").to(context.device, memory_format=torch.channels_last)
     if params.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if params.compile:
@@ -87,74 +87,70 @@ def train_adapter(
     schedule = DDPMScheduler.from_config(load_part(backbone, "scheduler").config)
     torch.manual_seed(params.seed)
     adapter = build_adapter(variant, unet, data.embed_dim)
-    # autocast would cast frozen weights anew at each call; the adapter has its copies in fp32
-    unet.type(team.dtype)
+    # else autocast would cast the frozen weights at each call; the adapter has its own fp32 copies
+    unet.type(context.dtype)
     adapter.attach(unet)
     text_encoder = None
     if data.live:
-        text_encoder = load_part(backbone, "text_encoder").to(team.device, team.dtype)
-    empty = as_embeddings(data.empty[None].to(team.device), text_encoder)[0]
+        text_encoder = load_part(backbone, "text_encoder").to(context.device, context.dtype)
+    empty = as_embeddings(data.empty[None].to(context.device), text_encoder)[0]
     shape = data.row(0)[0].shape
-    # every process draws the noise of the whole batch, so that it depends on nothing else
+    # every process draws the noise of the whole batch, so it does not depend on their number
     noise_bytes = 4 * params.batch_size * shape.numel()
     what = f"the noise of a batch of train.batch_size = {params.batch_size:,}"
     check_memory(noise_bytes, what, "lower it")
-    share = team.share(params.batch_size)
-    batches = Batches(Shares(data, schedule, params, share), params.steps, team.device)
+    share = context.share(params.batch_size)
+    batches = Batches(LocalBatches(data, schedule, params, share), params.steps, context.device)
 
     def loss(step: int, _generator: torch.Generator, part: slice) -> Float[Tensor, ""]:
-        own = slice(part.start - share.start, part.stop - share.start)
-        batch = batches(step).each(lambda tensor: tensor[own])
+        local = slice(part.start - share.start, part.stop - share.start)
+        batch = batches(step).map(lambda tensor: tensor[local])
         texts = as_embeddings(batch.texts, text_encoder)
         conditions = drop_conditions(batch.image_embeds, texts, empty, params, batch.drop)
         return denoising_loss(
             unet, schedule, batch.latents, conditions, batch.noise, batch.t, params.min_snr_gamma
         )
 
-    team.reset_peak_memory()
-    with alone(resume, leads=team.leads), little_memory(params):
-        fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, team)
-        if team.leads:
+    context.reset_peak_memory()
+    with exclusive_run(resume, is_main=context.is_main), out_of_memory_errors(params):
+        fitted = fit(adapter.trainable_parameters(), loss, params, resume, on_log, name, context)
+        if context.is_main:
             save_adapter(adapter, out, variant, {"digest": identity})
             remove(resume)
-        team.accelerator.wait_for_everyone()
-    taken = costs(adapter.count, fitted, params, out) | memory(team.peak_memory_mb())
-    return Trained(taken, fitted.losses)
+        context.accelerator.wait_for_everyone()
+    all_costs = costs(adapter.count, fitted, params, out) | memory(context.peak_memory_mb())
+    return Trained(all_costs, fitted.losses)
 
 
 @contextmanager
-def little_memory(params: TrainParams) -> Iterator[None]:
-    """Say in one line how to need less where the memory of a device is used up in the block.
-
-    Raises:
-        UserError: it is.
-    """
+def out_of_memory_errors(params: TrainParams) -> Iterator[None]:
+    """Raise a `UserError` with remedies if a device runs out of memory in the block."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"the device has not enough memory ({one_line(error, 120)}): raise train.accumulate "
+            f"the device is out of memory ({one_line(error, 120)}): raise train.accumulate "
             f"(now {params.accumulate}), which cuts the batch into smaller parts, lower "
             f"train.batch_size (now {params.batch_size}), or set train.gradient_checkpointing"
         ) from error
 
 
 def check_trainable(name: str, variant: Variant) -> None:
-    """Refuse a variant that reads what stage `encode` does not make, before anything is loaded.
+    """Reject a variant that needs more than stage `encode` stores, before anything is loaded.
 
     Raises:
-        UserError: it names an image encoder of its own, or its projection reads patches.
+        UserError: it names its own image encoder, or its projection reads patches.
     """
-    if own := variant.encoder.model_dump(exclude_none=True):
+    if fields := variant.encoder.model_dump(exclude_none=True):
         raise UserError(
-            f"variants.{name}.{min(own)} is of adapters from elsewhere, brought by `adapterbench "
-            "adopt`: what is trained here reads what stage encode made, so leave it out"
+            f"variants.{name}.{min(fields)} is for adapters that `adapterbench "
+            "adopt` imports: training here reads embeddings of stage encode, so remove it"
         )
     if variant.reads_patches:
         raise UserError(
-            f"variants.{name}.projection = {variant.projection!r} reads patches, of which stage "
-            "encode keeps none: take a projection that reads the image embedding, such as linear, "
-            "or bring a trained adapter with `adapterbench adopt`"
+            f"variants.{name}.projection = {variant.projection!r} reads patches, which stage "
+            "encode does not store: choose a projection of the image embedding, such as linear, "
+            "or import a trained adapter with `adapterbench adopt`"
         )
 
 
@@ -167,13 +163,13 @@ def drop_conditions(
 ) -> dict[str, Any]:
     """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
 
-    A dropped image prompt is the unconditional one, a dropped text the empty caption.
+    A dropped image prompt becomes the unconditional embedding, a dropped text the empty caption.
 
     Args:
         image_embeds: `(B, c)`.
         texts: embedded captions `(B, L, D)`.
         empty: the embedded empty caption `(L, D)`.
-        draw: what is dropped, by number in [0, 1) `(B,)`.
+        draw: uniform numbers in [0, 1) that decide what is dropped, `(B,)`.
     """
     image_only, text_only = params.drop_image, params.drop_image + params.drop_text
     both = (draw >= text_only) & (draw < text_only + params.drop_both)
@@ -187,8 +183,8 @@ def drop_conditions(
     }
 
 
-def costs(count: int, fitted: Fitted, params: TrainParams, model: Path) -> dict[str, float]:
-    """What the training took, as the table's columns name it, but for the memory."""
+def costs(count: int, fitted: FitResult, params: TrainParams, model: Path) -> dict[str, float]:
+    """Costs of the training under the names of the table's columns, except memory."""
     return {
         "trainable_params": count,
         "loss": fitted.losses[-1][1],
@@ -200,10 +196,10 @@ def costs(count: int, fitted: Fitted, params: TrainParams, model: Path) -> dict[
 
 
 def memory(device: float | None) -> dict[str, float]:
-    """Most memory held at once, MiB, as the table's columns name it.
+    """Peak memory in MiB, under the names of the table's columns.
 
     Args:
-        device: of the GPU; None for a CPU, whose memory is that of this process on its host.
+        device: peak of the GPU; None on a CPU, where it is that of this process.
     """
     host = peak_memory_mb()
     return {"peak_memory_mb": host if device is None else device, "host_memory_mb": host}

@@ -1,10 +1,10 @@
-"""One optimisation loop for everything that is trained here: exact to resume, quiet to read.
+"""Training loop with bit-exact resume.
 
-It waits for the device only where losses are logged or a checkpoint is written: there it looks at
-the losses of all steps since, so that what is not finite is found before it is kept.
+It waits for the device only to log or to write a checkpoint. Then it checks the losses of all steps
+since the last time, so that values that are not finite are found before they are saved.
 
-All randomness is drawn from (seed, step), and the learning rate is a function of the step, so a
-checkpoint is the weights, the optimiser's moments and the step number; nothing else has a state.
+Random numbers are drawn from (seed, step), and the learning rate is a function of the step. So the
+state is the weights, their average, the optimiser's moments, the fp16 scale and the step number.
 """
 
 import json
@@ -31,26 +31,26 @@ from adapterbench.core.config import FitParams
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
 from adapterbench.core.seeds import mixed
-from adapterbench.training.distributed import Team
+from adapterbench.training.distributed import DistributedContext
 
 log = logging.getLogger(__name__)
 
 OnLog = Callable[[int, dict[str, float]], None]
-"""(step, values) -> nothing: where a run reports to."""
+"""(step, values) -> None: receives the logged values."""
 
 Loss = Callable[[int, torch.Generator, slice], Tensor]
 """(step, generator, part) -> scalar mean loss of a part of the step's batch.
 
-It draws from the generator alone, and for the whole batch whatever the part.
+It draws from the generator only, and always for the whole batch.
 """
 
 
 @dataclass
-class Fitted:
-    """What a finished fit cost and how its loss went."""
+class FitResult:
+    """Costs and loss curve of a finished fit."""
 
     seconds: float = 0.0
-    """Seconds in the loop; of a killed run, up to the checkpoint that was resumed."""
+    """Seconds in the loop, including those of a killed run up to the resumed checkpoint."""
     samples_per_second: float = 0.0
     """Mean training speed."""
     losses: list[tuple[int, float]] = field(default_factory=list)
@@ -65,14 +65,14 @@ def seeded(*numbers: int) -> torch.Generator:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """What everything that is drawn for a step comes from."""
+    """The generator of all random numbers of a step."""
     return seeded(seed, step, 1)
 
 
 def batch_indices(size: int, batch: int, seed: int, step: int) -> Int64[Tensor, " {batch}"]:
-    """Sample numbers of a step `(batch,)`: epochs in a fresh order each, cut into batches.
+    """Sample indices of a step `(batch,)`: reshuffled epochs, concatenated and cut into batches.
 
-    A pure function, so that a resumed run sees the batches of an unbroken one.
+    A pure function, so a resumed run sees the same batches as an uninterrupted one.
     """
     first, last = step * batch, (step + 1) * batch
     epochs = range(first // size, (last - 1) // size + 1)
@@ -86,7 +86,7 @@ def batch_indices(size: int, batch: int, seed: int, step: int) -> Int64[Tensor, 
 
 @lru_cache(maxsize=2)  # a step lies in one epoch, or in two
 def epoch_order(size: int, seed: int, epoch: int) -> Int64[Tensor, " {size}"]:
-    """All sample numbers in the order of an epoch `(size,)`; drawn once, not at every step."""
+    """All sample indices in the order of an epoch `(size,)`; cached over its steps."""
     return torch.randperm(size, generator=seeded(seed, epoch))
 
 
@@ -105,26 +105,26 @@ def fit(
     resume: Path,
     on_log: OnLog,
     label: str = "train",
-    team: Team | None = None,
-) -> Fitted:
+    context: DistributedContext | None = None,
+) -> FitResult:
     """Minimise `loss` over `weights`, in place.
 
     Args:
-        weights: what is trained, always in the same order.
+        weights: the trained parameters, always in the same order.
         resume: checkpoint file; read when it exists, removed by the caller after publishing.
         on_log: called every `log_every` steps with `loss`, `learning_rate`, `samples_per_second`,
-            in the process that leads.
-        team: the processes that train together; the weights are on its device. This one alone
-            when left out.
+            in the main process.
+        context: the processes of the training; the weights are on its device. None: this process
+            alone.
 
     Raises:
-        UserError: the loss, the gradient or a weight is not finite (the last checkpoint is from
-            before), or the batch cannot be shared.
+        UserError: the loss, a gradient or a weight is not finite (the last checkpoint is older), or
+            the batch cannot be divided.
     """
-    team = team or Team()
-    torch.set_flush_denormal(True)  # denormals slow a CPU's convolutions several times
-    trainer = Trainer(weights, loss, params, team, label)
-    fitted = Fitted()
+    context = context or DistributedContext()
+    torch.set_flush_denormal(True)  # denormals make convolutions on a CPU several times slower
+    trainer = Trainer(weights, loss, params, context, label)
+    fitted = FitResult()
     start = trainer.state.load(resume, fitted) if resume.exists() else 0
     meter = Meter(fitted, params, start)
     with tqdm(
@@ -133,7 +133,7 @@ def fit(
         desc=label,
         unit="step",
         mininterval=1,
-        disable=not team.leads,
+        disable=not context.is_main,
     ) as bar:
         for step in range(start, params.steps):
             trainer.step(step)
@@ -149,9 +149,9 @@ def fit(
                 bar.set_postfix_str(
                     "loss {loss:.4f}, {samples_per_second:.0f} img/s".format(**values)
                 )
-                if team.leads:
+                if context.is_main:
                     on_log(done, values)
-            if saves and team.leads:
+            if saves and context.is_main:
                 fitted.seconds = meter.seconds
                 trainer.state.save(resume, done, fitted)
     trainer.finish()
@@ -161,25 +161,25 @@ def fit(
 
 
 class Trainer:
-    """The weights with their optimiser and averages, moved one step at a time."""
+    """The weights, their optimiser and their moving average, updated step by step."""
 
     def __init__(
         self,
         weights: list[nn.Parameter],
         loss: Loss,
         params: FitParams,
-        team: Team,
+        context: DistributedContext,
         label: str,
     ) -> None:
         """See `fit`.
 
         Raises:
-            UserError: the batch cannot be shared.
+            UserError: the batch cannot be divided.
         """
-        self.weights, self.loss, self.params, self.team = weights, loss, params, team
+        self.weights, self.loss, self.params, self.context = weights, loss, params, context
         self.label = label
-        self.parts = team.parts(params.batch_size)
-        self.optimizer = team.accelerator.prepare(
+        self.parts = context.parts(params.batch_size)
+        self.optimizer = context.accelerator.prepare(
             torch.optim.AdamW(
                 weights,
                 lr=params.learning_rate,
@@ -189,24 +189,24 @@ class Trainer:
             )
         )
         self.ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
-        self.state = State(weights, self.optimizer, self.ema, team.accelerator)
+        self.state = State(weights, self.optimizer, self.ema, context.accelerator)
         self.unread: list[tuple[int, Tensor, bool]] = []
-        """Steps since `losses`: number; loss and gradient norm `(2,)`; whether fp16 may skip it."""
+        """Steps since `losses`: number, (loss, gradient norm), whether fp16 may skip it."""
 
     def step(self, number: int) -> None:
-        """Do step `number`, or have the device do it: nothing is waited for."""
+        """Run step `number`; does not wait for the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.params)
-        value = self.team.backward(partial(self.loss_of, number), self.parts, self.weights)
-        norm = self.team.accelerator.clip_grad_norm_(self.weights, self.params.max_grad_norm)
-        self.unread.append((number, torch.stack([value, norm]), self.team.may_skip()))
+        value = self.context.backward(partial(self.loss_of, number), self.parts, self.weights)
+        norm = self.context.accelerator.clip_grad_norm_(self.weights, self.params.max_grad_norm)
+        self.unread.append((number, torch.stack([value, norm]), self.context.may_skip()))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.params.ema_decay:
             self.ema.step(self.weights)
 
     def losses(self) -> list[float]:
-        """The mean loss of each step since the last call, when the device has done them.
+        """The mean loss of each step since the last call; waits for the device.
 
         Raises:
             UserError: one of them, a gradient or a weight is not finite.
@@ -225,37 +225,37 @@ class Trainer:
         return [loss for loss, _ in read]
 
     def diverged(self, cause: str) -> UserError:
-        """What to do where numbers have gone beyond what floats hold."""
+        """The error for values that are not finite."""
         return UserError(
             f"{self.label}: {cause}: lower learning_rate (now {self.params.learning_rate}) or look "
             "for bad inputs; nothing was published"
         )
 
     def loss_of(self, number: int, part: slice) -> Float[Tensor, ""]:
-        """Loss of a part of a step's batch, by the step's own generator."""
+        """Loss of a part of a step's batch, with the generator of the step."""
         return self.loss(number, step_generator(self.params.seed, number), part)
 
     def finish(self) -> None:
-        """Keep the averaged weights, where there are such."""
+        """Replace the weights by their moving average, if there is one."""
         if self.params.ema_decay:
             self.ema.copy_to(self.weights)
 
 
 class Meter:
-    """Clock and mean loss of a fit that may have gone on after a kill."""
+    """Clock and mean loss of a fit, which may have been resumed."""
 
-    def __init__(self, fitted: Fitted, params: FitParams, start: int) -> None:
+    def __init__(self, fitted: FitResult, params: FitParams, start: int) -> None:
         self.fitted, self.params = fitted, params
         self.logged, self.last = start, time.perf_counter()
         self.began = self.last - fitted.seconds
 
     @property
     def seconds(self) -> float:
-        """Seconds in the loop, those before a kill included."""
+        """Seconds in the loop, including those of the resumed run."""
         return time.perf_counter() - self.began
 
     def read(self, done: int) -> dict[str, float]:
-        """Note the mean loss since the last reading; it, the learning rate and the speed."""
+        """Record the mean loss since the last call; return it, the learning rate and the speed."""
         now = time.perf_counter()
         speed = (done - self.logged) * self.params.batch_size / (now - self.last)
         mean = sum(self.fitted.recent) / len(self.fitted.recent)
@@ -267,7 +267,7 @@ class Meter:
 
 
 class State:
-    """What a checkpoint holds, as one safetensors file."""
+    """The state in a checkpoint, one safetensors file."""
 
     def __init__(
         self,
@@ -278,10 +278,10 @@ class State:
     ) -> None:
         self.weights, self.optimizer, self.ema = weights, optimizer, ema
         self.scaler = accelerator.scaler
-        """Of fp16 gradients; None in other precisions."""
+        """Loss scaler of fp16; None in other precisions."""
 
-    def save(self, path: Path, step: int, fitted: Fitted) -> None:
-        """Write weights, averages, moments, the scale of fp16, the step and what was measured."""
+    def save(self, path: Path, step: int, fitted: FitResult) -> None:
+        """Write weights, averages, moments, the fp16 scale, the step and the measurements."""
         tensors: dict[str, Tensor] = {
             name: torch.tensor(getattr(fitted, name), dtype=torch.float64)
             for name in ("losses", "recent")
@@ -301,8 +301,8 @@ class State:
             save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata)
 
     @torch.no_grad()
-    def load(self, path: Path, fitted: Fitted) -> int:
-        """Restore everything; return the number of steps done."""
+    def load(self, path: Path, fitted: FitResult) -> int:
+        """Restore the state; return the number of steps done."""
         with opened(path) as file:
             metadata = file.metadata()
             moments = {}
@@ -313,7 +313,7 @@ class State:
                     name: file.get_tensor(f"{number}.state.{name}")
                     for name in ("step", "exp_avg", "exp_avg_sq")
                 }
-            # torch's own, which puts each moment on its weight's device
+            # `load_state_dict` puts each moment on the device of its weight
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
             if self.scaler:
@@ -328,7 +328,11 @@ class State:
 
 @contextmanager
 def opened(path: Path) -> Iterator[safe_open]:
-    """Open a checkpoint; a damaged one is a line that says what to do."""
+    """Open a checkpoint.
+
+    Raises:
+        UserError: it is damaged or belongs to another run.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             yield file

@@ -1,4 +1,4 @@
-"""The denoising loss, pure: what it draws is given."""
+"""The denoising loss, a pure function of given noise and timesteps."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ NoiseSchedule: TypeAlias = DDPMScheduler | DDIMScheduler
 def draw_noise(
     schedule: NoiseSchedule, shape: Sequence[int], generator: torch.Generator
 ) -> tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]:
-    """Noise of `shape`, `(B, C, h, w)`, and timesteps `(B,)`, on the CPU."""
+    """Draw noise of `shape`, `(B, C, h, w)`, and timesteps `(B,)`, on the CPU."""
     noise = torch.randn(*shape, generator=generator)
     limit = schedule.config.num_train_timesteps
     return noise, torch.randint(0, limit, (len(noise),), generator=generator)
@@ -39,8 +39,8 @@ def denoising_loss(
         conditions: keyword arguments of the UNet: text, image prompt.
         noise: as `latents`, on any device.
         t: timesteps `(B,)`, on any device.
-        min_snr_gamma: weighs each sample's error in z_0 by `min(SNR(t), gamma)` (Hang et al.
-            2023); `None` weighs the errors of the target alike.
+        min_snr_gamma: weights each sample's error in z_0 by `min(SNR(t), gamma)` (Hang et al.
+            2023); `None`: unweighted.
 
     The target is the noise or the velocity, as the schedule's `prediction_type` says.
     """

@@ -95,11 +95,11 @@ def test_a_share_is_how_often_an_image_is_given(
 ) -> None:
     two = prompts(2)
     thrice = call(unet, two[:, [0, 0, 0, 1]])
-    adapter.shares = [3.0, 1.0]
+    adapter.prompt_weights = [3.0, 1.0]
     torch.testing.assert_close(call(unet, two), thrice, atol=2e-6, rtol=0)
-    adapter.shares = [0.0, 1.0]
+    adapter.prompt_weights = [0.0, 1.0]
     one = call(unet, two)
-    adapter.shares = None
+    adapter.prompt_weights = None
     torch.testing.assert_close(one, call(unet, two[:, 1:]), atol=2e-6, rtol=0)
 
 
@@ -164,13 +164,13 @@ def test_numbers_for_other_images_are_refused_in_one_line(unet: UNet2DConditionM
             call(unet, prompts(), **more)
         assert "\n" not in str(error.value)
 
-    adapter.shares = [1.0, 2.0]
+    adapter.prompt_weights = [1.0, 2.0]
     refused("2 weights for 1 image")
-    refused("weights are of images that share", cross_attention_kwargs=mask)
+    refused("weights apply to images that share", cross_attention_kwargs=mask)
     for shares in ([], [0.0], [-1.0, 2.0], [float("nan")], ["much"]):
         with pytest.raises(UserError, match="weights = "):
-            adapter.shares = shares
-    adapter.shares = None
+            adapter.prompt_weights = shares
+    adapter.prompt_weights = None
     adapter.scale = [0.5, 0.5]
     refused(r"scale = \[0.5, 0.5\] for 1 image\(s\) without masks")
     refused(r"scale = \[0.5, 0.5\] for 1 image\(s\): give", cross_attention_kwargs=mask)

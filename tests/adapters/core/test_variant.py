@@ -18,7 +18,7 @@ from adapterbench.adapters.core.variant import (
 )
 from adapterbench.adapters.projections import mlp
 from adapterbench.core import registry
-from adapterbench.core.config import OwnEncoder
+from adapterbench.core.config import ImageEncoderParams
 from adapterbench.core.errors import UserError
 
 LINEAR = {"projection": "linear", "attention": "decoupled", "tokens": 4}
@@ -77,8 +77,8 @@ def test_a_row_comes_back(variant: dict[str, Any]) -> None:
     parsed = parse_variant(row)
     assert (parsed.given(), parsed.row()) == (row, variant)
     assert list(parsed.row())[:3] == ["projection", "attention", "tokens"]  # as people write it
-    assert parsed.encoder == OwnEncoder(**ENCODER)
-    assert parse_variant(variant).encoder == OwnEncoder()
+    assert parsed.encoder == ImageEncoderParams(**ENCODER)
+    assert parse_variant(variant).encoder == ImageEncoderParams()
 
 
 @pytest.mark.parametrize("projection", registry.keys(KINDS["projection"]))

@@ -75,7 +75,7 @@ def test_a_damaged_object_is_one_line(tmp_path: Path) -> None:
     path = remote_object(1000)
     path.chmod(0o644)
     path.write_bytes(b"v" * 1000)
-    with pytest.raises(UserError, match="it is damaged, take it from git again"):
+    with pytest.raises(UserError, match="it is damaged, restore it from git"):
         fetch(params(), tmp_path / "out")
 
 

@@ -221,7 +221,7 @@ def test_shards_of_the_hub_become_shards(server: Hub, workplace: Path) -> None:
 
 def test_a_damaged_shard_is_refused_and_brought_again_alone(server: Hub, workplace: Path) -> None:
     server.spoilt.add("set-train-0001.tar")
-    assert "set-train-0001.tar came damaged" in refusal()
+    assert "set-train-0001.tar arrived damaged" in refusal()
     assert not (workplace / "raw").exists()
     before = server.brought.copy()
     server.spoilt.clear()
@@ -246,7 +246,7 @@ def test_unbalanced_braces_are_one_line() -> None:
 
 def test_no_hub_is_one_line(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at(9, workplace, monkeypatch)
-    assert "cannot reach the hub: check the network and run again to go on" in refusal()
+    assert "cannot reach the hub: check the network and run again to resume" in refusal()
 
 
 @pytest.mark.usefixtures("workplace")

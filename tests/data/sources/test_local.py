@@ -115,8 +115,8 @@ def test_two_fetches_write_the_same_bytes(tmp_path: Path) -> None:
 def test_processes_pack_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "PER_TAR", 2)
     folder = write_pictures(tmp_path / "mine")
-    for name, few in {"one": workers.FEW, "two": 0}.items():
-        monkeypatch.setattr(workers, "FEW", few)
+    for name, few in {"one": workers.MAX_INLINE, "two": 0}.items():
+        monkeypatch.setattr(workers, "MAX_INLINE", few)
         brought(folder, tmp_path / name)
     tars = [{p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "two")]
     assert tars[0] == tars[1]
@@ -264,7 +264,7 @@ def test_what_is_wrong_with_a_path_is_one_line(tmp_path: Path) -> None:
     assert "matches no file" in refusal(mine / "*.tar", raw)
     assert "has unbalanced braces" in refusal(mine / "{0..9.tar", raw)
     mine.mkdir()
-    assert "has no picture (jpg" in refusal(mine, raw)
+    assert "has no image (jpg" in refusal(mine, raw)
     (mine / "a.png").write_bytes(picture(0))
     assert "has a caption: put a .txt of the same name beside each" in refusal(mine, raw)
     (mine / "a.zip").write_bytes(b"PK")

@@ -354,24 +354,24 @@ def test_what_is_not_whole_is_made_again(
     for name in ("00000", "00001"):
         leave_tar(tmp_path / "tars-old", name)
     damage(tmp_path / "tars-old" / file)
-    tars = urls.take_over(tmp_path)
+    tars = urls.claim_tars(tmp_path)
     left = {"00000.tar", "00000.parquet", "00000_stats.json"}
     assert {path.name for path in tars.iterdir()} == left
 
 
 def test_a_tar_that_lost_pictures_is_made_again(tmp_path: Path) -> None:
     leave_tar(tmp_path / "tars-old", "00000", count=3)
-    assert not list(urls.take_over(tmp_path).iterdir())
+    assert not list(urls.claim_tars(tmp_path).iterdir())
 
 
 def test_what_lives_on_writes_nowhere(tmp_path: Path) -> None:
     leave_tar(tmp_path / "tars-old", "00000")
     with (tmp_path / "tars-old/00001.tar").open("wb") as held:
-        tars = urls.take_over(tmp_path)
+        tars = urls.claim_tars(tmp_path)
         held.write(b"late")
     with pytest.raises(FileNotFoundError):
         (tmp_path / "tars-old/00001_stats.json").write_text("{}")
-    assert urls.whole_tars(tars) == {"00000"}
+    assert urls.complete_tars(tars) == {"00000"}
     assert len(list(tars.iterdir())) == 3
 
 

@@ -1,4 +1,4 @@
-"""Uni-ControlNet's global control: image tokens stand behind the text tokens (Zhao et al. 2023)."""
+"""Uni-ControlNet's global control: image tokens after the text tokens (Zhao et al. 2023)."""
 
 import math
 
@@ -17,17 +17,17 @@ class Params(Section):
 
 
 def build(_params: Params, _attn: Attention) -> Branch:
-    """The branch of one layer."""
+    """The branch of a layer."""
     return Append()
 
 
 class Append(Branch):
     """`y_ext = [y_t1 .. y_tL, lambda y_g1 .. lambda y_gM]`, `K = y_ext W_K`, `V = y_ext W_V`.
 
-    It trains nothing: the frozen layer attends to text and image tokens alike. By this equation
+    It has no parameters: the frozen layer attends to text and image tokens alike. By this equation
     lambda = 0 is *not* the base model: zero tokens give zero keys and values, and a zero key
-    still takes its share of the softmax. Masks, shares and the weight of a step are weights of
-    that share: where one is 0, the layer attends to the text alone.
+    still has a softmax weight. Masks, prompt weights and the weight of a step scale that weight:
+    where one is 0, the layer attends to the text only.
     """
 
     def extend(
@@ -53,7 +53,7 @@ class Append(Branch):
     def scaled(
         self, tokens: Float[Tensor, "batch tokens dim"]
     ) -> Float[Tensor, "batch tokens dim"]:
-        """The tokens times lambda, or those of each prompt times its own."""
+        """The tokens times lambda, or times the lambda of their prompt."""
         if not isinstance(self.scale, list):
             return self.scale * tokens
         scale = tokens.new_tensor(self.scale)
@@ -64,10 +64,10 @@ class Append(Branch):
         tokens: Float[Tensor, "batch tokens dim"],
         regions: Float[Tensor, "prompts positions"] | None,
     ) -> Float[Tensor, "#prompts #positions"] | None:
-        """The weights of n prompts in the softmax `(n, N or 1)`, or None where all are 1."""
+        """The softmax weights of n prompts `(n, N or 1)`, or None where all are 1."""
         factors = [] if regions is None else [regions.clamp(0, 1).to(tokens.dtype)]
-        if self.shares is not None:
-            factors.append(tokens.new_tensor(self.shares)[:, None])
+        if self.prompt_weights is not None:
+            factors.append(tokens.new_tensor(self.prompt_weights)[:, None])
         if self.step_weight != 1:
             factors.append(tokens.new_full((1, 1), self.step_weight))
         return math.prod(factors[1:], start=factors[0]) if factors else None

@@ -13,7 +13,7 @@ class Params(Section):
 
 
 def build(_params: Params, attn: Attention) -> DecoupledBranch:
-    """The branch of one layer."""
+    """The branch of a layer."""
     return Decoupled(attn)
 
 

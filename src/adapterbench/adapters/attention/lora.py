@@ -29,7 +29,7 @@ class Params(Section):
 
 
 def build(params: Params, attn: Attention) -> DecoupledBranch:
-    """The branch of one layer."""
+    """The branch of a layer."""
     return Lora(attn, params.rank, params.rank if params.alpha is None else params.alpha)
 
 

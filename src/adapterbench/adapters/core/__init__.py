@@ -1,1 +1,1 @@
-"""The adapter, its parts and its folder on disk."""
+"""The adapter, its parts and its storage."""

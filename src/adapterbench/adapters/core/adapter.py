@@ -16,15 +16,14 @@ from adapterbench.core.errors import UserError
 
 
 class Adapter(nn.Module):
-    """Lets a frozen UNet take image prompts beside text; its parameters are exactly what it trains.
+    """Adds image prompts to a frozen UNet; its parameters are exactly the trained ones.
 
-    Attached, the UNet wants `added_cond_kwargs={"image_embeds": [c_g]}` with `c_g (B, n, c)`, the
-    embeddings of n image prompts, at each call (`(B, n, S, c)`, the features of their S patches,
-    where `reads_patches`); a pipeline wants `ip_adapter_image_embeds=[c_g]`,
-    under guidance `(2 B, n, ..)`, the unconditional half first: zeros, or the patches of a zero
-    picture. An adapter serves one UNet
-    at a time; several serve it together (`attach_together`), with an entry of those lists for each.
-    Freezing the UNet is the caller's business.
+    With it attached, the UNet needs `added_cond_kwargs={"image_embeds": [c_g]}` in each call, with
+    `c_g (B, n, c)`, the embeddings of n image prompts (or `(B, n, S, c)`, the features of their S
+    patches, if `reads_patches`). A pipeline needs `ip_adapter_image_embeds=[c_g]`, under guidance
+    `(2 B, n, ..)` with the unconditional half first: zeros, or the patch features of a zero image.
+    An adapter is attached to one UNet at a time; a UNet may have several (`attach_together`), with
+    one list entry for each. The caller must freeze the UNet.
     """
 
     def __init__(
@@ -34,23 +33,23 @@ class Adapter(nn.Module):
         embed_dim: int,
         reads_patches: bool = False,
     ) -> None:
-        """Join the parts.
+        """Combine the parts.
 
         Args:
             projection: `(B, embed_dim)`, or `(B, S, embed_dim)` where it reads patches, to image
                 tokens `(B, K, D)`.
-            branches: a branch for each cross-attention layer, by the layer's path in the UNet.
+            branches: the branch of each cross-attention layer, by the layer's path in the UNet.
             embed_dim: width c of an image embedding, or of a patch.
-            reads_patches: whether it reads the image encoder's features of each patch.
+            reads_patches: whether it reads patch features of the image encoder.
         """
         super().__init__()
         self.projection = projection
-        # a dot may not stand in a child's name
+        # the name of a child module may not contain a dot
         self.branches = nn.ModuleDict({p.replace(".", "/"): b for p, b in branches.items()})
         self.embed_dim = embed_dim
         self.reads_patches = reads_patches
         self.weight_at: Callable[[Tensor | float], float] | None = None
-        """What lambda is multiplied by at a timestep of sampling; None: nothing."""
+        """Factor of lambda at a timestep of sampling; None: 1."""
 
     def forward(self, image_embeds: Float[Tensor, "..."]) -> Float[Tensor, "batch tokens dim"]:
         """Image tokens `(B, n K, D)` of n image prompts, in the adapter's dtype.
@@ -97,27 +96,27 @@ class Adapter(nn.Module):
             branch.scale = scales[path]
 
     @property
-    def shares(self) -> list[float] | None:
-        """How often each image prompt counts in an attention that all share; None: each once.
+    def prompt_weights(self) -> list[float] | None:
+        """Weights of the image prompts in a shared attention; None: 1 each.
 
-        Two to one is the same as giving the first one twice.
+        Weights 2 and 1 equal giving the first image prompt twice.
         """
-        return next(iter(self.layers.values())).shares
+        return next(iter(self.layers.values())).prompt_weights
 
-    @shares.setter
-    def shares(self, value: Sequence[object] | None) -> None:
-        found = None if value is None else [finite(share, "weights") for share in value]
-        if found is not None and (min(found, default=0) < 0 or not sum(found) > 0):
+    @prompt_weights.setter
+    def prompt_weights(self, value: Sequence[object] | None) -> None:
+        weights = None if value is None else [finite(share, "weights") for share in value]
+        if weights is not None and (min(weights, default=0) < 0 or not sum(weights) > 0):
             raise UserError(
                 f"weights = {value!r}: give each image a number, none below 0, one above"
             )
         for branch in self.layers.values():
-            branch.shares = found
+            branch.prompt_weights = weights
 
     def prepare(self, timestep: Tensor | float, device: torch.device) -> None:
-        """Before each call of the UNet: set what depends on the step, and be where it runs.
+        """Set the weight of the step and move to `device`; called before each call of the UNet.
 
-        An offloaded UNet brings there no more than its own weights.
+        Offloading moves only the UNet's own weights.
         """
         if next(self.parameters()).device != device:
             self.to(device)
@@ -126,18 +125,20 @@ class Adapter(nn.Module):
             branch.step_weight = weight
 
     def check_images(self, images: int, masked: bool) -> None:
-        """Refuse image prompts, with masks or without, of which lambda or shares are not.
+        """Check that the number of image prompts fits lambda and `prompt_weights`.
 
         Raises:
-            UserError: there is not one for each.
+            UserError: a list does not have one entry per image prompt.
         """
-        if masked and self.shares is not None:
+        if masked and self.prompt_weights is not None:
             raise UserError(
-                "weights are of images that share an attention, and with masks each image has its "
-                "own: leave weights out, and give scale a list"
+                "weights apply to images that share an attention, and with masks each has its "
+                "own: omit weights, and give scale a list"
             )
-        if self.shares is not None and len(self.shares) != images:
-            raise UserError(f"{len(self.shares)} weights for {images} image(s): give one for each")
+        if self.prompt_weights is not None and len(self.prompt_weights) != images:
+            raise UserError(
+                f"{len(self.prompt_weights)} weights for {images} image(s): give one for each"
+            )
         for scale in self.scale.values():
             if isinstance(scale, list) and not (masked and len(scale) == images):
                 raise UserError(
@@ -146,7 +147,7 @@ class Adapter(nn.Module):
                 )
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What an optimiser is given; always the same order."""
+        """The parameters for the optimiser, always in the same order."""
         return list(self.parameters())
 
     @property
@@ -155,7 +156,7 @@ class Adapter(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def attach(self, unet: UNet2DConditionModel) -> None:
-        """Make `unet` take image prompts, until `detach`.
+        """Attach the adapter to `unet`, until `detach`.
 
         Raises:
             UserError: see `attach_together`.
@@ -163,7 +164,7 @@ class Adapter(nn.Module):
         attach_together([self], unet)
 
     def keep_weights(self) -> None:
-        """Copy what the branches use of the UNet's weights, until the adapter is attached again.
+        """Copy the UNet's weights that the branches use, until the adapter is attached again.
 
         So what merges into those (`fuse_lora` of a pipeline) does not reach the image prompt. LoRA
         branches need the memory of the four weights of each cross-attention layer, others none.
@@ -174,31 +175,31 @@ class Adapter(nn.Module):
     def detach(self, unet: UNet2DConditionModel) -> None:
         """Give `unet` back as it was before `attach`, to the last bit.
 
-        With it go the others that were attached together with it.
+        Adapters that were attached together with it are detached too.
 
         Raises:
             UserError: this adapter is not attached to `unet`.
         """
-        own = [channel for channel in channels(unet) if self in channel.adapters]
-        if not own:
+        attached = [channel for channel in channels(unet) if self in channel.adapters]
+        if not attached:
             raise UserError("the adapter is not attached to this UNet: attach it first")
-        own[0].remove()
+        attached[0].remove()
 
     def is_attached(self, unet: UNet2DConditionModel) -> bool:
-        """Whether `unet` takes image prompts through this adapter."""
+        """Whether the adapter is attached to `unet`."""
         channel = unet.encoder_hid_proj
         return isinstance(channel, ImageChannel) and self in channel.adapters
 
 
 def attach_together(adapters: Sequence[Adapter], unet: UNet2DConditionModel) -> None:
-    """Make `unet` take image prompts for each of the adapters, until one of them is detached.
+    """Attach several adapters to `unet`, until one of them is detached.
 
     Raises:
         UserError: the UNet already has an `encoder_hid_proj` (an adapter, or a text
             projection), or its cross-attention layers are not those of the adapters.
     """
     for channel in channels(unet):
-        if not channel.is_open:  # `unload_ip_adapter` broke off half-way
+        if not channel.is_installed:  # `unload_ip_adapter` removes it incompletely
             channel.remove()
     if unet.encoder_hid_proj is not None:
         kind = unet.config.encoder_hid_dim_type
@@ -230,7 +231,7 @@ def cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
 
 
 Scale = float | Sequence[float]
-"""lambda of all image prompts, or of each."""
+"""lambda of all image prompts, or a list with one each."""
 
 
 def numbers(value: object, name: str, hint: str = "") -> float | list[float]:
@@ -248,7 +249,7 @@ def finite(value: object, name: str, hint: str = "") -> float:
     """The value of an argument as a number.
 
     Raises:
-        UserError: it is none, or not a finite one; the message ends with `hint`.
+        UserError: it is not a finite number; the message ends with `hint`.
     """
     try:
         number = float(value)  # type: ignore[arg-type]

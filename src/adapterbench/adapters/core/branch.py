@@ -1,4 +1,4 @@
-"""What one cross-attention layer does with the image tokens: the contract, and what is shared.
+"""Image branches of cross-attention layers: the interface, and functions that they share.
 
 Dimensions: B batch, N image positions, L text tokens, n image prompts, M image tokens (n K),
 D width of tokens, C width of features (`attn.query_dim`).
@@ -36,7 +36,7 @@ class LinearLayer(Protocol):
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer has made of its input, for the branches that go on from there."""
+    """Intermediate results of a layer, for its branches."""
 
     attn: Attention
     """The frozen layer."""
@@ -53,7 +53,7 @@ class Prompt:
     tokens: Float[Tensor, "batch tokens dim"]
     """Image tokens `(B, M, D)`."""
     masks: Float[Tensor, "1 prompts height width"] | None = None
-    """Where in the image each of the n prompts counts, `(1, n, H, W)`; everywhere if None."""
+    """Regions in which each of the n prompts acts, `(1, n, H, W)`; None: everywhere."""
 
     def regions(self, positions: int) -> Float[Tensor, "prompts {positions}"] | None:
         """The masks at the N positions of a layer, `(n, N)`."""
@@ -63,10 +63,10 @@ class Prompt:
 
 
 class Branch(nn.Module):
-    """The image side of one layer; its parameters are all that this layer trains.
+    """Image branch of one cross-attention layer; its parameters are all that this layer trains.
 
-    A layer is `W_O Attn(Z W_Q, y W_K, y W_V)`. A branch changes it at one of three places or more,
-    each a method that leaves things as they are: the text tokens `y`, the attention, the output.
+    A layer is `W_O Attn(Z W_Q, y W_K, y W_V)`. A branch overrides one or more of three
+    methods, which change nothing by default: the text tokens `y`, the attention, the output.
     """
 
     def __init__(self) -> None:
@@ -74,27 +74,27 @@ class Branch(nn.Module):
         self.scale: float | list[float] = 1.0
         """lambda, the weight of the image prompt in this layer; a list has one for each prompt."""
         self.step_weight = 1.0
-        """What lambda is multiplied by in the current step of sampling."""
-        self.shares: list[float] | None = None
-        """How often each prompt counts in an attention that they share; None: each once."""
+        """Factor of lambda in the current step of sampling."""
+        self.prompt_weights: list[float] | None = None
+        """Weights of the prompts in a shared attention; None: 1 each."""
 
     @property
     def factor(self) -> float:
-        """What all prompts together are multiplied by."""
+        """Factor of the attention over all prompts."""
         return self.step_weight * (1.0 if isinstance(self.scale, list) else self.scale)
 
     @property
     def attends(self) -> bool:
-        """Whether it changes more than the text tokens, which needs the inside of the layer."""
+        """Whether it changes more than the text tokens, so the base processor does not suffice."""
         return False
 
     def bind(self, attn: Attention) -> None:
         """Use the frozen weights of `attn`; called whenever the adapter is attached."""
 
     def keep_weights(self) -> None:
-        """Copy the frozen weights in use, so that what changes the layer's leaves them as they are.
+        """Copy the frozen weights in use, until the next `bind`.
 
-        Until the next `bind`.
+        Later changes of the layer's weights then have no effect on the branch.
         """
 
     def extend(
@@ -104,7 +104,7 @@ class Branch(nn.Module):
         prompt: Prompt,  # noqa: ARG002
         positions: int,  # noqa: ARG002
     ) -> tuple[Float[Tensor, "batch extended dim"], Float[Tensor, "batch queries extended"] | None]:
-        """The tokens that the layer attends to, and what is added to their scores.
+        """The tokens that the layer attends to, and the additive mask of their scores.
 
         Args:
             text: text tokens `(B, L, D)`.
@@ -134,9 +134,9 @@ class Branch(nn.Module):
 
 
 class DecoupledBranch(Branch):
-    """Image tokens have an attention of their own, added to that of the text with weight lambda.
+    """A separate attention over image tokens, added to that over the text with weight lambda.
 
-    With lambda = 0 the base processor alone runs: the output is the base model's to the last bit.
+    With lambda = 0 only the base processor runs: the output equals that of the base model exactly.
     """
 
     @property
@@ -155,15 +155,15 @@ class DecoupledBranch(Branch):
     ) -> Float[Tensor, "batch positions inner"]:
         """`Attn(Q, K', V') (B, N, inner_dim)` over image tokens, to be multiplied by `factor`.
 
-        Without masks all prompts share one attention. With masks each has its own, which counts
-        where its mask is, times its lambda if there are several: diffusers' `ip_adapter_masks`.
+        Without masks all prompts share one attention. With masks each has its own, weighted
+        by its mask, and by its lambda if there are several: diffusers' `ip_adapter_masks`.
 
         Args:
             attn: the frozen layer.
             query: `(B, N, inner_dim)`.
             key: `(B, M, inner_dim)`.
             value: `(B, M, inner_dim)`.
-            prompt: whose tokens these are.
+            prompt: the image prompts of these tokens.
         """
         weights = prompt.regions(query.shape[1])
         if weights is None:
@@ -178,10 +178,10 @@ class DecoupledBranch(Branch):
     def shared_scores(
         self, tokens: Float[Tensor, "batch tokens inner"]
     ) -> Float[Tensor, "1 tokens"] | None:
-        """What is added to the scores of image tokens `(B, M, ..)` for their shares, `(1, M)`."""
-        if self.shares is None:
+        """Added to the scores of image tokens `(B, M, ..)` for the prompt weights, `(1, M)`."""
+        if self.prompt_weights is None:
             return None
-        return added_scores(tokens.new_tensor(self.shares)[:, None], tokens.shape[1])
+        return added_scores(tokens.new_tensor(self.prompt_weights)[:, None], tokens.shape[1])
 
 
 def run_layer(
@@ -196,7 +196,7 @@ def run_layer(
 
     Args:
         attn: the frozen layer.
-        base: the processor that it had before, which knows nothing of images.
+        base: the processor that it had before, without image prompts.
         hidden_states: `Z`, `(B, N, C)` or `(B, C, H, W)`.
         text: text tokens `(B, L, D)`.
         attention_mask: added to the scores of the text tokens, `(B, 1, L)`.
@@ -227,13 +227,12 @@ def run_layer(
 def added_scores(
     weights: Float[Tensor, "prompts positions"], length: int
 ) -> Float[Tensor, "positions {length}"]:
-    """What is added to the scores of M image tokens, so that each prompt counts with its weight.
+    """Additive scores of M image tokens that give each prompt its weight.
 
-    An attention in which a token stands w times is one in which its score has log w more; one of
-    weight 0 is not there.
+    Repeating a token w times equals adding log w to its score; weight 0 removes it.
 
     Args:
-        weights: of n prompts at N positions, or at all alike, `(n, N or 1)`.
+        weights: of n prompts at N positions, or the same at all, `(n, N or 1)`.
         length: M.
 
     Returns:
@@ -274,7 +273,7 @@ def head_mask(
 def as_sequence(
     attn: Attention, hidden_states: Float[Tensor, " batch *features"]
 ) -> Float[Tensor, "batch positions channels"]:
-    """Normed features `(B, N, C)` of a layer's input, as diffusers' `AttnProcessor2_0` has them."""
+    """Normed features `(B, N, C)` of a layer's input, as in diffusers' `AttnProcessor2_0`."""
     if hidden_states.ndim == 4:
         hidden_states = hidden_states.flatten(2).transpose(1, 2)
     if attn.group_norm is not None:
@@ -317,7 +316,7 @@ class FrozenLinear(nn.Linear):
 
     def share(self, layer: LinearLayer) -> None:
         """Read the weight of `layer` from now on."""
-        self._layer = (layer,)  # in a tuple, torch does not take it for a child
+        self._layer = (layer,)  # a tuple hides it from torch, so it is no child module
         self.register_buffer("_kept", None, persistent=False)
 
     def keep(self) -> None:

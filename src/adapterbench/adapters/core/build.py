@@ -1,4 +1,4 @@
-"""From a variant to an adapter: its two parts are built by the modules that it names."""
+"""Builds the adapter of a variant from the two modules that it names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,13 +18,13 @@ def build_adapter(variant: Variant, unet: UNet2DConditionModel, embed_dim: int) 
     Initial weights are drawn from torch's global generator, the projection's first: seed it.
 
     Args:
-        variant: its `projection` and `attention` have its fields as their `Params`.
+        variant: also serves as the `Params` of both parts.
         unet: the frozen backbone; only read.
-        embed_dim: width c of an image embedding; a projection that reads patches needs none.
+        embed_dim: width c of an image embedding; unused by a projection that reads patches.
 
     Raises:
-        UserError: a variant that this machine cannot hold, or a UNet without cross-attention of
-            one width.
+        UserError: the variant needs more memory than this machine has, or the UNet has no
+            cross-attention of a single width.
     """
     attentions = cross_attention_layers(unet)
     widths = {attn.cross_attention_dim for attn in attentions.values()}
@@ -52,10 +52,10 @@ def build_adapter(variant: Variant, unet: UNet2DConditionModel, embed_dim: int) 
 
 
 def check_size(variant: Variant, embed_dim: int, width: int) -> None:
-    """Refuse a projection that is larger than this machine, without making it.
+    """Reject a projection that needs more memory than this machine has, without building it.
 
     Raises:
-        UserError: it is.
+        UserError: it does.
     """
     projection, _ = modules(variant)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):

@@ -1,9 +1,9 @@
-"""Hooks that connect an adapter to a diffusers UNet, through its own channel for image prompts.
+"""Hooks that connect adapters to a diffusers UNet, by its interface for image prompts.
 
-`unet.encoder_hid_proj` gets the pipelines' `ip_adapter_image_embeds`, one entry for each adapter,
-and answers with image tokens; the UNet hands `(text, [tokens, ..])` to the processor of each
-cross-attention layer. So every Stable Diffusion pipeline (text to image, image to image,
-inpainting, ControlNet) takes adapters.
+`unet.encoder_hid_proj` maps the pipelines' `ip_adapter_image_embeds`, one entry per adapter, to
+image tokens; the UNet passes `(text, [tokens, ..])` to the processor of each cross-attention layer.
+So adapters work in every Stable Diffusion pipeline (text to image, image to image, inpainting,
+ControlNet).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,56 +19,58 @@ from adapterbench.adapters.core.masks import checked_masks
 from adapterbench.core.errors import UserError
 
 CHANNEL = "ip_image_proj"
-"""diffusers' name for `encoder_hid_proj` taking image prompts."""
+"""diffusers' value of `encoder_hid_dim_type` for image prompts."""
 MASKS = "ip_adapter_masks"
-"""diffusers' name in `cross_attention_kwargs` for where in the image the prompts count."""
+"""diffusers' key of the masks in `cross_attention_kwargs`."""
 
 
 class ImageChannel(nn.Module):
-    """`encoder_hid_proj` of a UNet with one adapter or several.
+    """The `encoder_hid_proj` of a UNet with one or more adapters.
 
     An adapter moves with the UNet (`pipe.to("cuda", torch.float16)`) but is no child of it. So
-    the UNet's parameters and state stay the base model's own: freezing or saving the UNet leaves
-    the adapter alone, and so do the pipelines' LoRA calls, which take any LoRA layer that they
-    find under the UNet for theirs (`set_adapters` would switch it off, `fuse_lora` would merge it
-    into the frozen weight).
+    the parameters and state of the UNet stay those of the base model: freezing or saving the UNet
+    does not affect the adapter, nor do the pipelines' LoRA calls, which apply to every LoRA layer
+    under the UNet (`set_adapters` would disable it, `fuse_lora` would merge it).
     """
 
     def __init__(self, adapters: Sequence[Any], unet: UNet2DConditionModel) -> None:
         super().__init__()
-        self._ends = (tuple(adapters), unet)  # in a tuple, torch does not take them for children
+        self._ends = (
+            tuple(adapters),
+            unet,
+        )  # a tuple hides them from torch, so they are no child modules
 
     @property
     def adapters(self) -> tuple[Any, ...]:
-        """Each `Adapter` behind the channel: what makes image tokens of embeddings."""
+        """The adapters, which map embeddings to image tokens."""
         return self._ends[0]
 
     @property
     def unet(self) -> UNet2DConditionModel:
-        """The UNet before the channel."""
+        """The UNet that the adapters are attached to."""
         return self._ends[1]
 
     @property
-    def is_open(self) -> bool:
-        """Whether the UNet still has it: `unload_ip_adapter` and `load_ip_adapter` take it away."""
+    def is_installed(self) -> bool:
+        """Whether the UNet still has it; `unload_ip_adapter` and `load_ip_adapter` remove it."""
         return self.unet.encoder_hid_proj is self
 
     def install(self, layers: Iterable[tuple[Attention, Sequence[Branch]]]) -> None:
-        """Put the channel into the UNet, and the branches of all adapters into their layer."""
+        """Install this module in the UNet, and the branches of all adapters in their layers."""
         self.unet.encoder_hid_proj = self
-        # an attribute, as diffusers sets it: an entry would be saved, and no UNet loads with it
+        # an attribute, as in diffusers: a config entry would be saved, and no UNet loads with it
         self.unet.config.encoder_hid_dim_type = CHANNEL
         self.hook = self.unet.register_forward_pre_hook(self.check, with_kwargs=True)
         for attn, branches in layers:
             LayerHook(self, attn, branches).install()
 
     def remove(self) -> None:
-        """Give the UNet back as it was, but for what others have put there since."""
+        """Restore the UNet, except for later changes by others."""
         self.hook.remove()
         for hook in layer_hooks(self.unet):
             hook.remove()
         if self.unet.encoder_hid_proj in (self, None):
-            del self.unet.encoder_hid_proj  # else None would stay behind as a child
+            del self.unet.encoder_hid_proj  # else None would remain as a child module
             self.unet.encoder_hid_proj = None
             self.unet.config.encoder_hid_dim_type = None
 
@@ -82,15 +84,15 @@ class ImageChannel(nn.Module):
     def check(
         self, _unet: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Refuse a call of the UNet whose image prompts are not those of its adapters.
+        """Check that a call of the UNet has image prompts for each adapter; a forward pre-hook.
 
         Returns:
-            The inputs with masks as the layers take them.
+            The inputs with masks in the format of the layers; None: unchanged.
 
         Raises:
-            UserError: what the call lacks, or has too much.
+            UserError: image prompts or masks are missing, or their numbers do not fit.
         """
-        if not self.is_open:
+        if not self.is_installed:
             return None
         image_embeds = (inputs.get("added_cond_kwargs") or {}).get("image_embeds")
         if image_embeds is None:
@@ -115,7 +117,7 @@ class ImageChannel(nn.Module):
 
     @property
     def image_projection_layers(self) -> NoReturn:
-        """Where pipelines look for diffusers' own adapters, to encode `ip_adapter_image` for them.
+        """Accessed by pipelines to encode `ip_adapter_image` for diffusers' own adapters.
 
         Raises:
             UserError: always.
@@ -131,7 +133,7 @@ class ImageChannel(nn.Module):
 
 
 class LayerProcessor:
-    """Attention processor of one cross-attention layer; `base` is the one it stands for."""
+    """Attention processor of one cross-attention layer; `base` is the one that it wraps."""
 
     def __init__(self, branches: Sequence[Branch], base: BaseProcessor) -> None:
         self.branches = branches
@@ -149,7 +151,7 @@ class LayerProcessor:
         ip_adapter_masks: Sequence[Float[Tensor, "1 _ _ _"] | None] | None = None,
     ) -> Float[Tensor, " batch *features"]:
         """Split `(text (B, L, D), [tokens (B, M, D), ..])` for the branches (see `run_layer`)."""
-        if isinstance(encoder_hidden_states, Tensor):  # the UNet has lost the channel
+        if isinstance(encoder_hidden_states, Tensor):  # the UNet has no `ImageChannel` any more
             return self.base(attn, hidden_states, encoder_hidden_states, attention_mask)
         text, tokens = encoder_hidden_states
         masks = ip_adapter_masks or [None] * len(tokens)
@@ -158,11 +160,11 @@ class LayerProcessor:
         return run_layer(attn, self.base, hidden_states, text, attention_mask, branches)
 
 
-class SeenProcessor(IPAdapterAttnProcessor2_0):
-    """What diffusers sees of a `LayerProcessor`: one of its own IP-Adapters'.
+class DisguisedProcessor(IPAdapterAttnProcessor2_0):
+    """A `LayerProcessor` that diffusers takes for a processor of its own IP-Adapter.
 
-    So `unload_ip_adapter` takes it away, and `set_ip_adapter_scale`, which skips all processors
-    but those, cannot pass it over in silence. Wherever it is put, it does what the other does.
+    So `unload_ip_adapter` removes it, and `set_ip_adapter_scale`, which ignores all other
+    processors, raises an error. It computes what the `LayerProcessor` does.
     """
 
     def __init__(self, processor: LayerProcessor) -> None:
@@ -171,12 +173,12 @@ class SeenProcessor(IPAdapterAttnProcessor2_0):
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """diffusers' class itself, which some places of it ask for."""
+        """diffusers' class, for its checks of the exact class."""
         return IPAdapterAttnProcessor2_0
 
     @property
     def scale(self) -> NoReturn:
-        """Where pipelines set lambda.
+        """Set by pipelines as lambda.
 
         Raises:
             UserError: always.
@@ -192,22 +194,22 @@ class SeenProcessor(IPAdapterAttnProcessor2_0):
 
 
 class LayerHook:
-    """Keeps branches in a cross-attention layer, whatever processor others give the layer.
+    """Keeps branches in a cross-attention layer when its processor is replaced.
 
-    Attention slicing, fused projections, xFormers and the like set a layer's processor; what they
-    set becomes the base of the `LayerProcessor`.
+    Attention slicing, fused projections, xFormers and others set a layer's processor, which then
+    becomes the base of the `LayerProcessor`.
     """
 
     def __init__(self, channel: ImageChannel, attn: Attention, branches: Sequence[Branch]) -> None:
         self.channel, self.attn, self.branches = channel, attn, branches
 
     def install(self) -> None:
-        """Take over the layer's processor, and what reads and sets it."""
+        """Wrap the layer's processor, and its getter and setter."""
         self.attn.set_processor, self.attn.get_processor = self.set, self.get
         self.set(self.attn.processor)
 
     def remove(self) -> None:
-        """Leave the layer with the base alone."""
+        """Restore the base processor and its getter and setter."""
         base = self.own.base
         del self.attn.set_processor, self.attn.get_processor
         put(self.attn, base)
@@ -218,33 +220,33 @@ class LayerHook:
         return cast(LayerProcessor, self.attn.processor)
 
     def set(self, processor: BaseProcessor) -> None:
-        """Stand for `processor`; without the channel, make way for it."""
-        if not self.channel.is_open:
+        """Wrap `processor`; if the `ImageChannel` has been removed, set it unwrapped."""
+        if not self.channel.is_installed:
             self.channel.hook.remove()
             self.remove()
             put(self.attn, processor)
             return
-        if isinstance(processor, SeenProcessor):
+        if isinstance(processor, DisguisedProcessor):
             processor = processor.processor.base
         put(self.attn, LayerProcessor(self.branches, processor))
 
-    def get(self) -> SeenProcessor:
-        """What others get, and may `set` again later to have the base of this moment back."""
-        return SeenProcessor(self.own)
+    def get(self) -> DisguisedProcessor:
+        """A processor that callers may `set` later to restore the present base."""
+        return DisguisedProcessor(self.own)
 
 
 def put(attn: Attention, processor: BaseProcessor) -> None:
-    """Give a layer its processor; diffusers takes any and names one class of many."""
+    """Set a layer's processor; diffusers accepts any, but declares one class."""
     Attention.set_processor(attn, cast(AttnProcessor, processor))
 
 
 def layer_hooks(unet: UNet2DConditionModel) -> list[LayerHook]:
-    """Those that are in place."""
+    """The installed hooks of a UNet."""
     attentions = [module for module in unet.modules() if isinstance(module, Attention)]
     setters = [getattr(attn.set_processor, "__self__", None) for attn in attentions]
     return [owner for owner in setters if isinstance(owner, LayerHook)]
 
 
 def channels(unet: UNet2DConditionModel) -> set[ImageChannel]:
-    """Those that have hooks in its layers."""
+    """The channels with hooks in the layers of a UNet."""
     return {hook.channel for hook in layer_hooks(unet)}

@@ -1,4 +1,4 @@
-"""Where in the image an image prompt counts: diffusers' `ip_adapter_masks`."""
+"""Regions of the image in which image prompts act: diffusers' `ip_adapter_masks`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from torch import Tensor
 from adapterbench.core.errors import UserError
 
 LATENT = 8
-"""Image pixels along a side of a latent pixel: what a mask's sides are rounded to."""
+"""Image pixels per side of a latent pixel; the tolerance of a mask's proportions."""
 
 
 def regions(
     masks: Float[Tensor, "1 prompts height width"], positions: int
 ) -> Float[Tensor, "prompts {positions}"]:
-    """Masks `(1, n, H, W)` at the N positions of a layer `(n, N)`, as diffusers scales them."""
+    """Masks `(1, n, H, W)` at the N positions of a layer `(n, N)`, scaled as in diffusers."""
     scaled: Tensor = IPAdapterMaskProcessor.downsample(masks[0], masks.shape[1], positions, 1)
     return scaled[..., 0]
 
@@ -26,39 +26,39 @@ def checked_masks(
     image_embeds: Sequence[Float[Tensor, "batch _ ..."]],
     latents: Float[Tensor, "batch channels height width"],
 ) -> list[Float[Tensor, "1 _ _ _"] | None]:
-    """The masks of each adapter, `(1, n, H, W)`, or None for one without.
+    """The mask tensor of each adapter, `(1, n, H, W)`, or None.
 
     Args:
-        masks: as diffusers takes them: such a list, or `(adapters, 1, H, W)` of adapters with one
-            image prompt each.
+        masks: such a list, or diffusers' tensor `(adapters, 1, H, W)` for adapters with one image
+            prompt each.
         image_embeds: of each adapter, `(B, n, ..)`.
-        latents: what the UNet denoises `(B, C, h, w)`.
+        latents: input of the UNet `(B, C, h, w)`.
 
     Raises:
-        UserError: they are of another kind, count or shape.
+        UserError: they have another type, number or shape.
     """
     if masks is None:
         return [None] * len(image_embeds)
-    found = list(masks[:, None]) if isinstance(masks, Tensor) else masks
-    if not isinstance(found, list | tuple) or len(found) != len(image_embeds):
-        count = f"{len(found)}" if isinstance(found, list | tuple) else f"{type(masks).__name__}"
+    listed = list(masks[:, None]) if isinstance(masks, Tensor) else masks
+    if not isinstance(listed, list | tuple) or len(listed) != len(image_embeds):
+        count = f"{len(listed)}" if isinstance(listed, list | tuple) else f"{type(masks).__name__}"
         raise UserError(
             f"ip_adapter_masks: got {count}, the UNet has {len(image_embeds)} adapter(s): give a "
             "list with a tensor (1, images, height, width), or None, for each"
         )
-    for number, (mask, embeds) in enumerate(zip(found, image_embeds, strict=True)):
+    for number, (mask, embeds) in enumerate(zip(listed, image_embeds, strict=True)):
         if mask is not None:
             check_mask(mask, f"ip_adapter_masks[{number}]", embeds.shape[1], latents)
-    return list(found)
+    return list(listed)
 
 
 def check_mask(
     mask: Any, name: str, images: int, latents: Float[Tensor, "batch channels height width"]
 ) -> None:
-    """Refuse a mask that is not of `images` regions in the proportions of the latents.
+    """Check that a mask has `images` regions and the proportions of the latents.
 
     Raises:
-        UserError: it is not.
+        UserError: it has not.
     """
     if not isinstance(mask, Tensor) or mask.ndim != 4 or len(mask) != 1:
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__

@@ -1,4 +1,4 @@
-"""An adapter on disk: `adapter.safetensors`, its own weights alone, and `adapter_config.json`."""
+"""Storage of adapters: `adapter.safetensors` (only trained weights) and `adapter_config.json`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.variant import Variant, parse_variant
-from adapterbench.core.config import PARAMS, Count, OwnEncoder
+from adapterbench.core.config import PARAMS, Count, ImageEncoderParams
 from adapterbench.core.documents import Sha256, read_document
 from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import check_digest, publish, sha256, write_json
@@ -22,11 +22,11 @@ WEIGHTS = "adapter.safetensors"
 CONFIG = "adapter_config.json"
 
 
-class AdapterConfig(OwnEncoder):
-    """What it takes to build the adapter again.
+class AdapterConfig(ImageEncoderParams):
+    """What is needed to rebuild the adapter.
 
-    The image encoder that it names, if any, is what it was trained with. It is told to people and
-    compared with what they name, and never loaded: an adapter comes from anywhere.
+    The image encoder is the one of training, if known. It is shown to the user and compared with
+    the one in use, but never loaded, since adapters may come from untrusted sources.
     """
 
     variant: dict[str, Any]
@@ -34,9 +34,9 @@ class AdapterConfig(OwnEncoder):
     embed_dim: Count
     """Width of an image embedding, or of a patch."""
     backbone: dict[str, Any]
-    """What the adapter was trained over, such as its name and digest."""
+    """The backbone of training, such as its name and digest."""
     sha256: Sha256 | None = None
-    """Digest of the weights' file; None in folders that were written before it was noted."""
+    """Digest of the weight file; None in folders from older versions."""
 
 
 def save_adapter(
@@ -53,7 +53,7 @@ def save_adapter(
         folder: such as `models/ip_adapter`.
         variant: what it was built from.
         backbone: facts about the base model, plain JSON data.
-        encoder: fields of `OwnEncoder`.
+        encoder: fields of `ImageEncoderParams`.
 
     Raises:
         UserError: a weight is not finite.
@@ -63,7 +63,7 @@ def save_adapter(
         for name, tensor in adapter.state_dict().items()
     }
     if problem := not_finite(weights):
-        raise UserError(f"{folder} was not written: {problem}; see whether its training diverged")
+        raise UserError(f"{folder} was not written: {problem}; check whether its training diverged")
     config = AdapterConfig(
         variant=variant.row(),
         embed_dim=adapter.embed_dim,
@@ -104,10 +104,10 @@ def load_config(folder: Path) -> AdapterConfig:
 
 
 def load_variant(folder: Path) -> Variant:
-    """The variant of which an adapter is.
+    """The variant of a saved adapter.
 
     Raises:
-        UserError: the configuration is missing, or its `variant` is none that is known here.
+        UserError: the configuration is missing, or its `variant` is unknown.
     """
     row = load_config(folder).variant
     try:
@@ -122,7 +122,7 @@ def load_adapter_weights(adapter: Adapter, folder: Path) -> None:
 
     Raises:
         UserError: the file is missing, corrupt or not the one that was saved, its names or shapes
-            are not the adapter's, or it holds other than finite floats.
+            are not the adapter's, or a value is not a finite float.
     """
     path, digest = folder / WEIGHTS, load_config(folder).sha256
     try:
@@ -146,17 +146,17 @@ def load_adapter_weights(adapter: Adapter, folder: Path) -> None:
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> str | None:
-    """The first tensor that is of other than finite floats, in words; `None` when none is."""
+    """Describe the first tensor that is not of finite floats; None if there is none."""
     for name, weight in sorted(weights.items()):
         if not weight.is_floating_point():
-            return f"{name} is of {weight.dtype}, not of floats"
+            return f"{name} has dtype {weight.dtype}, not a float type"
         if not weight.float().isfinite().all():
             return f"{name} is not finite"
     return None
 
 
 def mismatch(expected: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> str | None:
-    """The first tensor that differs in name or shape, in words; `None` when all agree."""
+    """Describe the first tensor that differs in name or shape; None if there is none."""
     for name in sorted(expected.keys() | received.keys()):
         shapes = [tuple(t[name].shape) if name in t else "none" for t in (expected, received)]
         if shapes[0] != shapes[1]:

@@ -1,7 +1,7 @@
-"""A variant: a row of `variants:`, parsed once; its two parts are modules that it names.
+"""Variants: parsed rows of `variants:`, which name the modules of their two parts.
 
-The row is flat data such as `{projection: linear, attention: lora, tokens: 4, rank: 32}`: a field
-goes to the part whose `Params` declare it.
+A row is flat data such as `{projection: linear, attention: lora, tokens: 4, rank: 32}`; a field
+belongs to the part whose `Params` declare it.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from typing import Any
 from pydantic import create_model
 
 from adapterbench.core import registry
-from adapterbench.core.config import PARAMS, OwnEncoder, Section, Width, load_row, parse
-from adapterbench.core.errors import UserError, shown
+from adapterbench.core.config import PARAMS, ImageEncoderParams, Section, Width, load_row, parse
+from adapterbench.core.errors import UserError, short_repr
 
 KINDS = {
     "projection": "adapterbench.adapters.projections",
     "attention": "adapterbench.adapters.attention",
 }
-"""The two parts of a variant, and the package with their files."""
+"""The two parts of a variant, and the package with their modules."""
 
 
 class ReadsEmbedding(Section):
@@ -39,8 +39,8 @@ class ReadsPatches(Section):
     """Channels c of a patch in the last hidden layer but one of the image encoder."""
 
 
-class Variant(OwnEncoder):
-    """What every row has; `parse_variant` gives a subclass with the fields of both parts."""
+class Variant(ImageEncoderParams):
+    """Fields of every row; `parse_variant` returns a subclass with the fields of both parts."""
 
     projection: str
     """Module of `adapterbench.adapters.projections`."""
@@ -50,22 +50,24 @@ class Variant(OwnEncoder):
     """Overrides of the `train` section; `load_train` checks them."""
 
     @property
-    def encoder(self) -> OwnEncoder:
+    def encoder(self) -> ImageEncoderParams:
         """The image encoder that the row names, if any."""
-        return OwnEncoder(image_encoder=self.image_encoder, pretrained=self.pretrained)
+        return ImageEncoderParams(image_encoder=self.image_encoder, pretrained=self.pretrained)
 
     @property
     def reads_patches(self) -> bool:
         """Whether the projection reads patches; else it reads the pooled embedding."""
         return isinstance(self, ReadsPatches)
 
-    def given(self) -> dict[str, Any]:
-        """The row as it was given, without defaults."""
+    def as_given(self) -> dict[str, Any]:
+        """The row as given, without defaults."""
         return self.model_dump(exclude_unset=True)
 
     def row(self) -> dict[str, Any]:
-        """The part of the row that builds the adapter."""
-        return self.model_dump(exclude_none=True, exclude={"train", *OwnEncoder.model_fields})
+        """The fields of the row that build the adapter."""
+        return self.model_dump(
+            exclude_none=True, exclude={"train", *ImageEncoderParams.model_fields}
+        )
 
 
 def parse_variant(row: Any, name: str = "variant") -> Variant:
@@ -73,21 +75,21 @@ def parse_variant(row: Any, name: str = "variant") -> Variant:
 
     Args:
         row: flat data.
-        name: how the user knows it, such as `variants.ip_adapter`.
+        name: its name in errors, such as `variants.ip_adapter`.
 
     Raises:
-        UserError: a part that does not exist, or a field that is missing, unknown or of a wrong
-            type; one line that names each.
+        UserError: a part does not exist, or fields are missing, unknown or of a wrong type; one
+            line that names each.
     """
     if not isinstance(row, Mapping):
-        raise UserError(f"{PARAMS}: {name} must be a mapping of fields, not {shown(row)}")
-    return parse(joined(*(part(kind, row, name) for kind in KINDS)), dict(row), name)
+        raise UserError(f"{PARAMS}: {name} must be a mapping of fields, not {short_repr(row)}")
+    return parse(variant_class(*(part(kind, row, name) for kind in KINDS)), dict(row), name)
 
 
 @cache
-def joined(*parts: ModuleType) -> type[Variant]:
-    """A variant with the fields of its parts; the same class for the same parts."""
-    # the last one's fields come first
+def variant_class(*parts: ModuleType) -> type[Variant]:
+    """The class of variants with these parts; cached."""
+    # pydantic puts the fields of the last base first
     return create_model("Variant", __base__=(*(part.Params for part in reversed(parts)), Variant))
 
 
@@ -100,7 +102,7 @@ def part(kind: str, row: Mapping[str, Any], name: str) -> ModuleType:
     """The module that a row names as its `kind`.
 
     Raises:
-        UserError: it names none, or one that does not exist.
+        UserError: it is missing or does not exist.
     """
     package = KINDS[kind]
     if kind not in row:

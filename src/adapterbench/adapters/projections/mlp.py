@@ -1,4 +1,4 @@
-"""A deeper projection in the place of IP-Adapter's linear layer."""
+"""An MLP in place of IP-Adapter's linear projection."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""The resampler of IP-Adapter "plus": K latents, the tokens, that attend to patch features."""
+"""The resampler of IP-Adapter Plus: K latents attend to patch features and become the tokens."""
 
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from torch import nn
@@ -7,7 +7,7 @@ from adapterbench.adapters.core.variant import ReadsPatches
 from adapterbench.core.config import Depth, Width
 
 HEAD_WIDTH = 64
-"""Channels of an attention head; the number is in the code of stock loaders, not in the file."""
+"""Channels of an attention head; fixed in the code of other loaders, not stored in files."""
 
 
 class Params(ReadsPatches):
@@ -22,7 +22,7 @@ class Params(ReadsPatches):
 
 
 def build(params: Params, embed_dim: int, width: int) -> nn.Module:
-    """`(B, S, embed_dim)`, S patches, to `(B, K, width)`, as diffusers has it."""
+    """`(B, S, embed_dim)`, S patches, to `(B, K, width)`; diffusers' implementation."""
     return IPAdapterPlusImageProjection(
         embed_dims=embed_dim,
         output_dims=width,

@@ -1,4 +1,4 @@
-"""A model of the Hugging Face hub, whole or a LoRA, at a pinned revision, safetensors only."""
+"""A model or a LoRA from the Hugging Face hub, at a pinned revision, safetensors only."""
 
 import shutil
 from pathlib import Path
@@ -19,18 +19,18 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 FILES = ("*.json", "*.txt", "*model.safetensors")
 """Configuration, vocabulary and full-precision weights; never a pickle."""
 LORA = "pytorch_lora_weights.safetensors"
-"""All that the repository of a LoRA has of these."""
+"""Weights of a LoRA."""
 TIMM = ("config.json", "model.safetensors")
-"""All that the repository of a timm model has of these."""
+"""Files of a timm model."""
 
 
 def fetch(params: BackboneParams, out: Path) -> None:
-    """Download what is read of the model to the hub's cache and copy it from there.
+    """Download the needed files of the model to the hub's cache and copy them to `out`.
 
-    An interrupted download goes on where it was.
+    An interrupted download resumes.
 
     Raises:
-        UserError: no network, no such repository, no model in it, or no revision is pinned.
+        UserError: there is no network, repository or model in it, or no revision is pinned.
     """
     if params.revision is None:
         raise UserError("backbone.revision is null: pin a commit of the hub repository")
@@ -54,8 +54,8 @@ def fetch(params: BackboneParams, out: Path) -> None:
     files = [file for pattern in wanted for file in sorted(cached.glob(pattern))]
     if not files:
         raise UserError(
-            f"{params.path} of the hub has neither a diffusers model, a LoRA nor a timm model in "
-            "safetensors: check backbone.path"
+            f"the hub's {params.path} has no diffusers model, LoRA or timm model in safetensors: "
+            "check backbone.path"
         )
     for file in files:
         target = out / file.relative_to(cached)

@@ -1,4 +1,4 @@
-"""A model that is already on this machine, in the layout of diffusers or timm, or a LoRA."""
+"""A local model in the layout of diffusers or timm, or a local LoRA."""
 
 import shutil
 from pathlib import Path
@@ -8,18 +8,18 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import link_or_copy
 
 CONFIGS = ("model_index.json", "config.json")
-"""What says which model a folder holds: of diffusers, of timm."""
+"""Configuration files by which a folder is a model: of diffusers, of timm."""
 
 
 def fetch(params: BackboneParams, out: Path) -> None:
-    """Bring the folder or the LoRA file `params.path`, hard-linked where that can be done.
+    """Copy the folder or the LoRA file `params.path`, by hard links where possible.
 
     Raises:
         UserError: it is neither a folder in one of these layouts nor a LoRA, or a revision is
-            asked for.
+            given.
     """
     if params.revision is not None:
-        raise UserError("backbone.revision must be null: a local folder is taken as it is")
+        raise UserError("backbone.revision must be null: a local folder is used as it is")
     path = Path(params.path).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         out.mkdir(parents=True)

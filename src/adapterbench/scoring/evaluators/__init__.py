@@ -1,5 +1,5 @@
-"""Networks that score.
+"""Evaluators, one module per kind.
 
-An evaluator is a module with `Params`, its fields of `score.evaluators` beside `kind`, and
-`load(params, folders)`, which gives an `Evaluator`. Its file name is its `kind` in `params.yaml`.
+A module has `Params`, its fields in `score.evaluators` besides `kind`, and
+`load(params, folders)`, which returns an `Evaluator`. Its file name is its `kind` in `params.yaml`.
 """

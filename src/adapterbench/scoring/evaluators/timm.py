@@ -1,4 +1,4 @@
-"""The network of stage `neutral_evaluator` by its pooled features: it reads images alone."""
+"""The timm network of stage `neutral_evaluator`: pooled features of images; no text encoder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,19 +15,19 @@ from torch import Tensor
 from adapterbench.core.config import Count, Section
 from adapterbench.core.errors import InputError, one_line
 from adapterbench.formats.image import to_array
-from adapterbench.runs.processes import processes
+from adapterbench.runs.processes import process_state
 from adapterbench.scoring.evaluator import Evaluator, Folders
 
 FILES = ("config.json", "model.safetensors")
 
 
 class Params(Section):
-    """How large it sees the images, and how many."""
+    """Input resolution and batch size."""
 
     resolution: Count
-    """Side to which the whole image is scaled, bicubic, pixels."""
+    """Side length to which an image is scaled (bicubic), pixels."""
     batch_size: Count
-    """Images a forward pass; on a CPU small ones are faster, as activations stay in its cache."""
+    """Images per forward pass; on a CPU small batches are faster: activations stay in its cache."""
 
 
 def load(params: Params, folders: Folders) -> Evaluator:
@@ -46,13 +46,13 @@ def evaluator(params: Params, folder: Path) -> Evaluator:
         UserError: see `load_network`.
     """
     model = load_network(folder, params.resolution)
-    model.to(processes().device, memory_format=torch.channels_last)
+    model.to(process_state().device, memory_format=torch.channels_last)
     try:
         mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
         embeds = embedder(model, params.resolution, mean, std)
         if not embeds([Image.new("RGB", (8, 8))]).isfinite().all():
-            raise ValueError("it gives values that are not finite")
-    except Exception as error:  # a configuration that loads may not work
+            raise ValueError("its features are not finite")
+    except Exception as error:  # a configuration may load and still not run
         raise damaged(folder, error) from error
     return Evaluator(embeds, None, params.batch_size)
 
@@ -67,7 +67,7 @@ def load_network(folder: Path, resolution: int) -> Any:
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise InputError(f"{folder / missing[0]} is missing", folder)
     try:
-        # the classifier that the weights have, so that every tensor is asked for
+        # with the classifier, so that the weights are loaded strictly
         size = {"img_size": resolution}
         model: Any = timm.create_model(  # a class of its own for each architecture
             pretrained=True, **resolve_model_input_args(f"local-dir:{folder}", size)
@@ -86,7 +86,7 @@ def damaged(folder: Path, error: Exception) -> InputError:
 def embedder(
     model: Any, side: int, mean: Float[Tensor, " channels"], std: Float[Tensor, " channels"]
 ) -> Callable[[list[Image.Image]], Tensor]:
-    """Images -> pooled features `(B, D)`; `mean` and `std` `(3,)` are of levels in [0, 1]."""
+    """Images -> pooled features `(B, D)`; `mean` and `std` `(3,)` are of pixel values in [0, 1]."""
     scale, shift = std[:, None, None], mean[:, None, None]
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ def embedder(
         scaled = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
         pixels = torch.from_numpy(np.stack([to_array(image) for image in scaled])) / 255
         normal = ((pixels - shift) / scale).contiguous(memory_format=torch.channels_last)
-        features: Tensor = model(normal.to(processes().device)).cpu()
+        features: Tensor = model(normal.to(process_state().device)).cpu()
         return features
 
     return image_embeds

@@ -3,15 +3,15 @@
 import pandas as pd
 import pytest
 
+from adapterbench.report.findings import findings
 from adapterbench.report.methods import BASELINES, contrasts, label
 from adapterbench.report.metrics import SCORES
 from adapterbench.report.table import Comparison
-from adapterbench.report.words import findings
 
 HALF = 0.01
 
 Means = dict[str, tuple[float, ...]]
-"""`(clip_t, clip_i)` of a method, then `neutral` where it is not the same as `clip_i`."""
+"""`(clip_t, clip_i)` of a method, then `neutral` if it differs from `clip_i`."""
 
 
 def comparison(scores: Means, floors: Means, protocol: str) -> Comparison:
@@ -82,24 +82,27 @@ def test_beside_a_caption_the_floor_is_the_caption_alone(protocol: str, alarms: 
 
 
 def test_best_ties_trade_off_and_text() -> None:
-    said = texts({"small": (0.15, 0.65), "ip_adapter": (0.25, 0.70), "big": (0.205, 0.695)})
-    assert any(s.startswith("Every adapter learned") and "+0.150 to +0.200" in s for s in said)
+    sentences = texts({"small": (0.15, 0.65), "ip_adapter": (0.25, 0.70), "big": (0.205, 0.695)})
+    assert any(s.startswith("Every adapter learned") and "+0.150 to +0.200" in s for s in sentences)
     assert (
-        "Best on CLIP-T: IP-Adapter, 0.250 [0.240, 0.260]; apart from every other, "
-        "the next being big by +0.045 [+0.035, +0.055]." in said
+        "Best on CLIP-T: IP-Adapter, 0.250 [0.240, 0.260]; significantly better than every other, "
+        "the next being big by +0.045 [+0.035, +0.055]." in sentences
     )
-    assert "Best on CLIP-I: IP-Adapter, 0.700 [0.690, 0.710]; not separable from it: big." in said
+    assert (
+        "Best on CLIP-I: IP-Adapter, 0.700 [0.690, 0.710]; not significantly better than big."
+        in sentences
+    )
     assert any(
         s.startswith("Lightest: small, 1.00 M trainable parameters (50.0% of IP-Adapter's)")
         and "CLIP-I -0.050 [-0.060, -0.040]" in s
-        for s in said
+        for s in sentences
     )
     assert (
         "Against the caption alone (CLIP-T 0.200 [0.190, 0.210]), "
-        "better: IP-Adapter; worse: small; not separable: big." in said
+        "better: IP-Adapter; worse: small; no significant difference: big." in sentences
     )
-    assert "On CLIP-T, all pairs of adapters are apart." in said
-    assert "On CLIP-I, the interval of the difference includes zero for IP-Adapter and big." in said
+    assert "On CLIP-T, all pairs of adapters differ significantly." in sentences
+    assert "On CLIP-I, no significant difference between IP-Adapter and big." in sentences
 
 
 def test_where_the_evaluators_agree_and_where_they_do_not() -> None:
@@ -113,24 +116,26 @@ def test_where_the_evaluators_agree_and_where_they_do_not() -> None:
         "EVALUATORS CONTRADICT EACH OTHER on IP-Adapter against turned: "
         "CLIP-I +0.100 [+0.090, +0.110], Neutral-I -0.100 [-0.110, -0.090]."
     ]
-    said = [f.text for f in found]
+    sentences = [f.text for f in found]
     assert (
-        "CLIP-I and Neutral-I agree, intervals apart, on 3 of 6 pairs: "
-        "IP-Adapter over Text only; turned over Text only; blind over Text only." in said
+        "CLIP-I and Neutral-I both find a significant difference, the same way, on 3 of 6 pairs: "
+        "IP-Adapter over Text only; turned over Text only; blind over Text only." in sentences
     )
-    assert "Only CLIP-I tells apart: IP-Adapter over blind." in said
-    assert "Only Neutral-I tells apart: turned over blind." in said
+    assert "Significant by CLIP-I only: IP-Adapter over blind." in sentences
+    assert "Significant by Neutral-I only: turned over blind." in sentences
 
 
 def test_evaluators_that_see_no_difference_agree_on_none() -> None:
-    said = texts({"ip_adapter": (0.2, 0.575), "same": (0.2, 0.571)})
-    assert "CLIP-I and Neutral-I agree, intervals apart, on 0 of 3 pairs." in said
-    assert not any(s.startswith(("Only", "EVALUATORS")) for s in said)
-    said = texts({"ip_adapter": (0.2, 0.575), "same": (0.2, 0.571), "too": (0.2, 0.573)})
-    assert "On CLIP-I, no two adapters are apart." in said
+    sentences = texts({"ip_adapter": (0.2, 0.575), "same": (0.2, 0.571)})
+    assert any(
+        s.endswith("significant difference, the same way, on 0 of 3 pairs.") for s in sentences
+    )
+    assert not any(s.startswith(("Significant", "EVALUATORS")) for s in sentences)
+    sentences = texts({"ip_adapter": (0.2, 0.575), "same": (0.2, 0.571), "too": (0.2, 0.573)})
+    assert "On CLIP-I, no two adapters differ significantly." in sentences
 
 
 def test_one_variant_alone_has_nothing_to_be_compared_with() -> None:
-    said = texts({"ip_adapter": (0.25, 0.70)})
-    assert "Best on CLIP-I: IP-Adapter, 0.700 [0.690, 0.710]." in said
-    assert not any(s.startswith(("Lightest", "On CLIP")) for s in said)
+    sentences = texts({"ip_adapter": (0.25, 0.70)})
+    assert "Best on CLIP-I: IP-Adapter, 0.700 [0.690, 0.710]." in sentences
+    assert not any(s.startswith(("Lightest", "On CLIP")) for s in sentences)

@@ -1,4 +1,4 @@
-"""The demo paints what `load_adapter` on a pipeline of diffusers paints."""
+"""The demo generates the images of `load_adapter` on a diffusers pipeline."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,13 @@ from adapterbench import load_adapter
 from adapterbench.adapters.core.storage import CONFIG
 from adapterbench.core.config import BackboneParams
 from adapterbench.core.errors import UserError
+from adapterbench.demo.generator import TEXT_ONLY, Finished, ImageGenerator, Step, adapters, bases
 from adapterbench.demo.page import build
-from adapterbench.demo.painter import TEXT_ONLY, Finished, Painter, Step, adapters, bases
 from adapterbench.demo.server import temporary_workspace
 from adapterbench.demo.settings import Settings
 from adapterbench.demo.upload import Uploads
 from adapterbench.formats.edges import edge_map
-from adapterbench.report.pictures import Reference
+from adapterbench.report.references import Reference
 from adapterbench.sampling.sampler import solver
 
 from .conftest import SAMPLE
@@ -83,7 +83,7 @@ def test_what_no_variant_can_be_called_is_not_offered(name: str, tmp_path: Path)
 
 
 def with_diffusers(toy: "Toy", controlnet: Path | None, adapter: bool) -> Any:
-    """The picture of `SETTINGS` by diffusers and the library alone."""
+    """The image of `SETTINGS` by diffusers and the library alone."""
     kind, parts, more = StableDiffusionPipeline, {}, {}
     if controlnet:
         kind, more = StableDiffusionControlNetPipeline, {"image": edge_map(CONTROL, SIDE)}
@@ -103,22 +103,24 @@ def with_diffusers(toy: "Toy", controlnet: Path | None, adapter: bool) -> Any:
 
 
 @pytest.mark.parametrize("controlled", [False, True])
-def test_the_pictures(controlled: bool, toy: "Toy", controlnet: Path) -> None:
+def test_it_generates_the_images_of_diffusers(
+    controlled: bool, toy: "Toy", controlnet: Path
+) -> None:
     folder = controlnet if controlled else None
-    painter = Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
+    generator = ImageGenerator(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
     control = CONTROL if controlled else None
-    events = list(painter.paint(SETTINGS, ["toy", TEXT_ONLY], REFERENCE, control))
+    events = list(generator.generate(SETTINGS, ["toy", TEXT_ONLY], REFERENCE, control))
     kinds = [type(event) for event in events]
     assert kinds == [Step, Step, Step, Finished] * 2
     assert events[0].preview is not None
-    pictures = [event for event in events if isinstance(event, Finished)]
-    assert [each.settings for each in pictures] == [
+    finished = [event for event in events if isinstance(event, Finished)]
+    assert [event.settings for event in finished] == [
         replace(SETTINGS, method=method) for method in ("toy", TEXT_ONLY)
     ]
-    for each, adapter in zip(pictures, (True, False), strict=True):
+    for event, adapter in zip(finished, (True, False), strict=True):
         expected = with_diffusers(toy, folder, adapter)
         # the last bit of a pixel may round either way
-        np.testing.assert_allclose(np.int16(each.image), np.int16(expected), atol=1)
+        np.testing.assert_allclose(np.int16(event.image), np.int16(expected), atol=1)
 
 
 @pytest.mark.parametrize("controlled", [False, True])
@@ -126,28 +128,28 @@ def test_the_page_asks_for_a_control_image_where_there_is_a_controlnet(
     controlled: bool, toy: "Toy", controlnet: Path, tmp_path: Path
 ) -> None:
     folder = controlnet if controlled else None
-    painter = Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
+    generator = ImageGenerator(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, folder)
     with temporary_workspace() as temporary:
         page = build(
-            painter, [Reference(REFERENCE, "ring")], SAMPLE, tmp_path, temporary, Uploads()
+            generator, [Reference(REFERENCE, "ring")], SAMPLE, tmp_path, temporary, Uploads()
         )
     labels = [getattr(component, "label", None) for component in page.blocks.values()]
     assert ("Control image: its outlines are kept" in labels) == controlled
 
 
-def test_stopping_half_way_leaves_the_base_model(painter: Painter) -> None:
-    events = painter.paint(SETTINGS, ["toy"], REFERENCE)
+def test_stopping_half_way_leaves_the_base_model(generator: ImageGenerator) -> None:
+    events = generator.generate(SETTINGS, ["toy"], REFERENCE)
     next(events)
     events.close()
-    assert painter.load("toy").unet.encoder_hid_proj is None
-    assert isinstance(list(painter.paint(SETTINGS, ["toy"], REFERENCE))[-1], Finished)
+    assert generator.load("toy").unet.encoder_hid_proj is None
+    assert isinstance(list(generator.generate(SETTINGS, ["toy"], REFERENCE))[-1], Finished)
 
 
 def test_what_is_missing(tmp_path: Path, toy: "Toy") -> None:
-    with pytest.raises(UserError, match="no trained adapter: run `make repro`, or bring"):
+    with pytest.raises(UserError, match="no trained adapter: run `make repro`, or copy"):
         adapters(tmp_path)
     with pytest.raises(UserError, match="cannot load the ControlNet"):
-        Painter(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, tmp_path)
+        ImageGenerator(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params, tmp_path)
 
 
 def test_a_base_has_the_name_of_its_last_part(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pictures of a split in memory, for training on all of them."""
+"""Captioned images of whole splits in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from adapterbench.formats.shards import read_split
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A whole split: uint8 pixels `(N, 3, H, W)` and the phrasings of each caption."""
+class CaptionedImages:
+    """N images: uint8 pixels `(N, 3, H, W)`, the phrasings of each caption, keys and concepts."""
 
     pixels: Tensor
     captions: list[tuple[str, ...]]
@@ -24,9 +24,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def at(self, rows: Sequence[int]) -> "Pictures":
-        """Those with the numbers `rows`, in their order."""
-        return Pictures(
+    def at(self, rows: Sequence[int]) -> "CaptionedImages":
+        """The images with the indices `rows`, in that order."""
+        return CaptionedImages(
             self.pixels[list(rows)],
             [self.captions[row] for row in rows],
             [self.keys[row] for row in rows],
@@ -34,11 +34,11 @@ class Pictures:
         )
 
 
-def load_pictures(shards: Path, *splits: str) -> Pictures:
-    """Read the shards of some splits into memory (12 kB a picture at 64 pixels)."""
+def load_images(shards: Path, *splits: str) -> CaptionedImages:
+    """Read splits into memory (12 kB per image at 64 pixels)."""
     samples = [sample for split in splits for sample in read_split(shards, split)]
     pixels = torch.from_numpy(np.stack([to_array(sample.image) for sample in samples]))
-    return Pictures(
+    return CaptionedImages(
         pixels,
         [sample.captions for sample in samples],
         [sample.key for sample in samples],
@@ -47,11 +47,11 @@ def load_pictures(shards: Path, *splits: str) -> Pictures:
 
 
 def to_signed(pixels: Tensor) -> Tensor:
-    """uint8 -> float in [-1, 1], the range of `AutoencoderKL`."""
+    """uint8 pixels -> float in [-1, 1], the range of `AutoencoderKL`."""
     return pixels.float() / 127.5 - 1
 
 
 def mirrored(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Flip a random `share` of `(B, 3, H, W)` left to right."""
+    """Flip a random `share` of images `(B, 3, H, W)` left to right."""
     flip = torch.rand(len(pixels), generator=generator) < share
     return torch.where(flip[:, None, None, None], pixels.flip(-1), pixels)

@@ -1,4 +1,4 @@
-"""Pictures beyond the scored ones: paired with those, and on the base model that is asked for."""
+"""Images of the figures: paired with the scored ones by noise, on the base model asked for."""
 
 import tarfile
 from io import BytesIO
@@ -12,10 +12,10 @@ import toy_backbone
 from PIL import Image
 from toy_backbone import Toy
 
-from adapterbench.backbone.bases import bring
+from adapterbench.backbone.bases import fetch_base
 from adapterbench.core.config import BackboneParams, IllustrateParams
 from adapterbench.frozen.load import load_part
-from adapterbench.illustrating.pictures import Inputs, draw, items, mentioning
+from adapterbench.illustrating.illustrate import Inputs, draw, items, mentioning
 from adapterbench.pretraining import descendant
 from adapterbench.sampling.sampler import Sampler
 
@@ -54,7 +54,7 @@ def bases(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     descendant.save(unet, folder / "lora")
     out = folder / "bases"
     for name, path in {"styled": folder / "lora", "twin": toy.backbone}.items():
-        bring(name, params(next(path.glob("*.safetensors"), path)), toy.backbone, out / name)
+        fetch_base(name, params(next(path.glob("*.safetensors"), path)), toy.backbone, out / name)
     return out
 
 
@@ -91,7 +91,7 @@ def test_scale_0_is_text_only_bit_for_bit(toy: Toy, drawn: dict[str, Path]) -> N
     base = Sampler(SAMPLE, toy.encoded, toy.backbone, None)
     own = items(base)[:3]
     off, on = (read(drawn["toy"] / f"sweep/{scale}.tar") for scale in (0, 1))
-    assert list(off) == [f"{picture.key}.0.png" for picture in own]
+    assert list(off) == [f"{image_id.key}.0.png" for image_id in own]
     assert same(base.make(own, True), off)
     assert not same(base.make(own, True), on)
 
@@ -107,7 +107,7 @@ def test_another_base_has_another_unet_and_the_same_adapter(toy: Toy, bases: Pat
     assert all(torch.equal(own[0][name], own[1][name]) for name in own[0])
 
 
-def test_bases_are_drawn_from_the_noise_of_the_scored_pictures(
+def test_bases_are_drawn_from_the_noise_of_the_scored_images(
     toy: Toy, drawn: dict[str, Path]
 ) -> None:
     for name, adapter, with_text in (("toy", toy.adapter, False), ("text_only", None, True)):
@@ -157,9 +157,9 @@ def test_what_is_no_base_is_one_line(toy: Toy, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, strange)
     cases: dict[Any, str] = {
         tmp_path / "nowhere": r"bases\.mine: .*nowhere has no model_index.*set bases\.mine\.path",
-        strange: r"bases\.mine: .*strange\.safetensors is no LoRA for this backbone",
+        strange: r"bases\.mine: .*strange\.safetensors is not a LoRA for this backbone",
     }
     for path, line in cases.items():
         with pytest.raises(UserError, match=line) as caught:
-            bring("mine", params(path), toy.backbone, tmp_path / "out")
+            fetch_base("mine", params(path), toy.backbone, tmp_path / "out")
         assert "\n" not in str(caught.value)

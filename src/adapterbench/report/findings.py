@@ -1,4 +1,7 @@
-"""What a comparison shows, in plain words made from its numbers."""
+"""Sentences about a comparison, derived from its numbers.
+
+Two methods differ significantly where the interval of their paired difference excludes zero.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,25 +26,25 @@ class Finding:
 
     text: str
     alarm: bool = False
-    """Whether the reader must not miss it."""
+    """Whether it is a warning."""
 
 
 def findings(comparison: Comparison) -> list[Finding]:
-    """The sentences, alarms first."""
+    """All sentences, alarms first."""
     sentences: Iterable[Callable[[Comparison], list[Finding]]] = (
         learning,
         agreement,
         best,
         trade_off,
         against_text,
-        inseparable,
+        insignificant_pairs,
     )
-    found = [finding for sentence in sentences for finding in sentence(comparison)]
-    return sorted(found, key=lambda finding: not finding.alarm)
+    results = [finding for sentence in sentences for finding in sentence(comparison)]
+    return sorted(results, key=lambda finding: not finding.alarm)
 
 
 def significance_sign(comparison: Comparison, method: str, baseline: str, metric: Metric) -> int:
-    """+1 where `method` is better than `baseline`, -1 worse, 0 where they are not separable."""
+    """+1 if `method` is significantly better than `baseline`, -1 if worse, 0 if neither."""
     _, lo, hi = comparison.difference(method, baseline, metric.key)
     return metric.sign * (int(lo > 0) - int(hi < 0))
 
@@ -60,22 +63,22 @@ def interval(comparison: Comparison, method: str, metric: Metric) -> str:
 
 
 def listed(label: Names, methods: Iterable[str]) -> str:
-    """Labels as an enumeration."""
+    """Labels, separated by commas."""
     return ", ".join(map(label, methods))
 
 
 def learning(comparison: Comparison) -> list[Finding]:
-    """Whether both evaluators see each adapter pass its floors, intervals apart."""
+    """Is each adapter significantly above its floors by both evaluators?"""
     label = comparison.label
     floors = (PROTOCOLS[comparison.protocol].floor, SHUFFLED)
-    learnt, alarms = [], []
+    learned, alarms = [], []
     for variant in comparison.variants:
         failed = {
             metric: [f for f in floors if significance_sign(comparison, variant, f, metric) <= 0]
             for metric in SIMILARITIES
         }
         if not any(failed.values()):
-            learnt.append(variant)
+            learned.append(variant)
             continue
         reasons = "; ".join(
             f"its {metric.label} does not exceed "
@@ -87,75 +90,77 @@ def learning(comparison: Comparison) -> list[Finding]:
             if behind
         )
         alarms.append(Finding(f"DID NOT LEARN: {label(variant)}: {reasons}.", alarm=True))
-    if not learnt:
+    if not learned:
         return alarms
-    who = "Every adapter" if not alarms else listed(label, learnt)
-    over = "; ".join(
+    subject = "Every adapter" if not alarms else listed(label, learned)
+    differences = "; ".join(
         f"{metric.label} exceeds "
         + " and ".join(
-            f"{floor_name(comparison, f)} by {gains(comparison, learnt, f, metric)}" for f in floors
+            f"{floor_name(comparison, f)} by {gains(comparison, learned, f, metric)}"
+            for f in floors
         )
         for metric in SIMILARITIES
     )
-    text = f"{who} learned to use the image prompt: {over}"
+    text = f"{subject} learned to use the image prompt: {differences}"
     text += "; the intervals of these differences exclude zero."
     return [*alarms, Finding(text)]
 
 
 def gains(comparison: Comparison, variants: Iterable[str], floor: str, metric: Metric) -> str:
-    """The smallest and the largest lead over a floor, such as `+0.12 to +0.21`."""
-    leads = [comparison.difference(v, floor, metric.key)[0] for v in variants]
-    ends = dict.fromkeys(map(metric.signed, (min(leads), max(leads))))
+    """Smallest and largest difference to a floor, such as `+0.12 to +0.21`."""
+    differences = [comparison.difference(v, floor, metric.key)[0] for v in variants]
+    ends = dict.fromkeys(map(metric.signed, (min(differences), max(differences))))
     return " to ".join(ends)
 
 
 def agreement(comparison: Comparison) -> list[Finding]:
-    """What the two evaluators say of each pair of adapters, and of each adapter and its caption."""
+    """On which pairs (two adapters, or an adapter and text only) the two evaluators agree."""
     label = comparison.label
     pairs = [*combinations(comparison.variants, 2)]
     pairs += [(variant, "text_only") for variant in comparison.variants]
-    sides = {
+    signs = {
         pair: [significance_sign(comparison, *pair, m) for m in SIMILARITIES] for pair in pairs
     }
     names = [metric.label for metric in SIMILARITIES]
-    found = [
+    sentences = [
         Finding(
             f"EVALUATORS CONTRADICT EACH OTHER on {label(a)} against {label(b)}: "
             + ", ".join(f"{m.label} {amount(comparison, a, b, m)}" for m in SIMILARITIES)
             + ".",
             alarm=True,
         )
-        for (a, b), (first, second) in sides.items()
+        for (a, b), (first, second) in signs.items()
         if first * second < 0
     ]
-    agreed = {pair: side for pair, (side, other) in sides.items() if side * other > 0}
-    text = f"{' and '.join(names)} agree, intervals apart, on {len(agreed)} of {len(pairs)} pairs"
-    found.append(Finding(f"{text}{': ' if agreed else ''}{orders(comparison, agreed)}."))
+    agreed = {pair: sign for pair, (sign, other) in signs.items() if sign * other > 0}
+    text = f"{' and '.join(names)} both find a significant difference, the same way, on "
+    text += f"{len(agreed)} of {len(pairs)} pairs"
+    sentences.append(Finding(f"{text}{': ' if agreed else ''}{orders(comparison, agreed)}."))
     for place, name in enumerate(names):
-        alone = {pair: both[place] for pair, both in sides.items() if both[place] and not all(both)}
+        alone = {pair: both[place] for pair, both in signs.items() if both[place] and not all(both)}
         if alone:
-            found.append(Finding(f"Only {name} tells apart: {orders(comparison, alone)}."))
-    return found
+            sentences.append(Finding(f"Significant by {name} only: {orders(comparison, alone)}."))
+    return sentences
 
 
-def orders(comparison: Comparison, sides: Mapping[tuple[str, str], int]) -> str:
-    """Pairs with the better one in front, one enumeration for each that is in front.
+def orders(comparison: Comparison, signs: Mapping[tuple[str, str], int]) -> str:
+    """Pairs as text, grouped by the better method: `A over B, C; D over E`.
 
     Args:
-        sides: +1 where a pair's first is better, -1 where its second is.
+        signs: +1 if the first of a pair is better, -1 if the second is.
     """
     label = comparison.label
-    behind: dict[str, list[str]] = {}
-    for (a, b), side in sides.items():
-        front, back = (a, b) if side > 0 else (b, a)
-        behind.setdefault(front, []).append(back)
+    groups: dict[str, list[str]] = {}
+    for (a, b), sign in signs.items():
+        better, worse = (a, b) if sign > 0 else (b, a)
+        groups.setdefault(better, []).append(worse)
     return "; ".join(
-        f"{label(front)} over {listed(label, backs)}" for front, backs in behind.items()
+        f"{label(better)} over {listed(label, worse)}" for better, worse in groups.items()
     )
 
 
 def floor_name(comparison: Comparison, floor: str) -> str:
-    """A floor inside a sentence."""
+    """Name of a floor for use in a sentence."""
     return (
         "its own shuffled reference"
         if floor == SHUFFLED
@@ -170,24 +175,25 @@ def ranked(comparison: Comparison, metric: Metric) -> list[str]:
 
 
 def best(comparison: Comparison) -> list[Finding]:
-    """The best variant on each metric, and which others cannot be told from it."""
+    """The best variant by each metric, and those that do not differ significantly from it."""
     label = comparison.label
-    found = []
+    sentences = []
     for metric in SCORES:
         first, *others = ranked(comparison, metric)
         text = f"Best on {metric.label}: {label(first)}, {interval(comparison, first, metric)}"
         ties = [o for o in others if significance_sign(comparison, first, o, metric) == 0]
         if ties:
-            text += f"; not separable from it: {listed(label, ties)}"
+            text += f"; not significantly better than {listed(label, ties)}"
         elif others:
             ahead = amount(comparison, first, others[0], metric)
-            text += f"; apart from every other, the next being {label(others[0])} by {ahead}"
-        found.append(Finding(text + "."))
-    return found
+            text += "; significantly better than every other, the next being "
+            text += f"{label(others[0])} by {ahead}"
+        sentences.append(Finding(text + "."))
+    return sentences
 
 
 def trade_off(comparison: Comparison) -> list[Finding]:
-    """What the lightest variant gives up against the best one."""
+    """Difference of the lightest variant to the best one by CLIP-I."""
     label = comparison.label
     sizes = {v: int(comparison.row(v)[TRAINABLE.key]) for v in comparison.variants}
     lightest = min(sizes, key=sizes.__getitem__)
@@ -205,40 +211,40 @@ def trade_off(comparison: Comparison) -> list[Finding]:
 
 
 def against_text(comparison: Comparison) -> list[Finding]:
-    """How the adapters stand to the caption without an image prompt."""
+    """The adapters compared with the caption without an image prompt."""
     label = comparison.label
-    found = []
+    sentences = []
     for metric in SCORES:
         groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
         for variant in comparison.variants:
             groups[significance_sign(comparison, variant, "text_only", metric)].append(variant)
-        names = {1: "better", -1: "worse", 0: "not separable"}
+        names = {1: "better", -1: "worse", 0: "no significant difference"}
         parts = [
-            f"{names[side]}: "
-            + ("every adapter" if who == comparison.variants else listed(label, who))
-            for side, who in groups.items()
-            if who
+            f"{names[sign]}: "
+            + ("every adapter" if group == comparison.variants else listed(label, group))
+            for sign, group in groups.items()
+            if group
         ]
         text_only = interval(comparison, "text_only", metric)
         text = f"Against the caption alone ({metric.label} {text_only}), "
-        found.append(Finding(text + "; ".join(parts) + "."))
-    return found
+        sentences.append(Finding(text + "; ".join(parts) + "."))
+    return sentences
 
 
-def inseparable(comparison: Comparison) -> list[Finding]:
-    """The pairs of adapters whose difference may be zero."""
+def insignificant_pairs(comparison: Comparison) -> list[Finding]:
+    """The pairs of adapters that do not differ significantly, by each metric."""
     label = comparison.label
-    found = []
+    sentences = []
     for metric in SCORES:
         pairs = list(combinations(comparison.variants, 2))
-        ties = [pair for pair in pairs if significance_sign(comparison, *pair, metric) == 0]
+        tied = [pair for pair in pairs if significance_sign(comparison, *pair, metric) == 0]
         if not pairs:
             continue
-        if len(ties) == len(pairs) > 1:
-            found.append(Finding(f"On {metric.label}, no two adapters are apart."))
+        if len(tied) == len(pairs) > 1:
+            sentences.append(Finding(f"On {metric.label}, no two adapters differ significantly."))
             continue
-        names = "; ".join(f"{label(a)} and {label(b)}" for a, b in ties)
-        text = f"the interval of the difference includes zero for {names}" if ties else ""
-        text = text or "all pairs of adapters are apart"
-        found.append(Finding(f"On {metric.label}, {text}."))
-    return found
+        names = "; ".join(f"{label(a)} and {label(b)}" for a, b in tied)
+        text = f"no significant difference between {names}"
+        text = text if tied else "all pairs of adapters differ significantly"
+        sentences.append(Finding(f"On {metric.label}, {text}."))
+    return sentences

@@ -1,6 +1,6 @@
-"""What the page is for: pictures by several adapters, step by step, over a choice of base models.
+"""Generate images with several adapters, step by step, over a choice of base models.
 
-Everything is diffusers' own pipelines with `load_adapter`, as anyone would use them.
+Uses diffusers' pipelines with the public `load_adapter`.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbench.adapters.core.storage import CONFIG
-from adapterbench.core.config import NAME, TAKEN, BackboneParams, EncodeParams
+from adapterbench.core.config import NAME, RESERVED_NAMES, BackboneParams, EncodeParams
 from adapterbench.core.errors import UserError
 from adapterbench.demo.settings import Settings, short
 from adapterbench.demo.stream import stream
@@ -31,23 +31,23 @@ from adapterbench.sampling.sampler import solver
 TEXT_ONLY = "text_only"
 """The method without an adapter."""
 FINISHED = "[!.]*"
-"""Folders that a killed stage left are hidden."""
+"""Pattern of complete folders; those of a killed stage are hidden."""
 PREVIEW_SHARE = 0.3
-"""Of the time, that previews may take."""
+"""Largest share of the time that previews may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a picture is done."""
+    """A denoising step of an image has finished."""
 
     method: str
     preview: Image.Image | None
-    """The finished image as the model now expects it; None: not decoded, to save time."""
+    """The current estimate of the final image; None: not decoded, to save time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A generated image, with the settings that make it again."""
+    """A generated image with its settings."""
 
     image: Image.Image
     settings: Settings
@@ -58,37 +58,38 @@ Emit = Callable[[Event], None]
 
 
 def adapters(models: Path) -> list[str]:
-    """The trained adapters in `models` whose names a variant can have, in the table's order.
+    """Names of the trained adapters in `models`, in the order of the table.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no trained adapter.
     """
-    folders = {path.parent.name for path in models.glob(f"*/{CONFIG}")} - TAKEN
-    found = sorted(filter(NAME.fullmatch, folders))  # not what a killed stage left, for one
-    if not found:
+    folders = {path.parent.name for path in models.glob(f"*/{CONFIG}")} - RESERVED_NAMES
+    names = sorted(filter(NAME.fullmatch, folders))  # excludes temporary folders
+    if not names:
         raise UserError(
-            f"{models} has no trained adapter: run `make repro`, or bring the folder of one that "
-            "is trained"
+            f"{models} has no trained adapter: run `make repro`, or copy the folder of a "
+            "trained one there"
         )
-    return in_order(found)
+    return in_order(names)
 
 
 def bases(params: BackboneParams, folder: Path, others: Path) -> dict[str, Path]:
-    """The base models that can be chosen, by name; the first is the one of the training.
+    """Folders of the base models by name; the first is the one of the training.
 
     Args:
-        folder: of stage `backbone`.
-        others: of stage `bases`; may be missing.
+        params: names the first one.
+        folder: output of stage `backbone`.
+        others: output of stage `bases`; may be missing.
     """
-    found = {
+    other_bases = {
         path.parent.name: path.parent
         for path in sorted(others.glob(f"{FINISHED}/model_index.json"))
     }
-    return {Path(params.path).name: folder, **found}
+    return {Path(params.path).name: folder, **other_bases}
 
 
-class Painter:
-    """Paints one picture at a time, whoever asks."""
+class ImageGenerator:
+    """Generates one image at a time, for all sessions."""
 
     def __init__(
         self,
@@ -100,17 +101,17 @@ class Painter:
         """Load the first base model, the image encoder and the ControlNet.
 
         Args:
-            models: folder of the adapters' folders.
-            bases: base models in diffusers layout, by name; the adapters fit them all.
-            encode: names the image encoder that the adapters were trained with.
-            controlnet: a ControlNet for edge maps in diffusers layout that fits them all, too.
+            models: folder with a subfolder per adapter.
+            bases: folders of compatible base models in diffusers layout, by name.
+            encode: names the image encoder of the adapters.
+            controlnet: folder of a ControlNet for edge maps in diffusers layout.
 
         Raises:
-            UserError: something is missing or damaged.
+            UserError: an input is missing or damaged.
         """
         self.models, self.bases = models, bases
         self.methods = [*adapters(models), TEXT_ONLY]
-        self.load = lru_cache(maxsize=1)(self.load_base)  # they are large
+        self.load = lru_cache(maxsize=1)(self.load_base)  # one at a time: they are large
         self.load(next(iter(bases)))
         backbone = next(iter(bases.values()))
         self.clip = load_clip(clip_name(encode.image_encoder, backbone), encode.pretrained)
@@ -118,10 +119,10 @@ class Painter:
         self.lock = Lock()
 
     def load_base(self, name: str) -> StableDiffusionPipeline:
-        """A base model as diffusers' pipeline, in fp32.
+        """Load a base model as a pipeline, fp32.
 
         Raises:
-            UserError: there is none of that name, or it is damaged.
+            UserError: there is no base model of that name, or it is damaged.
         """
         if name not in self.bases:
             raise UserError(f"Base model is {short(name)}: choose one of {', '.join(self.bases)}")
@@ -137,20 +138,20 @@ class Painter:
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def paint(
+    def generate(
         self,
         settings: Settings,
         methods: Sequence[str],
         reference: Image.Image,
         control: Image.Image | None = None,
     ) -> Generator[Event, None, None]:
-        """A picture by each method from the same noise: every step, then the picture.
+        """Generate an image by each method from the same noise; yield every step and every image.
 
         Args:
-            settings: of all pictures; each gets its `method` filled in.
-            methods: of `self.methods`.
+            settings: common settings; `method` is replaced for each image.
+            methods: some of `self.methods`.
             reference: the image prompt, RGB.
-            control: picture whose outlines the ControlNet keeps, RGB.
+            control: image whose edges the ControlNet keeps, RGB.
         """
         embedding = self.clip.image_embeds([reference])[0]
 
@@ -161,19 +162,21 @@ class Painter:
                     inputs = {"image": edge_map(control, side(base))}
                 pipe = self.controlled(base) if control else base
                 for method in methods:
-                    self.paint_one(pipe, replace(settings, method=method), embedding, inputs, emit)
+                    self.generate_one(
+                        pipe, replace(settings, method=method), embedding, inputs, emit
+                    )
 
         return stream(work)
 
     def controlled(self, pipe: StableDiffusionPipeline) -> StableDiffusionControlNetPipeline:
-        """The same model under the ControlNet."""
-        both = StableDiffusionControlNetPipeline(
+        """The pipeline with the ControlNet."""
+        controlled = StableDiffusionControlNetPipeline(
             **pipe.components, controlnet=self.controlnet, requires_safety_checker=False
         )
-        both.set_progress_bar_config(disable=True)
-        return both
+        controlled.set_progress_bar_config(disable=True)
+        return controlled
 
-    def paint_one(
+    def generate_one(
         self,
         pipe: Any,
         settings: Settings,
@@ -181,7 +184,7 @@ class Painter:
         inputs: Mapping[str, Any],
         emit: Emit,
     ) -> None:
-        """One picture; `inputs` are the pipeline's own."""
+        """Generate one image; `inputs` are additional arguments of the pipeline."""
         preview = Preview()
 
         def after_step(pipe: Any, _step: int, _t: Tensor, kept: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +207,7 @@ class Painter:
     def image_prompt(
         self, pipe: Any, settings: Settings, embedding: Tensor
     ) -> Iterator[dict[str, Any]]:
-        """Attach the method's adapter; yield what the pipeline is called with."""
+        """Attach the method's adapter; yield the pipeline's arguments; detach it at the end."""
         if settings.method == TEXT_ONLY:
             yield {"guidance_scale": settings.guidance_scale}
             return
@@ -216,13 +219,13 @@ class Painter:
 
 
 class Preview:
-    """Decodes what is being painted, as often as `PREVIEW_SHARE` allows on this machine."""
+    """Decodes previews, as often as `PREVIEW_SHARE` allows on this machine."""
 
     def __init__(self) -> None:
         self.start, self.spent = perf_counter(), 0.0
 
     def __call__(self, pipe: Any) -> Image.Image | None:
-        """The picture that the solver's estimate of the clean latents decodes to."""
+        """Decode the solver's current estimate of the clean latents; None to save time."""
         begin = perf_counter()
         if self.spent > PREVIEW_SHARE * (begin - self.start):
             return None
@@ -234,12 +237,12 @@ class Preview:
 
 
 def side(pipe: Any) -> int:
-    """Side of the model's pictures, pixels."""
+    """Side of the model's images, pixels."""
     return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
 
 
 def load_controlnet(folder: Path) -> ControlNetModel:
-    """A ControlNet, frozen, in fp32.
+    """Load a ControlNet, frozen, fp32.
 
     Raises:
         UserError: it is missing or damaged.

@@ -1,4 +1,4 @@
-"""Reference images of the grids, and which items the grids show."""
+"""Reference images of the grids, and the choice of the items that the grids show."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,30 +20,30 @@ class Reference:
 
 
 def choose(keys: Collection[str], count: int) -> list[str]:
-    """Up to `count` keys, evenly spaced over the sorted ones: the same each time, not picked."""
+    """Up to `count` keys, evenly spaced in the sorted list: deterministic, not picked by hand."""
     ordered = sorted(keys)
     places = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
     return [ordered[place] for place in places]
 
 
 def read_references(shards: Path, keys: Sequence[str]) -> list[Reference]:
-    """The validation items of `keys`, in their order.
+    """The validation items with these keys, in the order of `keys`.
 
     Raises:
-        UserError: a shard is missing or damaged, or an item is in none of them.
+        UserError: a shard is missing or damaged, or no shard has an item.
     """
-    found = {
+    references = {
         sample.key: Reference(sample.image, sample.captions[0])
         for sample in read_split(shards, "validation", keys=set(keys))
     }
-    if missing := [key for key in keys if key not in found]:
+    if missing := [key for key in keys if key not in references]:
         raise UserError(
             f"{shards} has no validation item {missing[0]} (and {len(missing) - 1} more): "
             "the images were generated from other shards; make shards and images again"
         )
-    return [found[key] for key in keys]
+    return [references[key] for key in keys]
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """A picture of `side` pixels for print; small ones are enlarged smoothly, not in blocks."""
+    """An image resized to `side` x `side` pixels with a smooth (Lanczos) filter."""
     return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""Pictures for the grids: which items, and what is missing or damaged."""
+"""Reference images of the grids: the choice of items, and missing or damaged shards."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from adapterbench.core.errors import UserError
 from adapterbench.formats.generated import read_names
-from adapterbench.report.pictures import choose, read_references
+from adapterbench.report.references import choose, read_references
 
 
 def test_items_are_spread_and_the_same_each_time() -> None:

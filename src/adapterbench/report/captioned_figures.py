@@ -1,4 +1,4 @@
-"""Which figures the report has: how each is drawn from the files, and what its caption says."""
+"""The figures of the report: draw each from the files, with caption and alternative text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from adapterbench.report.illustrations import (
     prompts_grid,
     read_sweep,
 )
-from adapterbench.report.page import Plate
-from adapterbench.report.pictures import choose, read_references
+from adapterbench.report.page import CaptionedFigure
+from adapterbench.report.references import choose, read_references
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison
 
 ITEMS = 6
-"""Rows of the picture grids."""
+"""Rows of the image grids."""
 
 ALTS = {
     "pareto": "Four scatter plots, a score each, over the number of trainable parameters.",
@@ -35,19 +35,19 @@ ALTS = {
     "base_models": "Grid of images: groups of rows, a row a base model; a column a method.",
     "scale_sweep": "Rows of images as the weight grows, beside curves of CLIP-T over CLIP-I.",
 }
-"""What each figure shows, for whom it cannot be seen; its caption stands below it."""
+"""Alternative text of each figure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sources:
-    """Folders that the figures are drawn from."""
+    """Input folders of the figures."""
 
     samples: Path
-    """`<method>/<protocol>.tar` of generated pictures."""
+    """`<method>/<protocol>.tar` of generated images."""
     illustrations: Path
-    """`<method>/` of pictures beyond the scored ones."""
+    """`<method>/`, output of stage `illustrate`."""
     shards: Path
-    """The validation shards, for the references."""
+    """Shards, for the reference images."""
     curves: Path
     """`<variant>.csv` of logged losses."""
 
@@ -58,8 +58,8 @@ def draw(
     params: IllustrateParams,
     sources: Sources,
     out: Path,
-) -> list[Plate]:
-    """Draw all figures into the folder `out`; return them with captions, in the report's order.
+) -> list[CaptionedFigure]:
+    """Draw all figures into the folder `out`; return them with captions, in the order of the page.
 
     Raises:
         UserError: a file that a figure needs is missing or damaged.
@@ -83,20 +83,20 @@ def draw(
         ),
         "loss": (
             figures.losses(curves, label),
-            "Training loss. Its level says little about the pictures: judge by those.",
+            "Training loss. Its level says little about image quality: compare the images.",
         ),
         "image_prompts": (
             figures.grid(image_grid(image, keys, sources)),
-            f"Image prompt alone: the reference and each method's first picture. {chosen}.",
+            f"Image prompt alone: the reference and each method's first image. {chosen}.",
         ),
         "multimodal_prompts": (
             figures.grid(image_text_grid(image_text, keys, sources)),
-            f"Image prompt and caption: each method's first picture. {chosen}.",
+            f"Image prompt and caption: each method's first image. {chosen}.",
         ),
         "text_prompts": (
             figures.grid(prompts_grid(params, *illustrated, label)),
-            "Image prompt and a text prompt that changes it. The pairs were chosen by hand, in "
-            "words that the captions have and after a look at what they give; the seed was not.",
+            "Image prompt and a text prompt that changes it. The pairs were chosen by hand, with "
+            "words from the captions and after seeing results; the seed was not.",
         ),
         **{
             protocol: (
@@ -113,25 +113,25 @@ def draw(
                 )
             ),
             "The same adapters, trained once, on other base models: image prompt alone. Text only: "
-            "what the base model alone makes of the image prompt's caption.",
+            "the base model alone, given the image prompt's caption.",
         ),
         "scale_sweep": (
             sweep_figure(read_sweep(params, *illustrated), label),
             "The caption of an item against the image prompt of the next, as the weight of the "
-            "image prompt (λ) grows. Pictures: the first item. Curves: means over the items, from "
-            "λ = 0 at the upper left, where adapters with an attention of their own are the base "
-            "model.",
+            "image prompt (λ) grows. Images: the first item. Curves: means over the items, from "
+            "λ = 0 (upper left), where adapters with their own attention equal the base model.",
         ),
     }
-    plates = []
+    captioned = []
     for name, (figure, caption) in drawn.items():
-        plates.append(Plate(out / f"{name}.png", caption, ALTS.get(name, ALTS["answers"])))
-        figures.save(figure, plates[-1].path)
-    return plates
+        path, alt = out / f"{name}.png", ALTS.get(name, ALTS["answers"])
+        figures.save(figure, path)
+        captioned.append(CaptionedFigure(path, caption, alt))
+    return captioned
 
 
 def tar(sources: Sources, method: str, protocol: str) -> Path:
-    """Where a method's pictures are."""
+    """Tar of a method's images under a protocol."""
     return samples_tar(sources.samples / method, protocol)
 
 
@@ -139,7 +139,7 @@ Columns = dict[str, Sequence[figures.Cell]]
 
 
 def image_grid(comparison: Comparison, keys: Sequence[str], sources: Sources) -> Columns:
-    """Caption, reference, each variant, and the picture that no prompt gives."""
+    """Columns: caption, reference, each variant, and the base model without any prompt."""
     references = read_references(sources.shards, keys)
     return {
         "Caption (not given)": [reference.caption for reference in references],
@@ -150,7 +150,7 @@ def image_grid(comparison: Comparison, keys: Sequence[str], sources: Sources) ->
 
 
 def image_text_grid(comparison: Comparison, keys: Sequence[str], sources: Sources) -> Columns:
-    """Image prompt, caption, each variant, and the picture that the caption alone gives."""
+    """Columns: image prompt, caption, each variant, and the base model with the caption alone."""
     references = read_references(sources.shards, keys)
     return {
         "Image prompt": [reference.image for reference in references],
@@ -163,7 +163,7 @@ def image_text_grid(comparison: Comparison, keys: Sequence[str], sources: Source
 def generated(
     comparison: Comparison, methods: Sequence[str], keys: Sequence[str], sources: Sources
 ) -> Columns:
-    """The first image of each key by each method."""
+    """One column per method: the first image of each key."""
     return {
         comparison.label(m): decode_images(tar(sources, m, comparison.protocol), keys)
         for m in methods
