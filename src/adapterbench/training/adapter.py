@@ -155,7 +155,7 @@ def check_trainable(name: str, variant: Variant) -> None:
 
 
 def drop_conditions(
-    image_embeds: Float[Tensor, "batch width"],
+    image_embeds: Float[Tensor, "batch embed"],
     texts: Float[Tensor, "batch text dim"],
     empty: Float[Tensor, "text dim"],
     params: TrainParams,

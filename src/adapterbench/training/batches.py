@@ -31,7 +31,7 @@ class LocalBatch:
 
     latents: Float[Tensor, "samples channels height width"]
     """`(N, C, h, w)`"""
-    image_embeds: Float[Tensor, "samples width"]
+    image_embeds: Float[Tensor, "samples embed"]
     """`(N, c)`"""
     texts: Float[Tensor, "samples text dim"] | Int[Tensor, "samples text"]
     """One phrasing per caption: embeddings `(N, L, D)` or token ids `(N, L)`."""
