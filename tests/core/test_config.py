@@ -209,7 +209,7 @@ def test_a_name_that_dvc_cannot_run(name: str, reader: Callable[..., Any], tmp_p
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_name_of_another_row(name: str, tmp_path: Path) -> None:
     file = written(tmp_path, variants={name: {}})
-    assert f"'{name}' is a row of the table" in refusal(load_rows, file)
+    assert f"'{name}' is the name of a baseline" in refusal(load_rows, file)
 
 
 @pytest.mark.parametrize("name", ["ip-adapter-16", "_mine", "16_tokens", "X", "1e", "on"])

@@ -72,7 +72,7 @@ def test_a_member_that_is_no_generated_image_is_one_line(tar: Path, name: str) -
     with tarfile.open(tar, "a") as members:
         members.addfile(tarfile.TarInfo(name), io.BytesIO())
     for read in (read_names, lambda path: list(read_images(path))):
-        with pytest.raises(InputError, match=r"image\.tar is damaged \('.*' is no image"):
+        with pytest.raises(InputError, match=r"image\.tar is damaged \('.*' is not the image"):
             read(tar)
 
 

@@ -1,4 +1,4 @@
-"""Further base models for the same adapters: full models, or a LoRA fuse_lora into the backbone."""
+"""Further base models for the same adapters: full models, or a LoRA fused into the backbone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ SOURCES = f"{__package__}.sources"
 def fetch_base(name: str, params: BackboneParams, backbone: Path, out: Path) -> None:
     """Fill the folder `out` with a base model in diffusers layout.
 
-    If the source provides a LoRA (`*.safetensors`), it is fuse_lora into a copy of the model in
+    If the source provides a LoRA (`*.safetensors`), it is fused into a copy of the model in
     `backbone`.
 
     Raises:
@@ -50,7 +50,7 @@ def fetch_base(name: str, params: BackboneParams, backbone: Path, out: Path) -> 
 
 
 def fuse_lora(backbone: Path, lora: Path) -> "StableDiffusionPipeline":
-    """The backbone with a LoRA fuse_lora into its weights: `W' = W + (alpha / r) B A`."""
+    """The backbone with a LoRA fused into its weights: `W' = W + (alpha / r) B A`."""
     import torch
     from diffusers import StableDiffusionPipeline  # takes seconds; full models do not need it
 

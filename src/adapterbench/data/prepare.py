@@ -1,7 +1,7 @@
 """Train and validation shards from the raw images of a source.
 
 Images in tars stay there: their headers are checked, and they are listed. Others are decoded,
-scaled and pack, by one process per core.
+scaled and packed, by one process per core.
 """
 
 import logging
@@ -184,7 +184,7 @@ def unusable(sample: RawSample, key: str, digest: bytes, drops: Drops) -> str:
 
 
 def needs_packing(task: Task) -> bool:
-    """Whether the image of a sample must be pack."""
+    """Whether the image of a sample must be packed."""
     return isinstance(task[1], RawSample)
 
 

@@ -50,7 +50,7 @@ def bad_image_errors() -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise BadImageError("too many pixels") from error
     except Exception as error:
-        raise BadImageError("not a bad_image_errors image") from error
+        raise BadImageError("not a readable image") from error
 
 
 @bad_image_errors()

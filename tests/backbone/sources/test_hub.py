@@ -99,7 +99,7 @@ def test_a_repository_without_a_model_is_one_line(
     cache.mkdir()
     (cache / "pytorch_model.bin").touch()
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(cache))
-    with pytest.raises(UserError, match=r"has neither .* safetensors: check backbone\.path"):
+    with pytest.raises(UserError, match=r"has no .* safetensors: check backbone\.path"):
         hub.fetch(params(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

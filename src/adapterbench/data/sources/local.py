@@ -157,7 +157,7 @@ def walk(folder: Path, unread: list[OSError]) -> Iterator[Path]:
         unread: collects the errors of folders that cannot be listed.
     """
     seen: set[str] = set()
-    waiting = [folder]  # links come last, so that a file is matching_files by its real path
+    waiting = [folder]  # links come last, so that a file is named by its real path
     while waiting:
         for place, folders, files in os.walk(waiting.pop(0), onerror=unread.append):
             real = os.path.realpath(place)
