@@ -254,7 +254,7 @@ def test_a_lack_of_images_names_its_real_cause(
     source(silent)
     with pytest.raises(UserError, match=r"dropped: 7 no caption, 1 not a readable image") as caught:
         prepare(data_params(**OWN_SPLIT if own_split else {}), tmp_path, tmp_path / "out")
-    assert "mend those" in str(caught.value)
+    assert "correct those" in str(caught.value)
 
 
 def test_a_lack_of_any_image_does_not_ask_for_fewer_concepts(

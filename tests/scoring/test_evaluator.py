@@ -45,7 +45,7 @@ def test_texts_are_read_by_what_reads_them() -> None:
     root = 10**0.5
     expected = torch.tensor([[0, 1], [3 / root, 1 / root], [0.5**0.5, 0.5**0.5]])
     torch.testing.assert_close(made, expected)
-    with pytest.raises(TypeError, match="reads no texts"):
+    with pytest.raises(TypeError, match="no text encoder"):
         Evaluator(first_pixels, None, 2).texts(["a"])
 
 
