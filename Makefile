@@ -9,7 +9,7 @@ PINS := $(basename $(wildcard pins/*.dvc))
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro demo test test-slow lint style docs wheel bench backbone hold-out controlnet \
+.PHONY: help setup params repro demo test coverage test-slow lint style docs wheel bench backbone hold-out controlnet \
 	descendants publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
@@ -48,6 +48,9 @@ demo: setup $(PINS) ## Try the adapters in the browser, on this machine alone
 
 test: setup ## Run the tests (minutes)
 	python -m pytest
+
+coverage: setup ## Run the tests and list the modules that they do not run whole (half as long again)
+	python -m pytest --cov --cov-report=term
 
 test-slow: setup img2dataset ## Run the long tests: full size, downloads, two whole runs (ten minutes)
 	python -m pytest -m slow

@@ -5,28 +5,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from toy_backbone import Toy
 
 
-TESTS = Path(__file__).parent
-
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several processes would fight
+
+# shapes and types of these are checked at each call; before anything imports them
+install_import_hook(
+    [f"adapterbench.{name}" for name in ("adapters", "training", "sampling", "scoring")],
+    "type_checks.checked",
+)
 
 
 FIRST = ("test_repro.py", "runs", "pipeline")
 """Files and folders that take longest: the first makes the project that `pipeline` shares."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file runs in one process, so that what its tests share is made once; the longest first."""
+    """The files that take longest go first; a file runs in one process (`--dist=loadfile`)."""
     items.sort(key=lambda item: turn(item.path))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
 
 
 def turn(path: Path) -> int:

@@ -143,7 +143,7 @@ def test_a_file_of_other_things_than_parameters(tmp_path: Path, text: bytes, par
 )
 def test_a_value_is_read_as_dvc_reads_it(value: str, tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
-    file.write_text(f"train: {{seed: {value}}}\n")
+    file.write_text(f"train:\n  seed: {value}\n")
     assert read_params(file) == load_yaml(str(file))
 
 

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -224,7 +225,10 @@ def test_a_fused_lora_changes_no_image(
 
 
 @pytest.mark.slow
-def test_a_compiled_unet_takes_it(pipe: Any, image_prompt: ImagePrompt, toy: "Toy") -> None:
+def test_a_compiled_unet_takes_it(
+    pipe: Any, image_prompt: ImagePrompt, toy: "Toy", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # no part of what is compiled
     compiled = of_kind(StableDiffusionPipeline, toy.backbone)
     compiled.unet = torch.compile(compiled.unet, backend="eager")
     prompt = load_adapter(compiled, toy.adapter)

@@ -1,4 +1,4 @@
-"""Pictures of every kind come out square, RGB and on white, or with a cause."""
+"""CaptionedImages of every kind come out square, RGB and on white, or with a cause."""
 
 import random
 import struct

@@ -45,3 +45,4 @@ def serve(folder: Path) -> Iterator[Server]:
         loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()

@@ -80,7 +80,7 @@ def test_a_killed_run_goes_on_where_it_was(project: Project) -> None:
 
     done = project.dvc(*command[1:])
     assert "resuming at step" in done.stdout + done.stderr
-    assert "params.yaml is not what conf/ composes: train." in done.stdout + done.stderr
+    assert "params.yaml differs from what conf/ composes, in train." in done.stdout + done.stderr
     assert not list((project.root / ".resume").iterdir())
     assert project.ran("repro", "train@ip_adapter") == set()
 

@@ -71,9 +71,9 @@ def test_training_sees_images_as_evaluation_does(toy: Toy, images: CaptionedImag
 def test_embeddings_are_unit_vectors_of_the_first_captions(
     toy: Toy, model: CLIP, vocabulary: CLIPTokenizer, images: CaptionedImages
 ) -> None:
-    images, texts = clip.embed(model, images, vocabulary)
-    assert images.shape == texts.shape == (18, CLIP_PARAMS.embed_dim)
-    for rows in (images, texts):
+    image_embeds, texts = clip.embed(model, images, vocabulary)
+    assert image_embeds.shape == texts.shape == (18, CLIP_PARAMS.embed_dim)
+    for rows in (image_embeds, texts):
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(18))
     ids = clip.tokenize([images.captions[4][0]], vocabulary)
     with torch.no_grad():

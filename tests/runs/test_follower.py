@@ -386,17 +386,19 @@ class BadServer(BaseHTTPRequestHandler):
 def test_a_bad_server_costs_one_line(
     manner: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BadServer)
-    server.daemon_threads = True
-    Thread(target=server.serve_forever, daemon=True).start()
     train()
-    with monkeypatch.context() as patch:
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), BadServer) as server,
+        monkeypatch.context() as patch,
+    ):
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, daemon=True).start()
         patch.setattr(BadServer, "manner", manner)
         patch.setattr(mlflow_store, "DEADLINE", 2.0)
         patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
         follow()
         patch.setattr(BadServer, "manner", "404")  # lets go of what hangs
-    server.shutdown()
+        server.shutdown()
     assert len(unsent(Path.cwd())) == 1
     [line] = failures(caplog)
     assert line.startswith("cannot send to http://127.0.0.1:")
@@ -428,6 +430,7 @@ def mlflow_server(folder: Path) -> Iterator[tuple[str, int]]:
         yield f"http://127.0.0.1:{port}", process.pid
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+        process.wait()
         process.wait()
 
 

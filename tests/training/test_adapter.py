@@ -448,7 +448,7 @@ def test_a_batch_that_no_machine_holds_is_one_line(toy: Toy) -> None:
     [
         (
             {**VARIANT, "image_encoder": "ViT-H-14"},
-            r"variants\.toy\.image_encoder .* leave it out",
+            r"variants\.toy\.image_encoder .* remove it",
         ),
         (PLUS, r"variants\.toy\.projection = 'resampler' reads patches.*such as linear"),
     ],

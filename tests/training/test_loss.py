@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, SchedulerMixin
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from adapterbench.pretraining.unet import schedule as recipe_schedule
-from adapterbench.training.loss import denoising_loss, draw_noise
+from adapterbench.training.loss import NoiseSchedule, denoising_loss, draw_noise
 
 LATENTS = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(5))
 
@@ -52,7 +52,7 @@ def expected_loss(alphas: np.ndarray, seed: int, velocity: bool) -> float:
 
 def loss_of(
     unet: nn.Module,
-    schedule: SchedulerMixin,
+    schedule: NoiseSchedule,
     generator: torch.Generator,
     conditions: dict[str, Any] | None = None,
     gamma: float | None = None,

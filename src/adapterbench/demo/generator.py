@@ -157,9 +157,10 @@ class ImageGenerator:
 
         def work(emit: Emit) -> None:
             with self.lock:
-                pipe, inputs = self.load(settings.base), {}
+                base, inputs = self.load(settings.base), dict[str, Image.Image]()
                 if control:
-                    pipe, inputs = self.controlled(pipe), {"image": edge_map(control, side(pipe))}
+                    inputs = {"image": edge_map(control, side(base))}
+                pipe = self.controlled(base) if control else base
                 for method in methods:
                     self.generate_one(
                         pipe, replace(settings, method=method), embedding, inputs, emit

@@ -146,7 +146,8 @@ class QueueShare(BaseHTTPMiddleware):
             client = client_of(request.scope)
             of_session = sum(event.session_hash == join.session_hash for event in events)
             of_client = sum(client_of(event.request.scope) == client for event in events)
-            left = self.page._queue.max_size - len(self.page._queue)
+            queue = self.page._queue
+            left = self.client if queue.max_size is None else queue.max_size - len(queue)
             if of_session >= self.session or of_client >= min(self.client, max(left, 1)):
                 return refused(429, "You have too many requests waiting: wait for one, or stop it")
             return await call_next(request)

@@ -27,4 +27,4 @@ def results_tab(results: Path) -> None:
     figures = (results / "figures").glob("*.png")
     for path in sorted(figures, key=lambda path: (path.stem != FIRST, path.stem)):
         gr.Markdown(f"## {path.stem.replace('_', ' ').capitalize()}")
-        gr.Image(path, show_label=False, interactive=False, buttons=["fullscreen"])
+        gr.Image(str(path), show_label=False, interactive=False, buttons=["fullscreen"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.loaders import IPAdapterMixin
+from diffusers.loaders.ip_adapter import IPAdapterMixin
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors import safe_open
@@ -138,13 +138,13 @@ def to_ip_adapter(
         unet: the backbone whose weights LoRA stands on.
         projection: of the variant.
     """
-    found = dict(adapter.state_dict())
+    state = dict(adapter.state_dict())
     for path, branch in adapter.layers.items():
         for part in ("to_k", "to_v"):
             name = f"branches.{path.replace('.', '/')}.{part}.weight"
-            found[name] = full_weight(getattr(branch, part))
+            state[name] = full_weight(getattr(branch, part))
     weights = {
-        theirs: found[ours].to("cpu", torch.float32).contiguous()
+        theirs: state[ours].to("cpu", torch.float32).contiguous()
         for ours, theirs in published_names(adapter, unet, projection).items()
     }
     return joined(weights)
@@ -173,12 +173,12 @@ def stock_difference(
         generator = torch.Generator().manual_seed(0)
         shape = (1, 1, *([5] if adapter.reads_patches else []), adapter.embed_dim)
         tokens = unet.encoder_hid_proj([torch.randn(shape, generator=generator)])
-        found = {}
+        results = {}
         for path, attn in layers.items():
             features = torch.randn(1, 16, attn.query_dim, generator=generator)
             text = torch.randn(1, 7, attn.cross_attention_dim, generator=generator)
-            found[path] = attn(features, encoder_hidden_states=(text, tokens))
-        return found
+            results[path] = attn(features, encoder_hidden_states=(text, tokens))
+        return results
 
     adapter.attach(unet)
     ours = outputs()
@@ -204,27 +204,27 @@ class Stock(IPAdapterMixin):
 
 def joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Join keys and values of a resampler's layers: `to_k`, `to_v` to `to_kv`."""
-    found = dict(weights)
+    renamed = dict(weights)
     for name in [name for name in weights if name.endswith("0.to_k.weight")]:
-        pair = [found.pop(name.replace("to_k", part)) for part in ("to_k", "to_v")]
-        found[name.replace("to_k", "to_kv")] = torch.cat(pair)
-    return found
+        pair = [renamed.pop(name.replace("to_k", part)) for part in ("to_k", "to_v")]
+        renamed[name.replace("to_k", "to_kv")] = torch.cat(pair)
+    return renamed
 
 
 def separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `joined`."""
-    found = dict(weights)
+    renamed = dict(weights)
     for name in [name for name in weights if name.endswith("0.to_kv.weight")]:
-        for part, half in zip(("to_k", "to_v"), found.pop(name).chunk(2), strict=True):
-            found[name.replace("to_kv", part)] = half
-    return found
+        for part, half in zip(("to_k", "to_v"), renamed.pop(name).chunk(2), strict=True):
+            renamed[name.replace("to_kv", part)] = half
+    return renamed
 
 
 def full_weight(layer: nn.Module) -> Tensor:
     """The weight `(out, in)` of a linear layer; of one under LoRA `W + (alpha / r) B A`."""
     if isinstance(layer, LoraLinear):
         delta: Tensor = layer.get_delta_weight("default")
-        return layer.base_layer.weight + delta
+        return layer.weight + delta
     return layer.get_parameter("weight")
 
 
@@ -273,10 +273,14 @@ def save_peft(adapter: Adapter, variant: Variant, folder: Path) -> None:
                 weights[f"base_model.model.{module}.{side}.weight"] = weight.cpu().contiguous()
     assert isinstance(variant, lora.Params)
     alpha = variant.rank if variant.alpha is None else variant.alpha
-    config = LoraConfig(r=variant.rank, lora_alpha=alpha, target_modules=modules)
+    config = LoraConfig(
+        r=variant.rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
+        target_modules=modules,
+    )
     with publish(folder) as beside:
         beside.mkdir()
-        config.save_pretrained(beside)
+        config.save_pretrained(str(beside))
         save_file(weights, beside / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
@@ -327,10 +331,10 @@ def flat(value: Any, name: str = "") -> dict[str, Tensor]:
         return {name: value}
     if not isinstance(value, Mapping):
         return {}
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, inner in value.items():
-        found |= flat(inner, f"{name}.{key}" if name else str(key))
-    return found
+        tensors |= flat(inner, f"{name}.{key}" if name else str(key))
+    return tensors
 
 
 def published(name: str, places: Mapping[str, int]) -> str | None:
@@ -361,10 +365,10 @@ def from_ip_adapter(path: Path, unet: UNet2DConditionModel) -> tuple[Variant, Ad
         adapter = build_adapter(variant, unet, embed_dim)
     names = published_names(adapter, unet, variant.projection)
     expected = {names[name]: weight for name, weight in adapter.state_dict().items()}
-    found = separate(weights)
-    if problem := mismatch(expected, found):
+    given = separate(weights)
+    if problem := mismatch(expected, given):
         raise UserError(f"{path} does not fit this backbone: {problem}")
-    adapter.load_state_dict({ours: found[theirs] for ours, theirs in names.items()})
+    adapter.load_state_dict({ours: given[theirs] for ours, theirs in names.items()})
     return variant, adapter
 
 

@@ -83,7 +83,7 @@ class Steps:
         self.timesteps: Tensor | None = None
         self.first = 0
 
-    def __call__(self, timestep: Tensor) -> tuple[int, int]:
+    def __call__(self, timestep: Tensor | float) -> tuple[int, int]:
         """Index of the step, from 0, and number of steps of the run.
 
         A run starts when the pipeline has set new timesteps, at the first one that the UNet gets:
@@ -106,6 +106,6 @@ class Steps:
 
 
 @torch.compiler.disable
-def weight_at(schedule: Schedule, steps: Steps, timestep: Tensor) -> float:
+def weight_at(schedule: Schedule, steps: Steps, timestep: Tensor | float) -> float:
     """Factor of lambda at a timestep."""
     return schedule(*steps(timestep))

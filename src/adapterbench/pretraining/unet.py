@@ -7,7 +7,6 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
-    SchedulerMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -20,7 +19,7 @@ from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining.clip import text_model, tokenize
 from adapterbench.pretraining.images import CaptionedImages, to_signed
 from adapterbench.training.loop import FitResult, Loss, OnLog, batch_indices, fit
-from adapterbench.training.loss import denoising_loss, draw_noise
+from adapterbench.training.loss import NoiseSchedule, denoising_loss, draw_noise
 
 
 class TextParams(FitParams):
@@ -120,7 +119,7 @@ def train(
 
 def text_loss(
     unet: UNet2DConditionModel,
-    noise_schedule: SchedulerMixin,
+    noise_schedule: NoiseSchedule,
     data: TextToLatents,
     params: TextParams,
 ) -> Loss:

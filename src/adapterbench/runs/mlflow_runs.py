@@ -209,9 +209,9 @@ class Runs:
                 self.client.log_artifact(run, file, folder)
         self.client.log_text(run, facts.model_dump_json(indent=2), "record.json")
         logged = [Path(item.path).name for item in self.client.list_artifacts(parent, "images")]
-        for title, path in facts.images.items():
+        for title, image in facts.images.items():
             if not any(name.startswith(title.replace("/", "~") + "+") for name in logged):
-                self.client.log_image(parent, image_or_grid(Path(facts.folder, path)), key=title)
+                self.client.log_image(parent, image_or_grid(Path(facts.folder, image)), key=title)
 
     def end(self, run: str, records: Sequence[Facts]) -> None:
         """Set the status, end time and total seconds of a run from all its records."""

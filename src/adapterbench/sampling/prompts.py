@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from more_itertools import chunked
 from torch import Tensor
 
@@ -17,14 +18,17 @@ from adapterbench.frozen.load import load_clip
 from adapterbench.frozen.prompts import image_prompts, unconditional_embeds
 from adapterbench.runs.processes import process_state
 
-Prompts = Callable[[list[int]], tuple[Tensor, Tensor]]
-"""Indices of N items -> image prompts `(N, c)` or `(N, S, c)`, unconditional one `(1, ..)`."""
+Embeds = tuple[Float[Tensor, " items *features"], Float[Tensor, " 1 *features"]]
+"""Image prompts `(N, c)` or `(N, S, c)` of N items, and the unconditional one `(1, ..)`."""
+
+Prompts = Callable[[list[int]], Embeds]
+"""Indices of N items -> their prompts."""
 
 
 def encoded_prompts(data: EncodedSplit) -> Prompts:
     """Image prompts from the embeddings that stage `encode` stored."""
 
-    def prompts(numbers: list[int]) -> tuple[Tensor, Tensor]:
+    def prompts(numbers: list[int]) -> Embeds:
         embeds = torch.stack([data.row(number)[1] for number in numbers]).float()
         return embeds, unconditional_embeds(embeds[:1])
 
@@ -96,7 +100,7 @@ class OwnPrompts:
         self.prompts: dict[str, Tensor] = {}
         self.unconditional = torch.empty(0)
 
-    def __call__(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
+    def __call__(self, numbers: list[int]) -> Embeds:
         """See `Prompts`."""
         keys = [self.data.samples[number]["key"] for number in numbers]
         if missing := set(keys) - self.prompts.keys():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from jaxtyping import Float
 from more_itertools import chunked
 from PIL import Image
 from torch import Tensor
@@ -141,18 +142,20 @@ class Sampler:
         """Generate images in one batch, with or without their captions."""
         return self.draw(image_ids, self.captions(image_ids) if with_text else None)
 
-    def captions(self, image_ids: list[ImageId]) -> Tensor:
+    def captions(self, image_ids: list[ImageId]) -> Float[Tensor, "batch text dim"]:
         """Embedded captions `(N, L, D)` of the images' items."""
         texts = torch.stack([self.data.row(image_id.number)[2] for image_id in image_ids])
         return as_embeddings(texts, self.pipeline.text_encoder)
 
     @cached_property
-    def empty(self) -> Tensor:
+    def empty(self) -> Float[Tensor, "text dim"]:
         """Embedding of the empty caption `(L, D)`."""
         return as_embeddings(self.data.empty[None], self.pipeline.text_encoder)[0]
 
     @torch.no_grad()
-    def draw(self, image_ids: list[ImageId], text: Tensor | None) -> list[Image.Image]:
+    def draw(
+        self, image_ids: list[ImageId], text: Float[Tensor, "batch text dim"] | None
+    ) -> list[Image.Image]:
         """Generate images from their items' image prompts and from text embeddings.
 
         The noise is drawn on the CPU, so it is the same on every device.
@@ -174,7 +177,9 @@ class Sampler:
             ).images
         return images
 
-    def image_prompts(self, image_ids: list[ImageId]) -> list[Tensor] | None:
+    def image_prompts(
+        self, image_ids: list[ImageId]
+    ) -> list[Float[Tensor, "batch 1 *features"]] | None:
         """Image prompts `(N or 2N, 1, ..)`; under guidance, unconditional embeddings come first."""
         if self.adapter is None:
             return None

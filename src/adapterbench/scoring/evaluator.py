@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate.utils import gather_object
+from jaxtyping import Float
 from more_itertools import chunked
 from PIL import Image
 from torch import Tensor
@@ -38,17 +39,19 @@ class Evaluator:
     """Texts -> embeddings `(B, D)` of the same space; None: images only."""
     batch_size: int
 
-    def images(self, images: Sequence[Image.Image]) -> Tensor:
+    def images(self, images: Sequence[Image.Image]) -> Float[Tensor, "images dim"]:
         """Unit embeddings `(N, D)` of images."""
         return self.embed(self.image_embeds, images)
 
-    def texts(self, texts: Sequence[str]) -> Tensor:
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
         """Unit embeddings `(N, D)` of texts."""
         if self.text_embeds is None:
             raise TypeError("this evaluator has no text encoder")
         return self.embed(self.text_embeds, texts)
 
-    def embed(self, network: Callable[[list[Any]], Tensor], inputs: Sequence[Any]) -> Tensor:
+    def embed(
+        self, network: Callable[[list[Any]], Tensor], inputs: Sequence[Any]
+    ) -> Float[Tensor, "inputs dim"]:
         """Unit embeddings `(N, D)` by `network`; all processes share the batches."""
         batches = list(enumerate(chunked(inputs, self.batch_size)))
         mine = [(number, network(batch)) for number, batch in share(batches, process_state())]

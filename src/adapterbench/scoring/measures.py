@@ -3,17 +3,23 @@
 import math
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from adapterbench.core.errors import UserError
 
 
-def cosine(a: Tensor, b: Tensor) -> Tensor:
+def cosine(a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Float64[Tensor, " rows"]:
     """Row-wise cosine `(N,)` of unit vectors `(N, D)`, in float64."""
     return (a.double() * b.double()).sum(dim=-1)
 
 
-def finds(images: Tensor, references: Tensor, targets: Tensor, part: int = 1024) -> Tensor:
+def finds(
+    images: Float[Tensor, "images dim"],
+    references: Float[Tensor, "references dim"],
+    targets: Int64[Tensor, " images"],
+    part: int = 1024,
+) -> Float64[Tensor, " images"]:
     """R@1 of each image, `(M,)`: 1 if it is nearer to its target than to any other reference.
 
     A tie counts as 0.
@@ -33,7 +39,9 @@ def finds(images: Tensor, references: Tensor, targets: Tensor, part: int = 1024)
     return torch.cat(hits).double()
 
 
-def diversity(images: Tensor, items: Tensor) -> Tensor:
+def diversity(
+    images: Float[Tensor, "images dim"], items: Int64[Tensor, " images"]
+) -> Float64[Tensor, " images"]:
     """Mean cosine distance of each image to the other images of its item, `(M,)`.
 
     Averaged over an item's K images, this is the mean over its K (K - 1) / 2 pairs. NaN where an
@@ -52,7 +60,11 @@ def diversity(images: Tensor, items: Tensor) -> Tensor:
     return torch.where(others > 0, 1 - similarity / others, torch.nan)
 
 
-def distribution(images: Tensor, references: Tensor, subset: int | None) -> dict[str, float]:
+def distribution(
+    images: Float[Tensor, "images dim"],
+    references: Float[Tensor, "references dim"],
+    subset: int | None,
+) -> dict[str, float]:
     """KID (Binkowski et al. 2018), precision and recall (Kynkaanniemi et al. 2019) of a set.
 
     KID is the mean over 100 subsets, with the usual cubic kernel on the unit vectors,

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxtyping import Float
 from torch import Tensor
 
 from adapterbench.formats.generated import Generated, input_errors
@@ -23,14 +24,16 @@ def check_counts(path: Path, images: Sequence[Generated]) -> None:
             raise ValueError("{} has {} images, others {}".format(*counts[-1], counts[0][1]))
 
 
-def embed(path: Path, images: Sequence[Generated], evaluator: Evaluator) -> Tensor:
+def embed(
+    path: Path, images: Sequence[Generated], evaluator: Evaluator
+) -> Float[Tensor, "images dim"]:
     """Unit vectors `(M, D)` of images of the tar at `path`; only one batch is decoded at a time.
 
     Raises:
         UserError: an image is damaged.
     """
 
-    def network(batch: list[Generated]) -> Tensor:
+    def network(batch: list[Generated]) -> Float[Tensor, "batch dim"]:
         with input_errors(path):
             decoded = [decode(image.png) for image in batch]
         return evaluator.image_embeds(decoded)

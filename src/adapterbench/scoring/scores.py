@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -60,17 +61,17 @@ class Scorer:
         return [item.image for item in self.items]
 
     @cached_property
-    def texts(self) -> Tensor:
+    def texts(self) -> Float[Tensor, "items dim"]:
         """CLIP embeddings of the items' captions, `(N, D)`."""
         return self.clip.texts([item.captions[0] for item in self.items])
 
     @cached_property
-    def clip_references(self) -> Tensor:
+    def clip_references(self) -> Float[Tensor, "items dim"]:
         """CLIP embeddings of the reference images, `(N, D)`."""
         return self.clip.images(self.references)
 
     @cached_property
-    def neutral_references(self) -> Tensor:
+    def neutral_references(self) -> Float[Tensor, "items dim"]:
         """Neutral embeddings of the reference images, `(N, D)`."""
         assert self.neutral
         return self.neutral.images(self.references)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
+from jaxtyping import Float
 from torch import Tensor
 
 from adapterbench.adapters.core.build import build_adapter
@@ -101,7 +102,7 @@ def train_adapter(
     share = context.share(params.batch_size)
     batches = Batches(LocalBatches(data, schedule, params, share), params.steps, context.device)
 
-    def loss(step: int, _generator: torch.Generator, part: slice) -> Tensor:
+    def loss(step: int, _generator: torch.Generator, part: slice) -> Float[Tensor, ""]:
         local = slice(part.start - share.start, part.stop - share.start)
         batch = batches(step).map(lambda tensor: tensor[local])
         texts = as_embeddings(batch.texts, text_encoder)
@@ -154,11 +155,11 @@ def check_trainable(name: str, variant: Variant) -> None:
 
 
 def drop_conditions(
-    image_embeds: Tensor,
-    texts: Tensor,
-    empty: Tensor,
+    image_embeds: Float[Tensor, "batch embed"],
+    texts: Float[Tensor, "batch text dim"],
+    empty: Float[Tensor, "text dim"],
     params: TrainParams,
-    draw: Tensor,
+    draw: Float[Tensor, " batch"],
 ) -> dict[str, Any]:
     """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
 

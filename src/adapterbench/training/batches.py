@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from diffusers import SchedulerMixin
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,7 +19,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.runs.program import LOADER_WORKER
 from adapterbench.training.loop import batch_indices, step_generator
-from adapterbench.training.loss import draw_noise
+from adapterbench.training.loss import NoiseSchedule, draw_noise
 
 MAX_WORKERS = 4
 """Most loader processes per GPU; more do not help."""
@@ -29,17 +29,17 @@ MAX_WORKERS = 4
 class LocalBatch:
     """The N samples of one process in the batch of a step, and what was drawn for them."""
 
-    latents: Tensor
+    latents: Float[Tensor, "samples channels height width"]
     """`(N, C, h, w)`"""
-    image_embeds: Tensor
+    image_embeds: Float[Tensor, "samples embed"]
     """`(N, c)`"""
-    texts: Tensor
+    texts: Float[Tensor, "samples text dim"] | Int[Tensor, "samples text"]
     """One phrasing per caption: embeddings `(N, L, D)` or token ids `(N, L)`."""
-    noise: Tensor
+    noise: Float[Tensor, "samples channels height width"]
     """`(N, C, h, w)`"""
-    t: Tensor
+    t: Int64[Tensor, " samples"]
     """Timesteps `(N,)`."""
-    drop: Tensor
+    drop: Float[Tensor, " samples"]
     """Uniform numbers in [0, 1) that decide which conditions are dropped, `(N,)`."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -59,7 +59,7 @@ class LocalBatches(Dataset[LocalBatch | None]):
     """The part of one process in the batch of each step, by step number."""
 
     def __init__(
-        self, data: EncodedSplit, schedule: SchedulerMixin, params: TrainParams, share: slice
+        self, data: EncodedSplit, schedule: NoiseSchedule, params: TrainParams, share: slice
     ) -> None:
         self.data, self.schedule, self.params, self.share = data, schedule, params, share
         self.shape = data.row(0)[0].shape

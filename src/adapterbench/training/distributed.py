@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from adapterbench.core.config import Precision
@@ -85,7 +86,7 @@ class DistributedContext:
         loss: Callable[[slice], Tensor],
         parts: Sequence[slice],
         weights: Sequence[nn.Parameter],
-    ) -> Tensor:
+    ) -> Float[Tensor, ""]:
         """Add the gradients of the mean loss over the whole batch to `weights`; return that loss.
 
         Args:
@@ -119,7 +120,9 @@ class DistributedContext:
             return None
         return round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
 
-    def average(self, loss: Tensor, weights: Sequence[nn.Parameter]) -> Tensor:
+    def average(
+        self, loss: Float[Tensor, ""], weights: Sequence[nn.Parameter]
+    ) -> Float[Tensor, ""]:
         """Average the gradients over the processes in place; return the mean loss."""
         with_gradient = [weight for weight in weights if weight.grad is not None]
         gradients = self.accelerator.reduce([weight.grad for weight in with_gradient], "mean")

@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
+from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return seeded(seed, step, 1)
 
 
-def batch_indices(size: int, batch: int, seed: int, step: int) -> Tensor:
+def batch_indices(size: int, batch: int, seed: int, step: int) -> Int64[Tensor, " {batch}"]:
     """Sample indices of a step `(batch,)`: reshuffled epochs, concatenated and cut into batches.
 
     A pure function, so a resumed run sees the same batches as an uninterrupted one.
@@ -83,8 +84,8 @@ def batch_indices(size: int, batch: int, seed: int, step: int) -> Tensor:
     )
 
 
-@lru_cache(maxsize=2)  # a step spans one epoch or two
-def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+@lru_cache(maxsize=2)  # a step lies in one epoch, or in two
+def epoch_order(size: int, seed: int, epoch: int) -> Int64[Tensor, " {size}"]:
     """All sample indices in the order of an epoch `(size,)`; cached over its steps."""
     return torch.randperm(size, generator=seeded(seed, epoch))
 
@@ -230,7 +231,7 @@ class Trainer:
             "for bad inputs; nothing was published"
         )
 
-    def loss_of(self, number: int, part: slice) -> Tensor:
+    def loss_of(self, number: int, part: slice) -> Float[Tensor, ""]:
         """Loss of a part of a step's batch, with the generator of the step."""
         return self.loss(number, step_generator(self.params.seed, number), part)
 

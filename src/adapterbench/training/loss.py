@@ -1,18 +1,22 @@
 """The denoising loss, a pure function of given noise and timesteps."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from diffusers import SchedulerMixin
+from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.training_utils import compute_snr
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
+
+NoiseSchedule: TypeAlias = DDPMScheduler | DDIMScheduler
+"""The schedules of diffusers that a training adds noise by."""
 
 
 def draw_noise(
-    schedule: SchedulerMixin, shape: Sequence[int], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+    schedule: NoiseSchedule, shape: Sequence[int], generator: torch.Generator
+) -> tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]:
     """Draw noise of `shape`, `(B, C, h, w)`, and timesteps `(B,)`, on the CPU."""
     noise = torch.randn(*shape, generator=generator)
     limit = schedule.config.num_train_timesteps
@@ -21,13 +25,13 @@ def draw_noise(
 
 def denoising_loss(
     unet: nn.Module,
-    schedule: SchedulerMixin,
-    latents: Tensor,
+    schedule: NoiseSchedule,
+    latents: Float[Tensor, "batch channels height width"],
     conditions: dict[str, Any],
-    noise: Tensor,
-    t: Tensor,
+    noise: Float[Tensor, "batch channels height width"],
+    t: Int64[Tensor, " batch"],
     min_snr_gamma: float | None = None,
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """Mean square error of `unet(z_t, t, conditions)`.
 
     Args:

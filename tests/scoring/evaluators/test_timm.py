@@ -101,7 +101,7 @@ DAMAGE = {
         lambda f: rewrite(f, pretrained_cfg={"mean": "grey"}),
         "cannot load",
     ),
-    "a weight that is no number": (not_a_number, "cannot load .*values that are not finite"),
+    "a weight that is no number": (not_a_number, "cannot load .*its features are not finite"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "cannot load"),
 }
 

@@ -4,6 +4,7 @@ import math
 
 import torch
 from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,8 +31,12 @@ class Append(Branch):
     """
 
     def extend(
-        self, text: Tensor, attention_mask: Tensor | None, prompt: Prompt, positions: int
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        text: Float[Tensor, "batch text dim"],
+        attention_mask: Float[Tensor, "batch rows text"] | None,
+        prompt: Prompt,
+        positions: int,
+    ) -> tuple[Float[Tensor, "batch extended dim"], Float[Tensor, "batch queries extended"] | None]:
         """See `Branch.extend`."""
         if self.step_weight == 0:
             return text, attention_mask
@@ -45,14 +50,20 @@ class Append(Branch):
             attention_mask = F.pad(attention_mask, (0, tokens.shape[1]))
         return extended, attention_mask
 
-    def scaled(self, tokens: Tensor) -> Tensor:
+    def scaled(
+        self, tokens: Float[Tensor, "batch tokens dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
         """The tokens times lambda, or times the lambda of their prompt."""
         if not isinstance(self.scale, list):
             return self.scale * tokens
         scale = tokens.new_tensor(self.scale)
         return scale.repeat_interleave(tokens.shape[1] // len(scale))[:, None] * tokens
 
-    def weights(self, tokens: Tensor, regions: Tensor | None) -> Tensor | None:
+    def weights(
+        self,
+        tokens: Float[Tensor, "batch tokens dim"],
+        regions: Float[Tensor, "prompts positions"] | None,
+    ) -> Float[Tensor, "#prompts #positions"] | None:
         """The softmax weights of n prompts `(n, N or 1)`, or None where all are 1."""
         factors = [] if regions is None else [regions.clamp(0, 1).to(tokens.dtype)]
         if self.prompt_weights is not None:
@@ -62,7 +73,11 @@ class Append(Branch):
         return math.prod(factors[1:], start=factors[0]) if factors else None
 
 
-def joined(attention_mask: Tensor | None, text: Tensor, scores: Tensor) -> Tensor:
+def joined(
+    attention_mask: Float[Tensor, "batch rows text"] | None,
+    text: Float[Tensor, "batch text dim"],
+    scores: Float[Tensor, "positions tokens"],
+) -> Float[Tensor, "batch queries keys"]:
     """The mask of text tokens `(B, 1 or N, L)`, and scores `(1 or N, M)`: `(B, 1 or N, L + M)`."""
     if attention_mask is None:
         attention_mask = text.new_zeros(1, 1, text.shape[1])

@@ -1,6 +1,7 @@
 """IP-Adapter's decoupled cross-attention (Ye et al. 2023, equation 5)."""
 
 from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from torch import Tensor
 
 from adapterbench.adapters.core.branch import DecoupledBranch, Layer, Prompt, copy_of
@@ -27,7 +28,9 @@ class Decoupled(DecoupledBranch):
         self.to_k = copy_of(attn.to_k)
         self.to_v = copy_of(attn.to_v)
 
-    def add_attention(self, attended: Tensor, layer: Layer, prompt: Prompt) -> Tensor:
+    def add_attention(
+        self, attended: Float[Tensor, "batch positions inner"], layer: Layer, prompt: Prompt
+    ) -> Float[Tensor, "batch positions inner"]:
         """See `Branch.add_attention`."""
         key, value = self.to_k(prompt.tokens), self.to_v(prompt.tokens)
         return attended + self.factor * self.attend_images(

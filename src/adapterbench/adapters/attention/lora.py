@@ -1,14 +1,21 @@
 """Decoupled cross-attention whose image branch is the frozen layer under LoRA (Hu et al. 2021)."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapterbench.adapters.core.branch import DecoupledBranch, FrozenLinear, Layer, Prompt
+from adapterbench.adapters.core.branch import (
+    DecoupledBranch,
+    FrozenLinear,
+    Layer,
+    LinearLayer,
+    Prompt,
+)
 from adapterbench.core.config import Section
 
 
@@ -41,9 +48,15 @@ class Lora(DecoupledBranch):
 
     def __init__(self, attn: Attention, rank: int, alpha: float) -> None:
         super().__init__()
-        config = LoraConfig(r=rank, lora_alpha=alpha)
+        config = LoraConfig(r=rank, lora_alpha=alpha)  # type: ignore[arg-type]  # see below
         for name, layer in frozen_layers(attn).items():
-            adapted = LoraLinear(FrozenLinear(layer), "default", config, r=rank, lora_alpha=alpha)
+            adapted = LoraLinear(
+                FrozenLinear(layer),
+                "default",
+                config,
+                r=rank,
+                lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
+            )
             setattr(self, name, adapted)
 
     def bind(self, attn: Attention) -> None:
@@ -57,7 +70,9 @@ class Lora(DecoupledBranch):
         for adapted in self.children():
             adapted.base_layer.keep()
 
-    def add_output(self, out: Tensor, layer: Layer, prompt: Prompt) -> Tensor:
+    def add_output(
+        self, out: Float[Tensor, "batch positions channels"], layer: Layer, prompt: Prompt
+    ) -> Float[Tensor, "batch positions channels"]:
         """See `Branch.add_output`."""
         query = self.to_q(layer.features)
         key, value = self.to_k(prompt.tokens), self.to_v(prompt.tokens)
@@ -65,6 +80,7 @@ class Lora(DecoupledBranch):
         return out + self.factor * self.to_out(image)
 
 
-def frozen_layers(attn: Attention) -> dict[str, nn.Linear]:
+def frozen_layers(attn: Attention) -> dict[str, LinearLayer]:
     """`W_Q, W_K, W_V, W_O` of a layer, by the name of their LoRA."""
-    return {"to_q": attn.to_q, "to_k": attn.to_k, "to_v": attn.to_v, "to_out": attn.to_out[0]}
+    out = cast(LinearLayer, attn.to_out[0])
+    return {"to_q": attn.to_q, "to_k": attn.to_k, "to_v": attn.to_v, "to_out": out}

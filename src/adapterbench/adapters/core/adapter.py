@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from adapterbench.adapters.core.branch import Branch
@@ -47,10 +48,10 @@ class Adapter(nn.Module):
         self.branches = nn.ModuleDict({p.replace(".", "/"): b for p, b in branches.items()})
         self.embed_dim = embed_dim
         self.reads_patches = reads_patches
-        self.weight_at: Callable[[Tensor], float] | None = None
+        self.weight_at: Callable[[Tensor | float], float] | None = None
         """Factor of lambda at a timestep of sampling; None: 1."""
 
-    def forward(self, image_embeds: Tensor) -> Tensor:
+    def forward(self, image_embeds: Float[Tensor, "..."]) -> Float[Tensor, "batch tokens dim"]:
         """Image tokens `(B, n K, D)` of n image prompts, in the adapter's dtype.
 
         Args:
@@ -103,8 +104,8 @@ class Adapter(nn.Module):
         return next(iter(self.layers.values())).prompt_weights
 
     @prompt_weights.setter
-    def prompt_weights(self, value: Sequence[float] | None) -> None:
-        weights = None if value is None else [finite(weight, "weights") for weight in value]
+    def prompt_weights(self, value: Sequence[object] | None) -> None:
+        weights = None if value is None else [finite(share, "weights") for share in value]
         if weights is not None and (min(weights, default=0) < 0 or not sum(weights) > 0):
             raise UserError(
                 f"weights = {value!r}: give each image a number, none below 0, one above"
@@ -112,7 +113,7 @@ class Adapter(nn.Module):
         for branch in self.layers.values():
             branch.prompt_weights = weights
 
-    def prepare(self, timestep: Tensor, device: torch.device) -> None:
+    def prepare(self, timestep: Tensor | float, device: torch.device) -> None:
         """Set the weight of the step and move to `device`; called before each call of the UNet.
 
         Offloading moves only the UNet's own weights.

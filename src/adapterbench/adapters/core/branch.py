@@ -8,10 +8,11 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,15 +22,27 @@ BaseProcessor = Callable[..., Tensor]
 """A diffusers attention processor, called `(attn, hidden_states, text, attention_mask)`."""
 
 
+@runtime_checkable
+class LinearLayer(Protocol):
+    """A linear layer of a UNet: PyTorch's own, or one that PEFT has put around it."""
+
+    in_features: int
+    out_features: int
+
+    @property
+    def weight(self) -> Tensor:
+        """`(out_features, in_features)`."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """Intermediate results of a layer, for its branches."""
 
     attn: Attention
     """The frozen layer."""
-    features: Tensor
+    features: Float[Tensor, "batch positions channels"]
     """Normed `Z (B, N, C)`."""
-    query: Tensor
+    query: Float[Tensor, "batch positions inner"]
     """`Q = Z W_Q (B, N, inner_dim)`."""
 
 
@@ -37,12 +50,12 @@ class Layer:
 class Prompt:
     """The image prompts of one adapter."""
 
-    tokens: Tensor
+    tokens: Float[Tensor, "batch tokens dim"]
     """Image tokens `(B, M, D)`."""
-    masks: Tensor | None = None
+    masks: Float[Tensor, "1 prompts height width"] | None = None
     """Regions in which each of the n prompts acts, `(1, n, H, W)`; None: everywhere."""
 
-    def regions(self, positions: int) -> Tensor | None:
+    def regions(self, positions: int) -> Float[Tensor, "prompts {positions}"] | None:
         """The masks at the N positions of a layer, `(n, N)`."""
         if self.masks is None:
             return None
@@ -86,11 +99,11 @@ class Branch(nn.Module):
 
     def extend(
         self,
-        text: Tensor,
-        attention_mask: Tensor | None,
+        text: Float[Tensor, "batch text dim"],
+        attention_mask: Float[Tensor, "batch rows text"] | None,
         prompt: Prompt,  # noqa: ARG002
         positions: int,  # noqa: ARG002
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Float[Tensor, "batch extended dim"], Float[Tensor, "batch queries extended"] | None]:
         """The tokens that the layer attends to, and the additive mask of their scores.
 
         Args:
@@ -101,11 +114,21 @@ class Branch(nn.Module):
         """
         return text, attention_mask
 
-    def add_attention(self, attended: Tensor, layer: Layer, prompt: Prompt) -> Tensor:  # noqa: ARG002
+    def add_attention(
+        self,
+        attended: Float[Tensor, "batch positions inner"],
+        layer: Layer,  # noqa: ARG002
+        prompt: Prompt,  # noqa: ARG002
+    ) -> Float[Tensor, "batch positions inner"]:
         """The attention before `W_O`, `(B, N, inner_dim)`."""
         return attended
 
-    def add_output(self, out: Tensor, layer: Layer, prompt: Prompt) -> Tensor:  # noqa: ARG002
+    def add_output(
+        self,
+        out: Float[Tensor, "batch positions channels"],
+        layer: Layer,  # noqa: ARG002
+        prompt: Prompt,  # noqa: ARG002
+    ) -> Float[Tensor, "batch positions channels"]:
         """The output after `W_O`, `(B, N, C)`."""
         return out
 
@@ -123,8 +146,13 @@ class DecoupledBranch(Branch):
         return self.step_weight != 0 and any(scale != 0 for scale in scales)
 
     def attend_images(
-        self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, prompt: Prompt
-    ) -> Tensor:
+        self,
+        attn: Attention,
+        query: Float[Tensor, "batch positions inner"],
+        key: Float[Tensor, "batch tokens inner"],
+        value: Float[Tensor, "batch tokens inner"],
+        prompt: Prompt,
+    ) -> Float[Tensor, "batch positions inner"]:
         """`Attn(Q, K', V') (B, N, inner_dim)` over image tokens, to be multiplied by `factor`.
 
         Without masks all prompts share one attention. With masks each has its own, weighted
@@ -147,7 +175,9 @@ class DecoupledBranch(Branch):
         weighted = zip(weights.to(query.dtype), images, strict=True)
         return torch.stack([weight[:, None] * image for weight, image in weighted]).sum(dim=0)
 
-    def shared_scores(self, tokens: Tensor) -> Tensor | None:
+    def shared_scores(
+        self, tokens: Float[Tensor, "batch tokens inner"]
+    ) -> Float[Tensor, "1 tokens"] | None:
         """Added to the scores of image tokens `(B, M, ..)` for the prompt weights, `(1, M)`."""
         if self.prompt_weights is None:
             return None
@@ -157,11 +187,11 @@ class DecoupledBranch(Branch):
 def run_layer(
     attn: Attention,
     base: BaseProcessor,
-    hidden_states: Tensor,
-    text: Tensor,
-    attention_mask: Tensor | None,
+    hidden_states: Float[Tensor, " batch *features"],
+    text: Float[Tensor, "batch text dim"],
+    attention_mask: Float[Tensor, "batch rows text"] | None,
     branches: Sequence[tuple[Branch, Prompt]],
-) -> Tensor:
+) -> Float[Tensor, " batch *features"]:
     """The layer's output `Z_new`, in the shape of `hidden_states`.
 
     Args:
@@ -194,7 +224,9 @@ def run_layer(
     return as_input(attn, attn.to_out[1](out), hidden_states)
 
 
-def added_scores(weights: Tensor, length: int) -> Tensor:
+def added_scores(
+    weights: Float[Tensor, "prompts positions"], length: int
+) -> Float[Tensor, "positions {length}"]:
     """Additive scores of M image tokens that give each prompt its weight.
 
     Repeating a token w times equals adding log w to its score; weight 0 removes it.
@@ -210,8 +242,12 @@ def added_scores(weights: Tensor, length: int) -> Tensor:
 
 
 def attend(
-    attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
-) -> Tensor:
+    attn: Attention,
+    query: Float[Tensor, "batch positions inner"],
+    key: Float[Tensor, "batch keys inner"],
+    value: Float[Tensor, "batch keys inner"],
+    mask: Float[Tensor, "... keys"] | None = None,
+) -> Float[Tensor, "batch positions inner"]:
     """`softmax(Q K^T / sqrt(d)) V` for each head: `(B, N, inner_dim)`, in the dtype of `query`."""
 
     def heads(x: Tensor) -> Tensor:  # (B, heads, length, d)
@@ -221,7 +257,11 @@ def attend(
     return out.transpose(1, 2).flatten(2).to(query.dtype)
 
 
-def head_mask(attn: Attention, mask: Tensor | None, text: Tensor) -> Tensor | None:
+def head_mask(
+    attn: Attention,
+    mask: Float[Tensor, "batch rows text"] | None,
+    text: Float[Tensor, "batch text dim"],
+) -> Float[Tensor, "batch heads rows text"] | None:
     """The additive mask `(B, 1, L)` for each head `(B, heads, 1, L)`, as diffusers prepares it."""
     if mask is None:
         return None
@@ -230,7 +270,9 @@ def head_mask(attn: Attention, mask: Tensor | None, text: Tensor) -> Tensor | No
     return mask.view(batch, attn.heads, -1, mask.shape[-1])
 
 
-def as_sequence(attn: Attention, hidden_states: Tensor) -> Tensor:
+def as_sequence(
+    attn: Attention, hidden_states: Float[Tensor, " batch *features"]
+) -> Float[Tensor, "batch positions channels"]:
     """Normed features `(B, N, C)` of a layer's input, as in diffusers' `AttnProcessor2_0`."""
     if hidden_states.ndim == 4:
         hidden_states = hidden_states.flatten(2).transpose(1, 2)
@@ -239,7 +281,11 @@ def as_sequence(attn: Attention, hidden_states: Tensor) -> Tensor:
     return hidden_states
 
 
-def as_input(attn: Attention, out: Tensor, hidden_states: Tensor) -> Tensor:
+def as_input(
+    attn: Attention,
+    out: Float[Tensor, "batch positions channels"],
+    hidden_states: Float[Tensor, " batch *features"],
+) -> Float[Tensor, " batch *features"]:
     """Give `out (B, N, C)` the shape of the layer's input, its residual and its rescaling."""
     if hidden_states.ndim == 4:
         out = out.transpose(1, 2).reshape(hidden_states.shape)
@@ -248,7 +294,7 @@ def as_input(attn: Attention, out: Tensor, hidden_states: Tensor) -> Tensor:
     return out / attn.rescale_output_factor
 
 
-def copy_of(layer: nn.Linear) -> nn.Linear:
+def copy_of(layer: LinearLayer) -> nn.Linear:
     """A trainable fp32 copy of a frozen layer's weight, without bias; draws no random number."""
     copy = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
     copy.weight = nn.Parameter(layer.weight.detach().to(torch.float32, copy=True))
@@ -262,13 +308,13 @@ class FrozenLinear(nn.Linear):
     adapter, and exists once in memory (but for `keep`).
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: LinearLayer) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.register_parameter("bias", None)
         self.share(layer)
 
-    def share(self, layer: nn.Linear) -> None:
+    def share(self, layer: LinearLayer) -> None:
         """Read the weight of `layer` from now on."""
         self._layer = (layer,)  # a tuple hides it from torch, so it is no child module
         self.register_buffer("_kept", None, persistent=False)
@@ -278,16 +324,16 @@ class FrozenLinear(nn.Linear):
         self._kept = unmerged(self._layer[0]).weight.detach().clone()
 
     @property
-    def weight(self) -> Tensor:  # type: ignore[override]
+    def weight(self) -> Float[Tensor, "outputs inputs"]:  # type: ignore[override]
         """The frozen weight `(out_features, in_features)`."""
         return self._layer[0].weight if self._kept is None else self._kept
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Float[Tensor, " *batch inputs"]) -> Float[Tensor, " *batch outputs"]:
         """`(.., in_features)` to `(.., out_features)`, in the dtype of the weight."""
         return F.linear(input.to(self.weight.dtype), self.weight)
 
 
-def unmerged(layer: nn.Linear) -> nn.Linear:
+def unmerged(layer: LinearLayer) -> LinearLayer:
     """The layer as it is without the LoRA, or another of PEFT's tuners, merged into its weight."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 

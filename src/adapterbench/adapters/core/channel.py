@@ -7,10 +7,11 @@ ControlNet).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor, IPAdapterAttnProcessor2_0
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from adapterbench.adapters.core.branch import BaseProcessor, Branch, Prompt, run_layer
@@ -73,7 +74,9 @@ class ImageChannel(nn.Module):
             self.unet.encoder_hid_proj = None
             self.unet.config.encoder_hid_dim_type = None
 
-    def forward(self, image_embeds: list[Tensor]) -> list[Tensor]:
+    def forward(
+        self, image_embeds: list[Float[Tensor, "batch _ ..."]]
+    ) -> list[Float[Tensor, "batch _ dim"]]:
         """`[(B, n, c), ..]`, n image prompts of each adapter, to `[(B, n K, D), ..]`, tokens."""
         pairs = zip(self.adapters, image_embeds, strict=True)
         return [adapter(embeds) for adapter, embeds in pairs]
@@ -139,11 +142,14 @@ class LayerProcessor:
     def __call__(
         self,
         attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: tuple[Tensor, list[Tensor]] | Tensor,
-        attention_mask: Tensor | None = None,
-        ip_adapter_masks: Sequence[Tensor | None] | None = None,
-    ) -> Tensor:
+        hidden_states: Float[Tensor, " batch *features"],
+        encoder_hidden_states: tuple[
+            Float[Tensor, "batch text dim"], list[Float[Tensor, "batch _ dim"]]
+        ]
+        | Float[Tensor, "batch text dim"],
+        attention_mask: Float[Tensor, "batch rows text"] | None = None,
+        ip_adapter_masks: Sequence[Float[Tensor, "1 _ _ _"] | None] | None = None,
+    ) -> Float[Tensor, " batch *features"]:
         """Split `(text (B, L, D), [tokens (B, M, D), ..])` for the branches (see `run_layer`)."""
         if isinstance(encoder_hidden_states, Tensor):  # the UNet has no `ImageChannel` any more
             return self.base(attn, hidden_states, encoder_hidden_states, attention_mask)
@@ -204,23 +210,34 @@ class LayerHook:
 
     def remove(self) -> None:
         """Restore the base processor and its getter and setter."""
+        base = self.own.base
         del self.attn.set_processor, self.attn.get_processor
-        self.attn.set_processor(self.attn.processor.base)
+        put(self.attn, base)
+
+    @property
+    def own(self) -> LayerProcessor:
+        """The layer's processor while the hook is in place."""
+        return cast(LayerProcessor, self.attn.processor)
 
     def set(self, processor: BaseProcessor) -> None:
         """Wrap `processor`; if the `ImageChannel` has been removed, set it unwrapped."""
         if not self.channel.is_installed:
             self.channel.hook.remove()
             self.remove()
-            self.attn.set_processor(processor)
+            put(self.attn, processor)
             return
         if isinstance(processor, DisguisedProcessor):
             processor = processor.processor.base
-        Attention.set_processor(self.attn, LayerProcessor(self.branches, processor))
+        put(self.attn, LayerProcessor(self.branches, processor))
 
     def get(self) -> DisguisedProcessor:
         """A processor that callers may `set` later to restore the present base."""
-        return DisguisedProcessor(self.attn.processor)
+        return DisguisedProcessor(self.own)
+
+
+def put(attn: Attention, processor: BaseProcessor) -> None:
+    """Set a layer's processor; diffusers accepts any, but declares one class."""
+    Attention.set_processor(attn, cast(AttnProcessor, processor))
 
 
 def layer_hooks(unet: UNet2DConditionModel) -> list[LayerHook]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffusers.image_processor import IPAdapterMaskProcessor
+from jaxtyping import Float
 from torch import Tensor
 
 from adapterbench.core.errors import UserError
@@ -12,15 +13,19 @@ LATENT = 8
 """Image pixels per side of a latent pixel; the tolerance of a mask's proportions."""
 
 
-def regions(masks: Tensor, positions: int) -> Tensor:
+def regions(
+    masks: Float[Tensor, "1 prompts height width"], positions: int
+) -> Float[Tensor, "prompts {positions}"]:
     """Masks `(1, n, H, W)` at the N positions of a layer `(n, N)`, scaled as in diffusers."""
     scaled: Tensor = IPAdapterMaskProcessor.downsample(masks[0], masks.shape[1], positions, 1)
     return scaled[..., 0]
 
 
 def checked_masks(
-    masks: Any, image_embeds: Sequence[Tensor], latents: Tensor
-) -> list[Tensor | None]:
+    masks: Any,
+    image_embeds: Sequence[Float[Tensor, "batch _ ..."]],
+    latents: Float[Tensor, "batch channels height width"],
+) -> list[Float[Tensor, "1 _ _ _"] | None]:
     """The mask tensor of each adapter, `(1, n, H, W)`, or None.
 
     Args:
@@ -47,7 +52,9 @@ def checked_masks(
     return list(listed)
 
 
-def check_mask(mask: Any, name: str, images: int, latents: Tensor) -> None:
+def check_mask(
+    mask: Any, name: str, images: int, latents: Float[Tensor, "batch channels height width"]
+) -> None:
     """Check that a mask has `images` regions and the proportions of the latents.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from jaxtyping import Float
 from PIL import Image
 from timm.models import resolve_model_input_args
 from torch import Tensor
@@ -68,7 +69,7 @@ def load_network(folder: Path, resolution: int) -> Any:
     try:
         # with the classifier, so that the weights are loaded strictly
         size = {"img_size": resolution}
-        model = timm.create_model(
+        model: Any = timm.create_model(  # a class of its own for each architecture
             pretrained=True, **resolve_model_input_args(f"local-dir:{folder}", size)
         )
     except Exception as error:  # timm raises many kinds
@@ -83,13 +84,13 @@ def damaged(folder: Path, error: Exception) -> InputError:
 
 
 def embedder(
-    model: Any, side: int, mean: Tensor, std: Tensor
+    model: Any, side: int, mean: Float[Tensor, " channels"], std: Float[Tensor, " channels"]
 ) -> Callable[[list[Image.Image]], Tensor]:
     """Images -> pooled features `(B, D)`; `mean` and `std` `(3,)` are of pixel values in [0, 1]."""
     scale, shift = std[:, None, None], mean[:, None, None]
 
     @torch.no_grad()
-    def image_embeds(images: list[Image.Image]) -> Tensor:
+    def image_embeds(images: list[Image.Image]) -> Float[Tensor, "batch dim"]:
         scaled = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
         pixels = torch.from_numpy(np.stack([to_array(image) for image in scaled])) / 255
         normal = ((pixels - shift) / scale).contiguous(memory_format=torch.channels_last)
