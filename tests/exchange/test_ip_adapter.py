@@ -134,11 +134,9 @@ def test_what_no_stock_loader_takes_is_refused(name: str) -> None:
 
 
 def test_other_refusals() -> None:
-    with pytest.raises(
-        UserError, match=r"tokens other than 4 \(this adapter has 16\).*load_adapter"
-    ):
+    with pytest.raises(UserError, match=r"tokens other than 4 \(this adapter has 16\)"):
         check_ip_adapter(parse_variant({**VARIANTS["ip_adapter"], "tokens": 16}))
-    with pytest.raises(UserError, match=r"depth other than 4 \(this adapter has 2\).*load_adapter"):
+    with pytest.raises(UserError, match=r"depth other than 4 \(this adapter has 2\)"):
         check_ip_adapter(parse_variant({**PLUS, "depth": 2}))
     with pytest.raises(UserError, match=r"no LoRA for PEFT.*load_adapter"):
         check_peft(parse_variant(VARIANTS["ip_adapter"]))
