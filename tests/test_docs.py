@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -111,12 +111,21 @@ def test_every_folder_is_described() -> None:
 def test_the_example_of_a_projection_works() -> None:
     import torch
 
-    [code] = blocks(DOCS / "new-adapter.md", "python")
+    code, _ = blocks(DOCS / "new-adapter.md", "python")
     module: dict[str, object] = {"__name__": "example"}
     exec(code, module)
     params = module["Params"](tokens=4, middle=8)  # type: ignore[operator]
     projection = module["build"](params, 24, 32)  # type: ignore[operator]
     assert projection(torch.zeros(2, 24)).shape == (2, 4, 32)
+
+
+def test_the_example_of_a_source_works(tmp_path: Path) -> None:
+    _, code = blocks(DOCS / "new-adapter.md", "python")
+    module: dict[str, Any] = {"__name__": "example"}
+    exec(code, module)
+    (tmp_path / "a cat.png").write_bytes(b"image")
+    [sample] = module["read"](tmp_path, None)
+    assert (sample.image, sample.captions) == (b"image", ("a cat",))
 
 
 def test_the_lines_of_the_readme_run(toy: "Toy", workplace: Path) -> None:

@@ -88,7 +88,8 @@ LOADS = {
         for source in ("hub", "local", "published", "wheel")
     ],
     "adapterbench.scoring.evaluator": [
-        f"adapterbench.scoring.evaluators.{kind}" for kind in ("open_clip", "timm")
+        f"adapterbench.scoring.evaluators.{kind}"
+        for kind in registry.keys("adapterbench.scoring.evaluators")
     ],
     "adapterbench.data.prepare": ["adapterbench.data.sources.{data.source}"],
     "adapterbench.pretraining.hold_out": ["adapterbench.data.sources.{data.source}"],

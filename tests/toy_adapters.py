@@ -30,6 +30,25 @@ VARIANTS = {
         "expansion": 4,
     },
 }
+PROJECTION_LAYERS = {
+    "ip_adapter": [0, 2],
+    "ip_adapter_lora": [0, 2],
+    "ip_adapter_mlp": [0, 2, 4, 6],
+    "ip_adapter_mlp_lora": [0, 2, 4, 6],
+    "sixth": [0, 2, 4],
+    "uni_controlnet_global": ["0.0", "0.2", "1.0", "1.2"],
+}
+"""By row: layers of the projection, each with a weight and a bias in the adapter's file."""
+ATTENTION_WEIGHTS = {
+    "decoupled": ["to_k.weight", "to_v.weight"],
+    "lora": [
+        f"{layer}.lora_{side}.default.weight"
+        for layer in ("to_q", "to_k", "to_v", "to_out")
+        for side in "AB"
+    ],
+    "append": [],
+}
+"""By attention: names of its weights in each layer, in the adapter's file."""
 PLUS: dict[str, Any] = {
     "projection": "resampler",
     "attention": "decoupled",
@@ -39,7 +58,7 @@ PLUS: dict[str, Any] = {
     "depth": 4,
     "heads": 2,
 }
-"""IP-Adapter "plus"; it is brought, not trained, so no row of the contract tests."""
+"""IP-Adapter "plus"; it is adopted, not trained, so no row of the contract tests."""
 
 
 def toy_unet(**changes: Any) -> UNet2DConditionModel:

@@ -64,8 +64,8 @@ class Architecture:
         path = Path(self.pattern.format(part=part))
         if not path.is_file():
             raise UserError(
-                f"{path} is missing: fetch the model (stage backbone), or choose one of "
-                f"{', '.join(profiles())} with --profile or a folder with --backbone"
+                f"{path} is missing: fetch the model (stage backbone), or count over another: "
+                f"--profile ({', '.join(profiles())}) or --backbone FOLDER"
             )
         remedy = "fetch it again from the model's source"
         return read_document(kind, path, f"the configuration of a {part}", remedy)

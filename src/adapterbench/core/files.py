@@ -133,6 +133,9 @@ def remove(path: Path) -> None:
 def link_or_copy(source: Path | str, target: Path | str) -> None:
     """Create a hard link where the file system allows it, else a copy.
 
+    For files that the project made or downloaded: a link to a user's own file would let an edit of
+    it change what DVC has cached.
+
     Symbolic links, such as those in the Hugging Face cache, are followed.
     """
     try:

@@ -20,6 +20,6 @@ def load(package: str, key: str) -> ModuleType:
         UserError: there is no such module; the message lists the existing ones.
     """
     if key not in keys(package):
-        kind = package.rpartition(".")[2]
+        kind = package.rpartition(".")[2].removesuffix("s")
         raise UserError(f"unknown {kind} {key!r} (there are {', '.join(keys(package))})")
     return import_module(f"{package}.{key}")

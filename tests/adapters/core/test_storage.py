@@ -10,7 +10,16 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from toy_adapters import VARIANTS, build, call, prompts, toy_unet, trained
+from toy_adapters import (
+    ATTENTION_WEIGHTS,
+    PROJECTION_LAYERS,
+    VARIANTS,
+    build,
+    call,
+    prompts,
+    toy_unet,
+    trained,
+)
 
 from adapterbench.adapters.core.adapter import cross_attention_layers
 from adapterbench.adapters.core.storage import (
@@ -54,25 +63,6 @@ def test_save_then_load_changes_nothing(
     assert first.keys() == {WEIGHTS, CONFIG}
 
 
-LAYER_WEIGHTS = {
-    "decoupled": ["to_k.weight", "to_v.weight"],
-    "lora": [
-        f"{layer}.lora_{side}.default.weight"
-        for layer in ("to_q", "to_k", "to_v", "to_out")
-        for side in "AB"
-    ],
-    "append": [],
-}
-PROJECTION_LAYERS = {
-    "ip_adapter": [0, 2],
-    "ip_adapter_lora": [0, 2],
-    "ip_adapter_mlp": [0, 2, 4, 6],
-    "ip_adapter_mlp_lora": [0, 2, 4, 6],
-    "sixth": [0, 2, 4],
-    "uni_controlnet_global": ["0.0", "0.2", "1.0", "1.2"],
-}
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_file_holds_exactly_the_trained_weights(
     name: str, unet: UNet2DConditionModel, tmp_path: Path
@@ -87,7 +77,7 @@ def test_the_file_holds_exactly_the_trained_weights(
     }
     for path in cross_attention_layers(unet):
         slashed = path.replace(".", "/")
-        keys |= {f"branches.{slashed}.{rest}" for rest in LAYER_WEIGHTS[variant["attention"]]}
+        keys |= {f"branches.{slashed}.{rest}" for rest in ATTENTION_WEIGHTS[variant["attention"]]}
     with safe_open(tmp_path / "it" / WEIGHTS, "pt") as file:
         assert set(file.keys()) == keys
         assert {file.get_tensor(key).dtype for key in keys} == {torch.float32}
