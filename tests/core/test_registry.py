@@ -44,7 +44,7 @@ def test_a_new_file_is_a_new_key(package: str, tmp_path: Path) -> None:
     "key", ["ring", "", "_shared", "__init__", "../secret", "notes", "square.py"]
 )
 def test_an_unknown_key_is_one_line_with_those_that_exist(package: str, key: str) -> None:
-    with pytest.raises(UserError, match=r"unknown shapes .*there are broken, round, square") as e:
+    with pytest.raises(UserError, match=r"unknown shape .*there are broken, round, square") as e:
         registry.load(package, key)
     assert repr(key) in str(e.value)
 
