@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jaxtyping
 import pytest
 import torch
 from accelerate import cpu_offload
@@ -226,7 +227,10 @@ def test_pixels_outside_the_mask_change_less(
 @pytest.mark.parametrize(
     "pipe", [StableDiffusionPipeline, StableDiffusionControlNetPipeline], indirect=True
 )
-def test_a_compiled_unet_takes_the_settings(pipe: Any, folders: dict[str, Path], toy: Toy) -> None:
+def test_a_compiled_unet_takes_the_settings(
+    pipe: Any, folders: dict[str, Path], toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # no part of what is compiled
     image_prompts = load_adapter(pipe, list(folders.values()), toy.backbone / "image_encoder")
     expected = images(pipe, settings(image_prompts))
     compiled(pipe)
