@@ -49,7 +49,7 @@ demo: setup $(PINS) ## Try the adapters in the browser, on this machine alone
 test: setup ## Run the tests (minutes)
 	python -m pytest
 
-coverage: setup ## Run the tests and list the modules that they do not run whole (half as long again)
+coverage: setup ## Run the tests and list the modules that they do not run whole
 	python -m pytest --cov --cov-report=term
 
 test-slow: setup img2dataset ## Run the long tests: full size, downloads, two whole runs (ten minutes)

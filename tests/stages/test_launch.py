@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-LAUNCH = Path(__file__).parents[2] / "stages/launch.py"
+ROOT = Path(__file__).parents[2]
+LAUNCH, SUPERVISE = ROOT / "stages/launch.py", ROOT / "src/adapterbench/runs/launch.py"
 PATIENCE = 60
 
 SCRIPT = """
@@ -48,6 +49,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (root / folder).mkdir(parents=True)
         (root / folder / "__init__.py").write_text(text)
     shutil.copy(LAUNCH, root / "stages")
+    (root / "src/adapterbench/runs").mkdir()
+    shutil.copy(SUPERVISE, root / "src/adapterbench/runs")  # it needs no other module
     (root / "stages/helper.py").write_text("WHOSE = 'beside'")
     for name in ("train", "prepare"):
         (root / f"stages/{name}.py").write_text(SCRIPT)

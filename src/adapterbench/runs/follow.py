@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
+from adapterbench.runs.launch import FOLLOWER
+
 RECORDS, SENT = "records", "sent"
 """Folders: unsent `records/RUN/*.json` of one DVC process; sent ones in `records/RUN/sent/`."""
 
@@ -23,9 +25,6 @@ LOCK, LOG = "follow.lock", "follow.log"
 STAY = "ADAPTERBENCH_FOLLOW"
 """Environment variable: seconds for which the follower stays when no stage runs. With 0, stages
 start no follower, and `flush` sends their records."""
-
-OWN = "ADAPTERBENCH_FOLLOWER"
-"""Environment variable that marks the follower, so that `stages/launch.py` does not end it."""
 
 FAILED = "cannot send to "
 """Prefix of the cause of a failure in the log."""
@@ -84,7 +83,13 @@ def start(root: Path) -> None:
             ["/bin/sh", "-c", '"$0" -m adapterbench.runs &', sys.executable],
             check=False,
             cwd=root,
-            env={**SETTINGS, **os.environ, "PYTHONPATH": path, "DVC_ROOT": str(root), OWN: "1"},
+            env={
+                **SETTINGS,
+                **os.environ,
+                "PYTHONPATH": path,
+                "DVC_ROOT": str(root),
+                FOLLOWER: "1",
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
