@@ -9,7 +9,7 @@ PINS := $(basename $(wildcard pins/*.dvc))
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro demo test coverage test-slow lint style docs wheel bench backbone hold-out controlnet \
+.PHONY: help setup params repro demo test coverage test-slow lint style docs wheel bench backbone hold-out archive controlnet \
 	descendants publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
@@ -86,6 +86,9 @@ bench: setup ## Measure speed and memory against other ways of doing the same wo
 
 backbone: setup ## Train the small backbone from scratch (hours); publish it with `make publish`
 	dvc --cd backbone repro report
+
+archive: setup ## Compress the backbone's training images to take them to a machine with a GPU
+	dvc --cd backbone repro archive
 
 hold-out: setup ## Choose again which images nothing is trained on (data/splits)
 	dvc --cd backbone repro hold_out

@@ -80,6 +80,7 @@ class Case:
     steps: int
     threads: int
     data: Path
+    device: str
 
     @property
     def params(self) -> TrainParams:
@@ -102,16 +103,18 @@ def main(
     rounds: Annotated[int, typer.Option(help="Timed turns of each way.")] = 5,
     steps: Annotated[int, typer.Option(help="Optimiser steps a turn.")] = 4,
     data: Annotated[Path, typer.Option(help="Folder of backbone, shards, encoded.")] = Path("data"),
+    device: Annotated[str, typer.Option(help="Where both train: cpu or cuda.")] = "cpu",
 ) -> None:
     """Compare the two ways of training."""
     threads = torch.get_num_threads()
     batch = batch or load_train(variant).batch_size
-    case = Case(size, precision, variant, batch, steps, threads, data)
+    case = Case(size, precision, variant, batch, steps, threads, data, device)
     ways = {
         "cached encodings (ours)": Way(cached, case),
         "official loop's way": Way(official, case),
     }
-    title = f"Training {variant}, {size}, batch {batch}, {precision}, {threads} threads"
+    where = f"{threads} threads" if device == "cpu" else torch.cuda.get_device_name()
+    title = f"Training {variant}, {size}, batch {batch}, {precision}, {where}"
     compare(title, "images/s", {name: way.turn for name, way in ways.items()}, rounds)
     memory = {name: way.end() for name, way in ways.items()}
     ours, theirs = memory.values()
@@ -158,7 +161,7 @@ def serve(asked: Connection, build: Callable[[Case], tuple[Loss, Any]], case: Ca
     optimizer = torch.optim.AdamW(weights, lr=case.params.learning_rate)
 
     def step(number: int) -> None:
-        with torch.autocast("cpu", case.dtype, enabled=case.precision is Precision.BF16):
+        with torch.autocast(case.device, case.dtype, enabled=case.precision is Precision.BF16):
             value = loss(number)
         value.backward()
         optimizer.step()
@@ -166,15 +169,23 @@ def serve(asked: Connection, build: Callable[[Case], tuple[Loss, Any]], case: Ca
 
     with FlopCounterMode(display=False) as flops:
         step(0)
-    a = torch.randn(GEMM, GEMM).to(case.dtype)
+    a = torch.randn(GEMM, GEMM, device=case.device, dtype=case.dtype)
     while (number := asked.recv()) is not None:
         began = time.perf_counter()
         for at in range(case.steps):
             step(number * case.steps + at)
+        wait(case.device)
         seconds = time.perf_counter() - began
         reached = flops.get_total_flops() * case.steps / seconds
         asked.send((case.steps * case.batch / seconds, reached / peak_flops(a)))
-    asked.send(peak_memory_mb())
+    on_gpu = case.device == "cuda"
+    asked.send(torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_memory_mb())
+
+
+def wait(device: str) -> None:
+    """Wait for what a GPU still computes."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def peak_flops(a: Tensor) -> float:
@@ -183,6 +194,7 @@ def peak_flops(a: Tensor) -> float:
     for _ in range(5):
         began = time.perf_counter()
         a @ a
+        wait(a.device.type)
         best = max(best, 2 * GEMM**3 / (time.perf_counter() - began))
     return best
 
@@ -197,13 +209,14 @@ def cached(case: Case) -> tuple[Loss, Any]:
         draw = LocalBatches(data, schedule, case.params, slice(0, case.batch)).draw
     else:
         width, empty, draw = 512, torch.randn(77, 768), random_shares(case)
+    empty = empty.to(case.device)
     frozen = unet(case).to(memory_format=torch.channels_last)
     adapter = build_adapter(load_variant(case.variant), frozen, width)
     frozen.to(case.dtype)
     adapter.attach(frozen)
 
     def loss(step: int) -> Tensor:
-        part = draw(step)
+        part = draw(step).to(torch.device(case.device))
         conditions = drop_conditions(part.image_embeds, part.texts, empty, case.params, part.drop)
         return denoising_loss(frozen, schedule, part.latents, conditions, part.noise, part.t)
 
@@ -211,15 +224,14 @@ def cached(case: Case) -> tuple[Loss, Any]:
 
 
 def random_shares(case: Case) -> Callable[[int], LocalBatch]:
-    """Random shares at the size of SD 1.5."""
+    """Random shares at the size of SD 1.5, from the memory of the device."""
 
     def draw(_step: int) -> LocalBatch:
         n, latents = case.batch, (case.batch, 4, 64, 64)
-        t = torch.randint(0, 1000, (n,))
-        return LocalBatch(
-            torch.randn(latents), torch.randn(n, 512), torch.randn(n, 77, 768),
-            torch.randn(latents), t, torch.rand(n),
-        )  # fmt: skip
+        t = torch.randint(0, 1000, (n,), device=case.device)
+        shapes = (latents, (n, 512), (n, 77, 768), latents)
+        z, image, text, noise = (torch.randn(shape, device=case.device) for shape in shapes)
+        return LocalBatch(z, image, text, noise, t, torch.rand(n, device=case.device))
 
     return draw
 
@@ -228,9 +240,10 @@ def official(case: Case) -> tuple[Loss, Any]:
     """The peer: every frozen network runs in every step."""
     networks = small_networks(case) if case.size is Size.SMALL else random_networks()
     for network in (networks.vae, networks.text_encoder, networks.clip):
-        network.requires_grad_(False).to(case.dtype)
+        network.requires_grad_(False).to(case.device, case.dtype)
     batches = iter(DataLoader(CaptionedImages(networks), case.batch, shuffle=True))
-    empty = networks.text_encoder(networks.tokenize([""])).last_hidden_state[0].float()
+    no_text = networks.tokenize([""]).to(case.device)
+    empty = networks.text_encoder(no_text).last_hidden_state[0].float()
     frozen, schedule = unet(case), noise_schedule(case)
     adapter = build_adapter(load_variant(case.variant), frozen, networks.width)
     adapter.attach(frozen)
@@ -241,12 +254,13 @@ def official(case: Case) -> tuple[Loss, Any]:
         if batch is None:
             batches = iter(DataLoader(CaptionedImages(networks), case.batch, shuffle=True))
             batch = next(batches)
+        batch = {name: values.to(case.device) for name, values in batch.items()}
         with torch.no_grad():
             latents = networks.vae.encode(batch["pixels"].to(case.dtype)).latent_dist.sample()
             embeds = networks.clip.encode_image(batch["clip_pixels"].to(case.dtype))
             texts = networks.text_encoder(batch["ids"]).last_hidden_state
         latents = latents.float() * networks.vae.config.scaling_factor
-        drop = torch.rand(len(texts))
+        drop = torch.rand(len(texts), device=case.device)
         conditions = drop_conditions(embeds.float(), texts.float(), empty, case.params, drop)
         noise, t = draw_noise(schedule, latents.shape, torch.default_generator)
         return denoising_loss(frozen, schedule, latents, conditions, noise, t)
@@ -314,8 +328,10 @@ def random_networks() -> Networks:
 def unet(case: Case) -> Any:
     """The frozen UNet, fp32."""
     if case.size is Size.SMALL:
-        return load_part(case.data / "backbone", "unet")
-    return UNet2DConditionModel.from_config(find("sd15", None).config("unet")).requires_grad_(False)
+        frozen = load_part(case.data / "backbone", "unet")
+    else:
+        frozen = UNet2DConditionModel.from_config(find("sd15", None).config("unet"))
+    return frozen.requires_grad_(False).to(case.device)
 
 
 def noise_schedule(case: Case) -> Any:

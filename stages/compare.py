@@ -8,9 +8,8 @@ from typer import Option
 
 from adapterbench.core.config import CompareParams, load_params, load_rows
 from adapterbench.core.files import write_json
-from adapterbench.formats.generated import PROTOCOLS
-from adapterbench.report import markdown, pairs, table
-from adapterbench.report.measured import measured_on
+from adapterbench.report import pairs, table
+from adapterbench.report.tables import write_tables
 from adapterbench.runs.record import stage_record
 
 
@@ -26,11 +25,8 @@ def main(
     rows = load_rows()
     facts, inputs = {"compare": params}, [scores, train_metrics, illustrations]
     with stage_record("compare", params=facts, inputs=inputs) as record:
-        tables = [table.compare(scores, train_metrics, rows, p, params) for p in PROTOCOLS]
-        table.write(tables, out)
+        tables = write_tables(scores, train_metrics, rows, params, "validation", out)
         pairs.write(pairs.compare_pairs(illustrations, list(rows), params), out)
-        for item in tables:
-            markdown.write(item, measured_on(*item.size), out)
         write_json(metrics, table.as_metrics(tables))
         record.headline(**table.best(tables[0], train_metrics))
         record.artifact(out / "comparison.md")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
-SHARING = {"encode", "train", "sample", "score", "illustrate"}
+SHARING = {"encode", "train", "sample", "score", "further_split", "illustrate"}
 """Stages whose processes share the work; in other stages all would do the same."""
 
 

@@ -9,7 +9,7 @@ from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.pretraining import clip, tokenizer
 from adapterbench.pretraining.images import load_images
-from adapterbench.pretraining.run import log_values, resume_file, write_metrics
+from adapterbench.pretraining.run import device, log_values, resume_file, write_metrics
 from adapterbench.runs.program import run
 
 
@@ -21,7 +21,7 @@ def main(
 ) -> None:
     """Train a CLIP; its tokenizer is trained on the captions of the same images."""
     params = load_params(clip.ClipParams, name)
-    images, held_out = load_images(shards, "train"), load_images(shards, "validation")
+    images, held_out = (load_images(shards, s, device=device()) for s in ("train", "validation"))
     captions = (text for texts in images.captions for text in texts)
     vocabulary = tokenizer.train(captions, params.vocab_size, params.context_length)
     resume = resume_file(name, params, shards)

@@ -10,7 +10,7 @@ from adapterbench.core.files import publish
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.pretraining import controlnet, unet
 from adapterbench.pretraining.images import load_images
-from adapterbench.pretraining.run import log_values, resume_file, write_metrics
+from adapterbench.pretraining.run import device, log_values, resume_file, write_metrics
 from adapterbench.runs.program import run
 
 
@@ -23,7 +23,7 @@ def main(
     """Train a ControlNet for edge maps on the training concepts."""
     params = load_params(controlnet.ControlNetParams, "controlnet")
     resume = resume_file(f"controlnet-{fingerprint(backbone)[:16]}", params, shards)
-    images = load_images(shards, "train")
+    images = load_images(shards, "train", device=device())
     parts = [load_part(backbone, part) for part in ("vae", "text_encoder", "tokenizer")]
     data, controls = unet.encode(images, *parts), controlnet.edges(images)
     model, fitted = controlnet.train(params, backbone, data, controls, resume, log_values)

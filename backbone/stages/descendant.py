@@ -10,7 +10,7 @@ from adapterbench.core.files import publish
 from adapterbench.pretraining import descendant
 from adapterbench.pretraining.images import load_images
 from adapterbench.pretraining.openmoji import redrawn
-from adapterbench.pretraining.run import log_values, resume_file, write_metrics
+from adapterbench.pretraining.run import device, log_values, resume_file, write_metrics
 from adapterbench.runs.program import run
 
 
@@ -25,7 +25,7 @@ def main(
     """Fine-tune the backbone on the training concepts, drawn in another style."""
     params = load_params(descendant.DescendantParams, name)
     resume = resume_file(name, params, shards)
-    images = redrawn(load_images(shards, "train"), drawings, params.style)
+    images = redrawn(load_images(shards, "train", device=device()), drawings, params.style)
     unet, fitted = descendant.train(params, images, backbone, resume, log_values)
     with publish(out) as folder:
         descendant.save(unet, folder)

@@ -9,7 +9,7 @@ from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.pretraining import unet
 from adapterbench.pretraining.images import load_images
-from adapterbench.pretraining.run import log_values, resume_file, write_metrics
+from adapterbench.pretraining.run import device, log_values, resume_file, write_metrics
 from adapterbench.runs.program import run
 
 
@@ -24,7 +24,7 @@ def main(
     params = load_params(unet.UnetParams, "unet")
     resume = resume_file("unet", params, shards)
     frozen = unet.load_frozen(vae, image_encoder)
-    data = unet.encode(load_images(shards, "train"), *frozen)
+    data = unet.encode(load_images(shards, "train", device=device()), *frozen)
     model, fitted = unet.train(params, data, resume, log_values)
     with publish(out) as folder:
         unet.save(*frozen, model, folder)

@@ -9,7 +9,7 @@ from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.pretraining import vae
 from adapterbench.pretraining.images import load_images
-from adapterbench.pretraining.run import log_values, resume_file, write_metrics
+from adapterbench.pretraining.run import device, log_values, resume_file, write_metrics
 from adapterbench.runs.program import run
 from adapterbench.scoring.evaluators.timm import load_network
 
@@ -23,10 +23,10 @@ def main(
     """Train the autoencoder on the training concepts."""
     params = load_params(vae.VaeParams, "vae")
     resume = resume_file("vae", params, shards)
-    images = load_images(shards, "train")
+    images = load_images(shards, "train", device=device())
     features = load_network(network, images.pixels.shape[-1])
     model, fitted = vae.train(params, images, features, resume, log_values)
-    held_out = load_images(shards, "validation").pixels
+    held_out = load_images(shards, "validation", device=device()).pixels
     psnr = float(vae.psnr(vae.reconstruct(model, held_out), held_out).mean())
     with publish(out) as folder:
         vae.save(model, folder)

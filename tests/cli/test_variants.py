@@ -49,7 +49,7 @@ def test_the_image_encoder_of_the_backbone_is_that_of_the_folder(
     assert json.loads(result.stdout)["embed_dim"] == 24
     result = cli("variants", "--params", toy_params)  # nobody has brought data/backbone
     assert result.exit_code == 1
-    assert "(stage backbone), or choose one of" in result.stderr
+    assert "(stage backbone), or count over another" in result.stderr
 
 
 def test_a_table_for_people(cli: Cli, toy: "Toy", toy_params: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_table_for_people(cli: Cli, toy: "Toy", toy_params: Path) -> None:
     [
         (["--backbone", "nowhere"], "no folder 'nowhere'"),
         (["--profile", "nowhere"], "no profile 'nowhere'"),
-        ([], "(stage backbone), or choose one of"),
+        ([], "(stage backbone), or count over another"),
         (["--params", "none.yaml"], "none.yaml is missing"),
     ],
 )

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
+PATIENCE = 300_000
+"""Milliseconds for what takes seconds on an idle machine."""
+
+
 def png(image: Image.Image) -> bytes:
     """An image's file."""
     file = BytesIO()
@@ -24,6 +28,7 @@ class Visitor:
 
     def __init__(self, page: "Page", address: str) -> None:
         self.page, self.hosts, self.images = page, set[str | None](), 0
+        page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
         page.goto(address)
 

@@ -18,6 +18,7 @@ from adapterbench.frozen.load import load_part
 from adapterbench.illustrating.illustrate import Inputs, draw, items, mentioning
 from adapterbench.pretraining import descendant
 from adapterbench.sampling.sampler import Sampler
+from adapterbench.scoring.evaluator import load_evaluator
 
 SAMPLE = toy_backbone.SAMPLE.model_copy(update={"items": 4, "images_per_item": 2, "batch_size": 4})
 PARAMS = IllustrateParams.model_validate(
@@ -25,6 +26,7 @@ PARAMS = IllustrateParams.model_validate(
         "prompts": [{"image": "frame", "text": "blue"}, {"image": "frame", "text": "red"}],
         "scales": [0, 1],
         "sweep_items": 3,
+        "twin_cosine": None,
         "pairs": 0,
     }
 )
@@ -66,6 +68,8 @@ def params(path: Path) -> BackboneParams:
 def drawn(toy: Toy, bases: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What the stage draws with the adapter and without."""
     folder = tmp_path_factory.mktemp("illustrations")
+    wanted = toy.score_params().evaluators.neutral
+    neutral = load_evaluator(wanted, toy.folders, "score.evaluators.neutral")
     for name, adapter in {"toy": toy.adapter, "text_only": None}.items():
         inputs = Inputs(
             encoded=toy.encoded,
@@ -74,7 +78,7 @@ def drawn(toy: Toy, bases: Path, tmp_path_factory: pytest.TempPathFactory) -> di
             bases=bases,
             adapter=adapter,
         )
-        draw(PARAMS, SAMPLE, inputs, folder / name)
+        draw(PARAMS, SAMPLE, inputs, neutral, folder / name)
     return {name: folder / name for name in ("toy", "text_only")}
 
 

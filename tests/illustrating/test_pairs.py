@@ -16,8 +16,8 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import read_json
 from adapterbench.data.emoji_sets import SETS
 from adapterbench.data.sources.emoji import captions
-from adapterbench.formats.pairs import list_path, write_pairs
-from adapterbench.formats.shards import Sample
+from adapterbench.formats.pairs import Pair, list_path, write_pairs
+from adapterbench.formats.shards import Sample, read_split
 from adapterbench.illustrating.drawing import draw_share, embedded, pack
 from adapterbench.illustrating.pairs import choose, find_pairs, pair_sheets, score_pairs
 from adapterbench.runs.processes import process_state
@@ -48,6 +48,10 @@ def sample(style: str, concept: str, name: str = "", tones: str = "") -> Sample:
     )
 
 
+def no_twins(pairs: list[Pair]) -> list[bool]:
+    return [False] * len(pairs)
+
+
 def test_restyle_is_one_thing_by_two_families_and_the_goals_style_without_a_name() -> None:
     things = [
         *(sample(style, "frog") for style in ("google", "twitter", "fluent")),
@@ -60,7 +64,7 @@ def test_restyle_is_one_thing_by_two_families_and_the_goals_style_without_a_name
     ]
     keys = {thing.key: thing.meta for thing in things}
     for seed in range(5):
-        pairs = choose(things, COUNT, seed)["restyle"]
+        pairs = choose(things, COUNT, seed, no_twins)["restyle"]
         assert {keys[pair.prompt]["concept"] for pair in pairs} == {"frog", "cat"}
         for pair in pairs:
             a, b = keys[pair.prompt], keys[pair.goal]
@@ -73,7 +77,7 @@ def test_concept_is_another_thing_by_the_same_maker_by_name_without_a_style() ->
     things = [sample(style, f"c{n}") for style in ("google", "twitter") for n in range(4)]
     things.append(sample("google", "hand", "waving hand", "dark skin tone"))
     keys = {thing.key: thing.meta for thing in things}
-    several = [pair for seed in range(9) for pair in choose(things, 4, seed)["concept"]]
+    several = [pair for seed in range(9) for pair in choose(things, 4, seed, no_twins)["concept"]]
     for pair in several:
         a, b = keys[pair.prompt], keys[pair.goal]
         assert a["style"] == b["style"]
@@ -85,36 +89,75 @@ def test_concept_is_another_thing_by_the_same_maker_by_name_without_a_style() ->
 
 def test_no_goal_comes_twice() -> None:
     things = [sample(style, f"c{n}") for style in ("google", "twitter") for n in range(6)]
-    for pairs in choose(things, 6, 0).values():
+    for pairs in choose(things, 6, 0, no_twins).values():
         assert len({pair.goal for pair in pairs}) == len({p.prompt for p in pairs}) == 6
 
 
 def test_the_order_of_the_samples_changes_nothing() -> None:
     things = [sample(style, f"c{n}") for style in ("google", "twitter") for n in range(6)]
-    assert choose(things, 3, 0) == choose(things[::-1], 3, 0)
-    assert choose(things, 3, 0) != choose(things, 3, 1)
+    assert choose(things, 3, 0, no_twins) == choose(things[::-1], 3, 0, no_twins)
+    assert choose(things, 3, 0, no_twins) != choose(things, 3, 1, no_twins)
 
 
 def test_samples_without_makers_have_no_pairs() -> None:
     plain = [replace(s, meta={"concept": s.meta["concept"]}) for s in toy_samples()]
-    assert choose(plain, 32, 0) == {}
-    assert choose([sample("google", "a"), sample("google", "b")], 32, 0) == {}
-    assert choose(list(toy_samples()), 0, 0) == {}
+    assert choose(plain, 32, 0, no_twins) == {}
+    assert choose([sample("google", "a"), sample("google", "b")], 32, 0, no_twins) == {}
+    assert choose(list(toy_samples()), 0, 0, no_twins) == {}
 
 
 def test_more_pairs_than_there_are_is_one_line() -> None:
     with pytest.raises(
-        UserError, match=r"illustrate\.pairs = 9, but .* gives 8 for restyle: lower"
+        UserError, match=r"illustrate\.pairs = 9, but .* gives 8 for restyle .*: lower"
     ):
-        choose(list(toy_samples()), 9, 0)
+        choose(list(toy_samples()), 9, 0, no_twins)
+
+
+def test_pairs_of_images_that_look_alike_are_passed_over() -> None:
+    things = [sample(style, f"c{n}") for style in ("google", "twitter") for n in range(6)]
+    seen = []
+
+    def odd_ones(pairs: list[Pair]) -> list[bool]:
+        seen.append(len(pairs))
+        return [n % 2 == 1 for n in range(len(pairs))]
+
+    every = choose(things, 6, 0, no_twins)["restyle"]
+    assert choose(things, 3, 0, odd_ones)["restyle"] == [every[n] for n in (0, 2, 3)]
+    assert seen[:2] == [3, 3]  # as many as are needed, not all that there are
+    with pytest.raises(UserError, match="gives 4 for restyle whose two images differ: lower it"):
+        choose(things, 5, 0, odd_ones)
 
 
 @pytest.fixture(scope="module")
-def drawn(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def evaluator(toy: Toy) -> Evaluator:
+    neutral = toy.score_params().evaluators.neutral
+    return load_evaluator(neutral, toy.folders, "score.evaluators.neutral")
+
+
+def test_twins_are_told_by_the_evaluator(toy: Toy) -> None:
+    def pixels(images: list[Image.Image]) -> torch.Tensor:
+        return torch.tensor(np.stack([np.asarray(image) for image in images])).flatten(1) - 128.0
+
+    evaluator = Evaluator(pixels, None, batch_size=3)
+    sampler = Sampler(toy_backbone.SAMPLE, toy.encoded, toy.backbone, None)
+    images = {s.key: pixels([s.image])[0] for s in read_split(toy.shards, "validation")}
+    every = find_pairs(sampler, toy.shards, COUNT, evaluator, None)["restyle"]
+    cosines = [
+        torch.cosine_similarity(images[p.prompt], images[p.goal], dim=0).item() for p in every
+    ]
+    limit = sum(cosines) / 2
+    expected = [pair for pair, value in zip(every, cosines, strict=True) if value < limit]
+    assert find_pairs(sampler, toy.shards, 1, evaluator, limit)["restyle"] == expected
+
+
+@pytest.fixture(scope="module")
+def drawn(
+    toy: Toy, evaluator: Evaluator, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pairs")
     for name, adapter in {"toy": toy.adapter, "text_only": None}.items():
         sampler = Sampler(toy_backbone.SAMPLE, toy.encoded, toy.backbone, adapter)
-        pairs = find_pairs(sampler, toy.shards, COUNT)
+        pairs = find_pairs(sampler, toy.shards, COUNT, evaluator, None)
         sheets = list(pair_sheets(sampler, pairs, folder / name))
         draw_share(sampler, sheets, process_state())
         for sheet in sheets:
@@ -151,12 +194,6 @@ def test_each_row_is_given_what_its_name_says(
     together = read(drawn["toy"] / protocol / "image_and_text.tar")
     assert texts_alone.keys() == together.keys()
     assert not any(np.array_equal(texts_alone[name], together[name]) for name in together)
-
-
-@pytest.fixture(scope="module")
-def evaluator(toy: Toy) -> Evaluator:
-    neutral = toy.score_params().evaluators.neutral
-    return load_evaluator(neutral, toy.folders, "score.evaluators.neutral")
 
 
 def test_scores_are_against_goal_and_copy(

@@ -57,6 +57,7 @@ ILLUSTRATE = {
     "scales": [0, 1],
     "sweep_items": 2,
     "pairs": 2,
+    "twin_cosine": None,
 }
 
 ALIEN = ("ADAPTERBENCH", "DVC", "GIT", "MLFLOW")

@@ -84,6 +84,18 @@ def test_three_lines_of_yaml_add_a_row_and_nothing_else_is_trained(project: Proj
     assert set(methods(project)) - set(before) == {"mine"}
 
 
+def test_a_further_split_has_a_table_of_its_own(project: Project) -> None:
+    path = project.root / "params.yaml"
+    params = yaml.safe_load(path.read_text()) | {"further_splits": ["train"]}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    assert project.ran("repro") == {"further_split@train"}
+    folder = project.root / "results/splits/train"
+    further, table = (pd.read_csv(f / "comparison.csv") for f in (folder, project.root / "results"))
+    assert list(further["method"]) == list(table["method"])
+    assert not further["clip_i"].equals(table["clip_i"])
+    assert "N = 3 train items" in (folder / "comparison.md").read_text()
+
+
 def test_the_same_training_gives_the_same_bytes(project: Project) -> None:
     weights = project.root / "models/ip_adapter/adapter.safetensors"
     before = weights.read_bytes()

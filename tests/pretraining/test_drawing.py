@@ -60,3 +60,12 @@ def test_a_sheet_has_its_layers_one_above_the_other_line_by_line() -> None:
     sheet = np.asarray(grid(above, above + 100, columns=2, zoom=1))[..., 0]
     assert sheet[::2, ::2].tolist() == [[0, 10], [100, 110], [20, 30], [120, 130]]
     assert grid(above, columns=2, zoom=3).size == (12, 12)
+
+
+def test_the_last_line_of_a_grid_is_filled_with_white() -> None:
+    images = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
+    sheet = np.asarray(grid(images, columns=2, zoom=1))
+    assert sheet.shape == (4, 4, 3)
+    assert (sheet[2:, 2:] == 255).all()
+    assert (sheet[2:, :2] == 0).all()
+    assert grid(images, columns=16, zoom=1).size == (6, 2)

@@ -25,6 +25,7 @@ ILLUSTRATE: dict[str, Any] = {
     "prompts": [{"image": "cat", "text": f"text number {n} that costs $5"} for n in range(3)],
     "scales": [0, 0.5, 1.5],
     "sweep_items": 3,
+    "twin_cosine": None,
     "pairs": 5,
 }
 PARAMS = CompareParams(bootstrap_samples=500, confidence=0.95, seed=0, labels={})
@@ -280,6 +281,7 @@ def measured() -> MeasuredOn:
         image_encoder="clip",
         evaluator="scoring clip",
         neutral_evaluator="neutral network",
+        split="validation",
         items=N,
         images_per_item=K,
         train_steps=2000,

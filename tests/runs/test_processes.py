@@ -37,6 +37,7 @@ ILLUSTRATE = IllustrateParams.model_validate(
         "prompts": [{"image": "frame", "text": "blue"}, {"image": "diamond", "text": "red"}],
         "scales": [0, 1],
         "sweep_items": 3,
+        "twin_cosine": None,
         "pairs": 2,
     }
 )
@@ -155,8 +156,8 @@ def test_the_other_process_ends_when_one_is_killed(
         patch.setattr(module, "encode_shard", deadly)
         run = get_context("fork").Process(target=as_a_launcher_does, args=(joined, noisily))
         run.start()
-        run.join(60)
-    assert run.exitcode == 0  # both have ended
+        run.join()  # no limit of time but pytest's: both end, however slow the machine
+    assert run.exitcode == 0
     lines = (workplace / "error-0").read_text().splitlines()
     said = [line for line in lines if line.startswith("error:") or "Traceback" in line]
     assert said == [

@@ -94,7 +94,7 @@ def test_two_runs_do_not_share_a_place(holder: subprocess.Popen[str], place: str
         pytest.fail("both hold it")
     with exclusive_run(Path("train-c")):  # another place is free
         pass
-    holder.communicate(timeout=60)
+    holder.communicate(timeout=600)
     with exclusive_run(Path(place)):
         pass
     assert list(Path().iterdir()) == []
@@ -102,7 +102,7 @@ def test_two_runs_do_not_share_a_place(holder: subprocess.Popen[str], place: str
 
 def test_a_killed_run_holds_nothing(holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
-    holder.wait(timeout=60)
+    holder.wait(timeout=600)
     with exclusive_run(Path("train-a"), Path("train-b")):
         pass
     assert list(Path().iterdir()) == []

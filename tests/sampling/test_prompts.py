@@ -29,7 +29,7 @@ def data(toy: "Toy") -> EncodedSplit:
 
 
 def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit) -> None:
-    own = OwnPrompts(data, named(VARIANT, toy.image_encoder), toy.shards, 2)
+    own = OwnPrompts(data, named(VARIANT, toy.image_encoder), toy.shards, 2, "validation")
     expected, nothing = encoded_prompts(data)([4, 0, 0])
     found, none = own([4, 0, 0])
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)  # the rounding of fp16
@@ -37,7 +37,7 @@ def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit
 
 
 def test_another_encoder_reads_the_images(toy: "Toy", data: EncodedSplit) -> None:
-    own = OwnPrompts(data, named(PLUS, toy.evaluator), toy.shards, 2)
+    own = OwnPrompts(data, named(PLUS, toy.evaluator), toy.shards, 2, "validation")
     images = {s.key: s.image for s in read_split(toy.shards, "validation")}
     keys = [data.samples[number]["key"] for number in (1, 5, 3)]
     clip = load_clip(toy.evaluator, None)
@@ -50,4 +50,4 @@ def test_another_encoder_reads_the_images(toy: "Toy", data: EncodedSplit) -> Non
 
 def test_it_needs_the_images(toy: "Toy", data: EncodedSplit) -> None:
     with pytest.raises(UserError, match="--shards"):
-        OwnPrompts(data, named(PLUS, toy.evaluator), None, 2)
+        OwnPrompts(data, named(PLUS, toy.evaluator), None, 2, "validation")

@@ -17,10 +17,19 @@ from PIL import Image
 from toy_backbone import SIDE, Toy, picture, toy_samples
 
 from adapterbench.core.errors import UserError
+from adapterbench.formats.generated import Generated, write_images
+from adapterbench.formats.image import to_png
+from adapterbench.formats.shards import read_split
 from adapterbench.frozen.load import load_clip, load_part
 from adapterbench.scoring.evaluator import Folders, load_evaluator
 from adapterbench.scoring.real import real_images
-from adapterbench.scoring.scores import Scorer, load_scorer, score_real, score_samples
+from adapterbench.scoring.scores import (
+    Scorer,
+    load_scorer,
+    score_methods,
+    score_real,
+    score_samples,
+)
 
 KEYS = ["blue-frame", "red-diamond", "green-frame"]
 """The sampled items, in the order of the tar."""
@@ -185,6 +194,23 @@ def test_real_images_have_the_scores_of_floors_and_ceilings(
     assert frames["vae"]["neutral"].mean() < frames["reference_16px"]["neutral"].mean()
 
 
+def test_all_methods_of_another_split_are_scored(toy: Toy, tmp_path: Path) -> None:
+    keys = [s.key for s in read_split(toy.shards, "train")][:5]
+    samples = [tmp_path / "samples" / name for name in ("one", "two")]
+    for folder in samples:
+        folder.mkdir(parents=True)
+        images = (Generated(key, 0, to_png(picture("bar", "red"))) for key in keys)
+        write_images(folder / "image.tar", images)
+    params = toy.score_params().model_copy(update={"kid_subset_size": 1000})
+    networks = toy.backbone, toy.neutral
+    score_methods(params, samples, toy.shards, *networks, "train", tmp_path / "scores")
+    frames = {path.stem: pd.read_parquet(path) for path in (tmp_path / "scores").iterdir()}
+    assert frames.keys() == {"one", "two", "reference", "vae", "reference_16px", "other_item"}
+    for frame in frames.values():
+        assert frame["key"].tolist() == keys
+        assert frame["kid"].notna().all()  # of subsets of five, since there are no more
+
+
 def test_the_vae_row_is_what_the_vae_decodes(scorer: Scorer, toy: Toy) -> None:
     vae = load_part(toy.backbone, "vae")
     pixels = torch.from_numpy(np.asarray(scorer.references[2]).transpose(2, 0, 1)[None] / 127.5 - 1)
@@ -258,7 +284,7 @@ def test_an_image_of_no_item_is_one_line(scorer: Scorer, samples: Path) -> None:
     file = io.BytesIO()
     picture("ring", "red").save(file, "PNG")
     add(samples / "image.tar", "red-ring.0.png", file.getvalue())  # an item of training
-    with pytest.raises(UserError, match="red-ring is not a validation item"):
+    with pytest.raises(UserError, match="red-ring is no item of this split"):
         score_samples(scorer, samples, samples.parent / "out.parquet")
 
 

@@ -2,19 +2,25 @@
 
 import json
 import math
-import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState
 from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from toy_adapters import PLUS
 from toy_backbone import CLIP_PARAMS, FIT, VARIANT, Toy
 
@@ -28,10 +34,10 @@ from adapterbench.core.config import TrainParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import sha256
 from adapterbench.frozen.load import load_part
-from adapterbench.runs.program import guarded
 from adapterbench.training.adapter import Trained, drop_conditions, memory, train_adapter
 from adapterbench.training.loop import learning_rate, seeded
 
+ROOT = Path(__file__).parents[2]
 LORA = {"projection": "mlp", "attention": "lora", "tokens": 2, "hidden_layers": 1, "expansion": 2,
         "rank": 2}  # fmt: skip
 GLOBAL = {"projection": "feedforward", "attention": "append", "tokens": 4, "expansion": 2}
@@ -196,26 +202,66 @@ def test_batches_that_processes_gather_ahead_change_no_bit(
     assert first.losses == second.losses
 
 
-@pytest.mark.timeout(120)
-def test_a_gathering_process_that_is_killed_is_one_line(
-    toy: Toy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    before = set(multiprocessing.active_children())  # of other tests
+GATHERED_AHEAD = """
+import runpy, sys
+from adapterbench.training import batches
 
-    class Killer(Log):
-        def __call__(self, step: int, values: dict[str, float]) -> None:
-            super().__call__(step, values)
-            if step == 10:
-                for worker in set(multiprocessing.active_children()) - before:
-                    worker.kill()
+batches.workers = lambda _device: 1
+sys.path.insert(0, sys.argv[1].rpartition("/")[0])
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a stage whose batches a process gathers, as on a GPU."""
 
-    monkeypatch.setattr(batches, "workers", lambda _device: 1)
-    with pytest.raises(SystemExit) as left:
-        guarded(train)(toy, "out", on_log=Killer(), steps=100_000)
-    assert left.value.code == 1
-    said = capfd.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: a process that gathers batches has died")
+
+def test_a_gathering_process_that_is_killed_is_one_line(toy: Toy, tmp_path: Path) -> None:
+    """The training has a process of its own: torch raises on SIGCHLD wherever a process then is."""
+    params = train_params(steps=100_000).model_dump()
+    Path("params.yaml").write_text(yaml.safe_dump({"variants": {"toy": VARIANT}, "train": params}))
+    command = [sys.executable, "-c", GATHERED_AHEAD, str(ROOT / "stages/train.py"), "toy"]
+    command += ["--encoded", str(toy.encoded), "--backbone", str(toy.backbone)]
+    command += ["--out", "out", "--metrics", "m/costs.json", "--curve", "m/curve.csv"]
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "ADAPTERBENCH_FOLLOW": "0"}
+    said = tmp_path / "said"
+    with said.open("w") as file:
+        training = subprocess.Popen(command, stdout=file, stderr=file, env=env)
+    try:
+        while not list(Path().glob(".resume/train-toy-*.safetensors")):
+            assert training.poll() is None, said.read_text()
+            time.sleep(0.02)
+        [gathering] = psutil.Process(training.pid).children()
+        gathering.kill()
+        assert training.wait() == 1, said.read_text()
+    finally:
+        training.kill()
+        training.wait()
+    text = said.read_text()
+    lines = text.splitlines()
+    assert lines[-1].startswith("error: a process that gathers batches has died"), text
+    assert [line for line in lines if line.startswith("error:")] == lines[-1:]
+    assert "Traceback" not in text
     assert not Path("out").exists()
+    assert not Path("m").exists()
+
+
+def test_a_gathering_process_that_dies_is_an_error_once(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its socket is found closed: it is gone, and cannot raise again, with the error."""
+    ahead, try_get_data = [], _MultiProcessingDataLoaderIter._try_get_data
+
+    def closed(self: Any, *arguments: Any) -> Any:
+        ahead.append(self)
+        if len(ahead) == 3:
+            raise EOFError
+        return try_get_data(self, *arguments)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", closed)
+    monkeypatch.setattr(batches, "workers", lambda _device: 1)
+    with pytest.raises(RuntimeError, match="a DataLoader worker has died"):
+        train(toy, "out")
+    assert not ahead[-1]._worker_pids_set  # those that the handler of SIGCHLD looks at
+    assert not any(worker.is_alive() for worker in ahead[-1]._workers)
 
 
 def test_damage_that_a_gathering_process_meets_is_one_line(

@@ -218,6 +218,9 @@ class IllustrateParams(Section):
     """Items in the sweep."""
     pairs: Annotated[int, Field(ge=0)]
     """Prompt pairs with a target image per protocol; 0: none."""
+    twin_cosine: Annotated[float, Field(gt=0, le=1)] | None
+    """Cosine by the neutral evaluator from which an image prompt and its target look alike, so that
+    they are no pair; `null`: no pair is left out."""
 
 
 class EvaluatorParams(Section):

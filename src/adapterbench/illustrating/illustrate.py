@@ -26,7 +26,7 @@ from adapterbench.illustrating.scores import score
 from adapterbench.runs.processes import process_state, share
 from adapterbench.runs.resume import exclusive_run, resume_path
 from adapterbench.sampling.sampler import ImageId, Sampler
-from adapterbench.scoring.evaluator import Folders
+from adapterbench.scoring.evaluator import Evaluator, Folders, load_evaluator
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,9 @@ def illustrate(
     manifests = inputs.encoded / MANIFEST, inputs.shards / MANIFEST
     made = resume_path(f"illustrate-{out.name}", facts, *manifests, *own)
     with exclusive_run(made, is_main=state.is_main_process):
-        count = draw(params, sample, inputs, made)
-        score(scoring, folders, inputs.shards, made)
+        neutral = load_evaluator(scoring.evaluators.neutral, folders, "score.evaluators.neutral")
+        count = draw(params, sample, inputs, neutral, made)
+        score(scoring, folders, neutral, inputs.shards, made)
         if state.is_main_process:
             with publish(out) as beside:
                 shutil.copytree(made, beside, copy_function=link_or_copy)
@@ -90,7 +91,13 @@ def find_bases(inputs: Inputs) -> list[Path]:
     return sorted(inputs.bases.iterdir())
 
 
-def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Path) -> int:
+def draw(
+    params: IllustrateParams,
+    sample: SampleParams,
+    inputs: Inputs,
+    neutral: Evaluator,
+    out: Path,
+) -> int:
     """Generate all images into `out`, which all processes share; return the number of images.
 
     Raises:
@@ -104,7 +111,7 @@ def draw(params: IllustrateParams, sample: SampleParams, inputs: Inputs, out: Pa
 
     sampler = sampler_over(inputs.backbone)
     chosen = mentioning([prompt.image for prompt in params.prompts], sampler)
-    pairs = find_pairs(sampler, inputs.shards, params.pairs)
+    pairs = find_pairs(sampler, inputs.shards, params.pairs, neutral, params.twin_cosine)
     sheets = [
         prompt_sheet(params, sampler, chosen, layout.prompts),
         *(sweep_sheets(params, sampler, layout) if inputs.adapter else []),

@@ -8,12 +8,13 @@ ignores the text. All images are held out.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from more_itertools import chunked
 from PIL import Image
 from torch import Tensor
 
@@ -81,8 +82,14 @@ MAKERS = {"restyle": restyle, "concept": concept}
 """Protocol -> function that yields its pairs."""
 
 
-def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[Pair]]:
-    """The first `count` pairs of each protocol, over samples in hashed order.
+AreTwins = Callable[[list[Pair]], list[bool]]
+"""Whether the image prompt of each pair looks like its goal, which a copy would then be."""
+
+
+def choose(
+    samples: Iterable[Sample], count: int, seed: int, are_twins: AreTwins
+) -> dict[str, list[Pair]]:
+    """The first `count` pairs of each protocol without twins, over samples in hashed order.
 
     Empty if a protocol has no pairs, as in sources whose samples name no maker.
 
@@ -91,23 +98,55 @@ def choose(samples: Iterable[Sample], count: int, seed: int) -> dict[str, list[P
     """
     with_maker = [sample for sample in samples if "family" in sample.meta]
     ordered = sorted(with_maker, key=lambda sample: rank(sample.key, seed))
-    chosen = {name: list(make(ordered)) for name, make in MAKERS.items()}
-    if not all(chosen.values()):
+    found = {name: list(make(ordered)) for name, make in MAKERS.items()}
+    if not all(found.values()):
         log.info("no held-out emoji by two makers: no prompts with a right answer")
         return {}
+    if not count:
+        return {}
+    chosen = {name: first_distinct(pairs, count, are_twins) for name, pairs in found.items()}
     for name, pairs in chosen.items():
         if len(pairs) < count:
             raise UserError(
                 f"illustrate.pairs = {count}, but the validation split gives {len(pairs)} for "
-                f"{name}: lower it"
+                f"{name} whose two images differ: lower it"
             )
-    return {name: pairs[:count] for name, pairs in chosen.items()} if count else {}
+    return chosen
 
 
-def find_pairs(sampler: Sampler, shards: Path, count: int) -> dict[str, list[Pair]]:
-    """The pairs of each protocol among the encoded items; see `choose`."""
+def first_distinct(pairs: list[Pair], count: int, are_twins: AreTwins) -> list[Pair]:
+    """The first `count` pairs without twins, or all that there are; few more are looked at."""
+    distinct: list[Pair] = []
+    for part in chunked(pairs, count):
+        twins = are_twins(part)
+        distinct += [pair for pair, twin in zip(part, twins, strict=True) if not twin]
+        if len(distinct) >= count:
+            break
+    return distinct[:count]
+
+
+def find_pairs(
+    sampler: Sampler, shards: Path, count: int, evaluator: Evaluator, twin_cosine: float | None
+) -> dict[str, list[Pair]]:
+    """The pairs of each protocol among the encoded items; see `choose`.
+
+    Two images are twins if their embeddings by `evaluator` have a cosine of `twin_cosine` or more;
+    none are if it is None.
+    """
     keys = {row["key"] for row in sampler.data.samples}
-    return choose(read_split(shards, "validation", keys=keys), count, sampler.params.seed)
+    samples = [s for s in read_split(shards, "validation", keys=keys) if "family" in s.meta]
+    images = {sample.key: sample.image for sample in samples}
+
+    def are_twins(pairs: list[Pair]) -> list[bool]:
+        if twin_cosine is None:
+            return [False] * len(pairs)
+        prompts, goals = (
+            evaluator.images([images[key] for key in side])
+            for side in ([pair.prompt for pair in pairs], [pair.goal for pair in pairs])
+        )
+        return (cosine(prompts, goals) >= twin_cosine).tolist()
+
+    return choose(samples, count, sampler.params.seed, are_twins)
 
 
 def pair_sheets(

@@ -80,9 +80,13 @@ def train(
     on_log: OnLog,
     label: str,
 ) -> tuple[CLIP, FitResult]:
-    """Contrastive training; each sample uses a random phrasing of its caption."""
+    """Contrastive training on the device of the images.
+
+    Each sample uses a random phrasing of its caption.
+    """
     torch.manual_seed(params.seed)
-    model = CLIP(**model_config(params, images.pixels.shape[-1], tokenizer))
+    device = images.pixels.device
+    model = CLIP(**model_config(params, images.pixels.shape[-1], tokenizer)).to(device)
     contrast = ClipLoss()
     phrasings = [tokenize(list(texts), tokenizer) for texts in images.captions]
     others = same_emoji(images.keys)
@@ -92,7 +96,7 @@ def train(
         x = augmented(images.pixels[index], params, generator)
         draw = torch.rand(len(index), generator=generator)
         ids = [phrasings[i][int(u * len(phrasings[i]))] for i, u in zip(index, draw, strict=True)]
-        image, text, scale = model(normalise(x), torch.stack(ids))
+        image, text, scale = model(normalise(x), torch.stack(ids).to(device))
         total = contrast(image, text, scale.clamp(max=100))
         if params.maker_weight:
             draw = torch.rand(len(index), generator=generator)
@@ -136,10 +140,11 @@ def augmented(pixels: Tensor, params: ClipParams, generator: torch.Generator) ->
     """Translate, scale and recolour uint8 images `(B, 3, H, W)` at random, filling with white."""
 
     def draw(limit: float, *shape: int) -> Tensor:
-        return (2 * torch.rand(len(pixels), *shape, generator=generator) - 1) * limit
+        uniform = torch.rand(len(pixels), *shape, generator=generator)
+        return ((2 * uniform - 1) * limit).to(pixels.device)
 
     x = pixels.float() / 255
-    theta = torch.zeros(len(pixels), 2, 3)
+    theta = torch.zeros(len(pixels), 2, 3, device=pixels.device)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 + draw(params.max_zoom)
     theta[:, :, 2] = draw(2 * params.max_shift, 2)  # the grid spans [-1, 1]: the side is 2
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
@@ -157,7 +162,7 @@ def embed(model: CLIP, images: CaptionedImages, tokenizer: CLIPTokenizer) -> tup
     """Unit embeddings of all images and of their first captions, `(N, D)` each."""
     chunks = images.pixels.split(256)
     of_images = [model.encode_image(normalise(x), normalize=True) for x in chunks]
-    ids = tokenize([texts[0] for texts in images.captions], tokenizer)
+    ids = tokenize([texts[0] for texts in images.captions], tokenizer).to(images.pixels.device)
     of_texts = [model.encode_text(chunk, normalize=True) for chunk in ids.split(256)]
     return torch.cat(of_images), torch.cat(of_texts)
 

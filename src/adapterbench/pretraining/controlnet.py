@@ -53,12 +53,11 @@ class Controlled(nn.Module):
 
 
 def edges(images: CaptionedImages) -> Tensor:
-    """Edge maps of all images, uint8 `(N, 3, H, W)`."""
-    side = images.pixels.shape[-1]
-    maps = (
-        edge_map(Image.fromarray(pixels.permute(1, 2, 0).numpy()), side) for pixels in images.pixels
-    )
-    return torch.from_numpy(np.stack([to_array(lines) for lines in maps]))
+    """Edge maps of all images, uint8 `(N, 3, H, W)`, on their device."""
+    pixels = images.pixels
+    arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    maps = (edge_map(Image.fromarray(array), pixels.shape[-1]) for array in arrays)
+    return torch.from_numpy(np.stack([to_array(lines) for lines in maps])).to(pixels.device)
 
 
 def train(
@@ -69,7 +68,9 @@ def train(
     resume: Path,
     on_log: OnLog,
 ) -> tuple[ControlNetModel, FitResult]:
-    """Train a copy of the UNet's encoder over the frozen UNet; return it with averaged weights.
+    """Train a copy of the UNet's encoder over the frozen UNet, on the device of `data`.
+
+    The copy is returned with averaged weights.
 
     Args:
         backbone: folder with the UNet in diffusers layout.
@@ -81,13 +82,15 @@ def train(
     controlnet = ControlNetModel.from_unet(
         unet, conditioning_embedding_out_channels=params.conditioning_channels
     )
-    model = Controlled(unet, controlnet.to(memory_format=torch.channels_last))
+    model = Controlled(unet, controlnet)
+    model.to(data.latents.device).to(memory_format=torch.channels_last)
     noise_schedule = schedule()
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(data.latents), params.batch_size, params.seed, step)
         draw = torch.rand(len(index), generator=generator) * data.texts.shape[1]
         dropped = torch.rand(len(index), generator=generator) < params.drop_text
+        dropped = dropped.to(data.texts.device)
         conditions: dict[str, Any] = {
             "encoder_hidden_states": torch.where(
                 dropped[:, None, None], data.empty, data.texts[index, draw.long()]

@@ -32,7 +32,10 @@ def train(
     resume: Path,
     on_log: OnLog,
 ) -> tuple[UNet2DConditionModel, FitResult]:
-    """Train a LoRA on captioned images; the backbone is frozen. Return the UNet with the LoRA."""
+    """Train a LoRA on captioned images, on their device; return the UNet with it.
+
+    The backbone is frozen.
+    """
     unet, vae, text, tokenizer, schedule = (
         load_part(backbone, part)
         for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -41,7 +44,7 @@ def train(
     torch.manual_seed(params.seed)
     adapted(unet, params.rank)
     weights = [weight for weight in unet.parameters() if weight.requires_grad]
-    unet.to(memory_format=torch.channels_last)
+    unet.to(data.latents.device).to(memory_format=torch.channels_last)
     loss = text_loss(unet, schedule, data, params)
     return unet, fit(weights, loss, params, resume, on_log, params.style)
 

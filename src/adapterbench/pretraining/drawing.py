@@ -5,6 +5,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 from pydantic import Field
@@ -81,10 +82,15 @@ def to_pil(pixels: Tensor) -> list[Image.Image]:
 def grid(*layers: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
     """Images in lines of `columns`; each line has one row per layer, one above the other.
 
+    The last line is filled with white.
+
     Args:
         layers: uint8 `(N, 3, H, W)` each, such as originals and reconstructions.
         zoom: factor by which the sheet is enlarged.
     """
+    columns = min(columns, len(layers[0]))
+    missing = -len(layers[0]) % columns
+    layers = tuple(F.pad(rows, (0, 0, 0, 0, 0, 0, 0, missing), value=255) for rows in layers)
     lines = [
         torch.cat([torch.cat(list(rows[at : at + columns]), dim=2) for rows in layers], 1)
         for at in range(0, len(layers[0]), columns)

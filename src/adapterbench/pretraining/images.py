@@ -11,6 +11,8 @@ from torch import Tensor
 from adapterbench.formats.image import to_array
 from adapterbench.formats.shards import read_split
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class CaptionedImages:
@@ -34,12 +36,12 @@ class CaptionedImages:
         )
 
 
-def load_images(shards: Path, *splits: str) -> CaptionedImages:
-    """Read splits into memory (12 kB per image at 64 pixels)."""
+def load_images(shards: Path, *splits: str, device: torch.device = CPU) -> CaptionedImages:
+    """Read splits into the memory of `device` (12 kB per image at 64 pixels)."""
     samples = [sample for split in splits for sample in read_split(shards, split)]
     pixels = torch.from_numpy(np.stack([to_array(sample.image) for sample in samples]))
     return CaptionedImages(
-        pixels,
+        pixels.to(device),
         [sample.captions for sample in samples],
         [sample.key for sample in samples],
         [str(sample.meta.get("concept", sample.key)) for sample in samples],
@@ -53,5 +55,5 @@ def to_signed(pixels: Tensor) -> Tensor:
 
 def mirrored(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Flip a random `share` of images `(B, 3, H, W)` left to right."""
-    flip = torch.rand(len(pixels), generator=generator) < share
+    flip = (torch.rand(len(pixels), generator=generator) < share).to(pixels.device)
     return torch.where(flip[:, None, None, None], pixels.flip(-1), pixels)

@@ -67,7 +67,7 @@ def redrawn(images: CaptionedImages, tarball: Path, style: str) -> CaptionedImag
     pixels = torch.from_numpy(np.stack([drawn[code(images.keys[n])] for n in kept]))
     return replace(
         images,
-        pixels=pixels,
+        pixels=pixels.to(images.pixels.device),
         captions=[images.captions[n] for n in kept],
         keys=[images.keys[n] for n in kept],
         concepts=[images.concepts[n] for n in kept],

@@ -4,12 +4,20 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from adapterbench.core.config import Section
 from adapterbench.core.files import MANIFEST, write_json
 from adapterbench.runs.resume import resume_path
+from adapterbench.training.distributed import DistributedContext
 from adapterbench.training.loop import FitResult
 
 log = logging.getLogger(__name__)
+
+
+def device() -> torch.device:
+    """Where networks are trained: the GPU, if there is one."""
+    return DistributedContext().device
 
 
 def resume_file(name: str, params: Section, shards: Path) -> Path:

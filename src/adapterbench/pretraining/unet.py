@@ -10,7 +10,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -89,13 +89,20 @@ def build(params: UnetParams, latents: Tensor, text_width: int) -> UNet2DConditi
 def encode(
     images: CaptionedImages, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> TextToLatents:
-    """Encode all images and their phrasings; every image must have as many phrasings."""
+    """Encode all images and their phrasings, on the device of the images.
+
+    Every image must have as many phrasings.
+    """
+    device = images.pixels.device
+    networks: tuple[nn.Module, ...] = (vae, text)
+    for network in networks:
+        network.to(device)
     chunks = tqdm(images.pixels.split(64), desc="encode", mininterval=1)
     latents = torch.cat([vae.encode(to_signed(x)).latent_dist.mode() for x in chunks])
     phrasings = len(images.captions[0])
-    ids = tokenize([t for texts in images.captions for t in texts], tokenizer)
+    ids = tokenize([t for texts in images.captions for t in texts], tokenizer).to(device)
     embedded = torch.cat([text(chunk).last_hidden_state for chunk in ids.split(256)])
-    empty = text(tokenize([""], tokenizer)).last_hidden_state[0]
+    empty = text(tokenize([""], tokenizer).to(device)).last_hidden_state[0]
     return TextToLatents(
         latents * vae.config.scaling_factor,
         embedded.unflatten(0, (len(images), phrasings)),
@@ -109,9 +116,10 @@ def train(
     resume: Path,
     on_log: OnLog,
 ) -> tuple[UNet2DConditionModel, FitResult]:
-    """Train the UNet from scratch; return it with averaged weights."""
+    """Train the UNet from scratch on the device of `data`; return it with averaged weights."""
     torch.manual_seed(params.seed)
-    unet = build(params, data.latents, data.texts.shape[-1]).to(memory_format=torch.channels_last)
+    unet = build(params, data.latents, data.texts.shape[-1])
+    unet.to(data.latents.device).to(memory_format=torch.channels_last)
     loss = text_loss(unet, schedule(), data, params)
     fitted = fit(list(unet.parameters()), loss, params, resume, on_log, "unet")
     return unet.eval(), fitted
@@ -130,7 +138,7 @@ def text_loss(
         draw = torch.rand(len(index), generator=generator) * data.texts.shape[1]
         text = data.texts[index, draw.long()]
         dropped = torch.rand(len(index), generator=generator) < params.drop_text
-        text = torch.where(dropped[:, None, None], data.empty, text)
+        text = torch.where(dropped[:, None, None].to(text.device), data.empty, text)
         latents, conditions = data.latents[index], {"encoder_hidden_states": text}
         noise, t = draw_noise(noise_schedule, latents.shape, generator)
         return denoising_loss(unet, noise_schedule, latents, conditions, noise, t)
@@ -147,6 +155,8 @@ def load_frozen(
     autoencoder = AutoencoderKL.from_pretrained(
         vae, torch_dtype=torch.float32, use_safetensors=True
     )
+    # `save` would publish where it lay on this machine
+    autoencoder.register_to_config(_name_or_path=None)
     return autoencoder, text, tokenizer
 
 

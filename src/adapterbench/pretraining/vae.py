@@ -61,15 +61,17 @@ def train(
     resume: Path,
     on_log: OnLog,
 ) -> tuple[AutoencoderKL, FitResult]:
-    """Train from scratch; set the scaling factor so that latents have a standard deviation of 1.
+    """Train from scratch on the device of the images.
+
+    The scaling factor is set so that latents have a standard deviation of 1.
 
     Args:
         network: pretrained timm network for the perceptual loss.
     """
     torch.manual_seed(params.seed)
-    vae = build(params, images.pixels.shape[-1]).to(memory_format=torch.channels_last)
-
-    network.to(memory_format=torch.channels_last)
+    device = images.pixels.device
+    vae = build(params, images.pixels.shape[-1]).to(device).to(memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(images), params.batch_size, params.seed, step)

@@ -31,8 +31,10 @@ class MeasuredOn(Section):
     """The network that gives CLIP-T and CLIP-I."""
     neutral_evaluator: str
     """The network that gives the other scores."""
+    split: str
+    """Split of the data that the items belong to."""
     items: int
-    """Validation items (N)."""
+    """Items (N)."""
     images_per_item: int
     """Images per item and method (K)."""
     train_steps: int
@@ -58,8 +60,9 @@ class MeasuredOn(Section):
             "Image encoder (conditions)": self.image_encoder,
             "Evaluator (CLIP-T, CLIP-I)": self.evaluator,
             "Neutral evaluator (the other scores)": self.neutral_evaluator,
-            "Items and images": f"N = {self.items:,} validation items, K = {self.images_per_item} "
-            "images of each; the noise of an image is the same for every method; chance of R@1: "
+            "Items and images": f"N = {self.items:,} {self.split} items, K = "
+            f"{self.images_per_item} images of each; the noise of an image is the same for every "
+            "method; chance of R@1: "
             f"1/{self.items} = {1 / self.items:.3f}",
             "Training": f"{self.train_steps:,} steps of {self.train_batch} images"
             + (f"; own settings: {overridden}" if overridden else ""),
@@ -71,7 +74,9 @@ class MeasuredOn(Section):
         }
 
 
-def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> MeasuredOn:
+def measured_on(
+    items: int, images_per_item: int, split: str = "validation", params: Path = PARAMS
+) -> MeasuredOn:
     """Collect the conditions from the parameter file; N and K come from the scores.
 
     Raises:
@@ -90,6 +95,7 @@ def measured_on(items: int, images_per_item: int, params: Path = PARAMS) -> Meas
         image_encoder=load_params(EncodeParams, "encode", params).image_encoder,
         evaluator=described_evaluator(evaluators.clip),
         neutral_evaluator=f"{neutral.path}, {described_evaluator(evaluators.neutral)}",
+        split=split,
         items=items,
         images_per_item=images_per_item,
         train_steps=train.steps,

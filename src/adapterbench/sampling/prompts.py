@@ -77,6 +77,7 @@ class OwnPrompts:
         variant: Variant,
         shards: Path | None,
         batch_size: int,
+        split: str,
     ) -> None:
         """Load the encoder.
 
@@ -84,6 +85,7 @@ class OwnPrompts:
             variant: the adapter's variant, which names the encoder.
             shards: folder of stage `prepare`.
             batch_size: images per forward pass.
+            split: whose images are read.
 
         Raises:
             UserError: `shards` is None, or the encoder cannot be loaded.
@@ -94,7 +96,7 @@ class OwnPrompts:
                 f"the adapter has its own image encoder, {name}: give the folder of stage prepare "
                 "with --shards"
             )
-        self.data, self.shards = data, shards
+        self.data, self.shards, self.split = data, shards, split
         self.patches, self.batch_size = variant.reads_patches, batch_size
         self.clip = load_clip(name, variant.pretrained).to(process_state().device)
         self.prompts: dict[str, Tensor] = {}
@@ -109,7 +111,7 @@ class OwnPrompts:
 
     def read(self, keys: set[str]) -> None:
         """Encode the images of `keys` and cache their prompts."""
-        wanted = read_split(self.shards, "validation", keys=keys)
+        wanted = read_split(self.shards, self.split, keys=keys)
         for part in chunked(wanted, self.batch_size):
             images = [sample.image for sample in part]
             prompts, self.unconditional = image_prompts(self.clip, images, self.patches)

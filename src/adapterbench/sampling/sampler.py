@@ -76,6 +76,7 @@ class Sampler:
         device: torch.device | str = "cpu",
         shards: Path | None = None,
         variant: Variant | None = None,
+        split: str = "validation",
     ) -> None:
         """Load the encoded items, the pipeline and the adapter.
 
@@ -86,13 +87,14 @@ class Sampler:
             device: device of the networks.
             shards: folder of stage `prepare`; needed by an adapter with its own image encoder.
             variant: row of the adapter; None: the variant stored with it.
+            split: whose items images are generated of.
 
         Raises:
             UserError: an input is missing or does not fit the others.
         """
         self.params = params
         self.device = torch.device(device)
-        self.data = EncodedSplit(encoded, "validation")
+        self.data, self.split = EncodedSplit(encoded, split), split
         self.unet = load_part(backbone, "unet").to(device, memory_format=torch.channels_last)
         if adapter:
             check_row(adapter, variant or load_variant(adapter))
@@ -125,7 +127,7 @@ class Sampler:
         """Image prompts: stored by stage `encode`, or by the adapter's own image encoder."""
         if variant.image_encoder is None:
             return encoded_prompts(self.data)
-        prompts = OwnPrompts(self.data, variant, shards, self.params.batch_size)
+        prompts = OwnPrompts(self.data, variant, shards, self.params.batch_size, self.split)
         prompts([image_id.number for image_id in self.image_ids()])  # in one pass over the shards
         return prompts
 
@@ -204,6 +206,7 @@ def sample(
     out: Path,
     shards: Path | None = None,
     variant: Variant | None = None,
+    split: str = "validation",
 ) -> int:
     """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of images.
 
@@ -219,12 +222,12 @@ def sample(
     # the batch size changes no image, so a resumed run may use another
     same = params.model_copy(update={"batch_size": 1})
     identity = fingerprint(backbone)
-    facts = {"sample": same, "backbone": identity}
+    facts = {"sample": same, "backbone": identity, "split": split}
     own = [adapter / WEIGHTS, adapter / CONFIG] if adapter else []
     made = resume_path(f"sample-{out.name}", facts, encoded / MANIFEST, *own)
     if adapter:
         check_backbone(adapter, identity)
-    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, variant)
+    sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, variant, split)
     image_ids = sampler.image_ids()
     # batch first, then share: rounding depends on the composition of the batch
     mine = share(list(chunked(image_ids, params.batch_size)), state)

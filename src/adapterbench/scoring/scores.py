@@ -7,7 +7,7 @@ item's K images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -78,16 +78,21 @@ class Scorer:
 
 
 def load_scorer(
-    params: ScoreParams, folders: Folders, shards: Path, samples: Path, neutral: bool = True
+    params: ScoreParams,
+    folders: Folders,
+    shards: Path,
+    samples: Path,
+    neutral: bool = True,
+    split: str = "validation",
 ) -> Scorer:
-    """Load the evaluators and the validation items that `samples` has images of, in that order.
+    """Load the evaluators and the items of a split that `samples` has images of, in that order.
 
     Raises:
-        UserError: the samples are missing or damaged, or have an image of no validation item; an
+        UserError: the samples are missing or damaged, or have an image of no item; an
             evaluator cannot be loaded; or the one for CLIP-T has no text encoder.
     """
     keys = dict.fromkeys(key for key, _ in read_names(find_tars(samples)[0]))
-    items = {item.key: item for item in read_split(shards, "validation", keys=keys)}
+    items = {item.key: item for item in read_split(shards, split, keys=keys)}
     check_items(keys, items)
     evaluators, name = params.evaluators, "score.evaluators"
     clip = load_evaluator(evaluators.clip, folders, f"{name}.clip")
@@ -104,6 +109,38 @@ def load_scorer(
     )
 
 
+def score_methods(
+    params: ScoreParams,
+    samples: list[Path],
+    shards: Path,
+    backbone: Path,
+    evaluator: Path,
+    split: str,
+    out: Path,
+) -> None:
+    """Write `out/<method>.parquet` for all methods and for the real images of a split.
+
+    A KID subset is the whole split where the split is smaller than `params.kid_subset_size`.
+
+    Args:
+        samples: folders of generated images of the same items, named after their methods.
+        shards: folder of stage `prepare`.
+        backbone: folder of stage `backbone`.
+        evaluator: folder of stage `neutral_evaluator`.
+        split: whose items the images are of.
+
+    Raises:
+        UserError: see `load_scorer` and `score_samples`.
+    """
+    networks = Folders(backbone, evaluator)
+    scorer = load_scorer(params, networks, shards, samples[0], split=split)
+    if params.kid_subset_size:
+        size = min(params.kid_subset_size, len(scorer.items))
+        scorer = replace(scorer, kid_subset_size=size)
+    for method, score in tasks(scorer, samples, backbone).items():
+        score(out / f"{method}.parquet")
+
+
 def check_items(keys: Any, known: Any) -> None:
     """Check that every key has a reference image.
 
@@ -111,7 +148,7 @@ def check_items(keys: Any, known: Any) -> None:
         UserError: a key is not in `known`.
     """
     if unknown := [key for key in keys if key not in known]:
-        raise UserError(f"{unknown[0]} is not a validation item: generate the images again")
+        raise UserError(f"{unknown[0]} is no item of this split: generate the images again")
 
 
 def tasks(

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from adapterbench.core.config import TrainParams
 from adapterbench.core.errors import UserError
@@ -119,10 +120,15 @@ class Batches:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else the loader draws from the global one
         )
+        ahead = iter(loader)
         try:
-            for step, batch in zip(steps, loader, strict=True):
+            for step, batch in zip(steps, ahead, strict=True):
                 yield (batch or self.dataset.draw(step)).to(self.device)
-        except (ConnectionError, EOFError) as error:  # a worker died while it sent a batch
+        except (ConnectionError, EOFError) as error:  # a worker dies while it sends a batch
+            if isinstance(ahead, _MultiProcessingDataLoaderIter):
+                # its socket closes before its SIGCHLD comes, on which torch would raise once more,
+                # wherever this process then is
+                ahead._shutdown_workers()
             raise RuntimeError(f"a {LOADER_WORKER} has died") from error
 
 

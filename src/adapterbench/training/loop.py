@@ -188,7 +188,13 @@ class Trainer:
                 fused=weights[0].is_cuda,
             )
         )
-        self.ema = EMAModel(weights, decay=params.ema_decay, use_ema_warmup=True, power=0.75)
+        self.ema = EMAModel(
+            weights,
+            decay=params.ema_decay,
+            use_ema_warmup=True,
+            power=0.75,
+            foreach=weights[0].is_cuda,
+        )
         self.state = State(weights, self.optimizer, self.ema, context.accelerator)
         self.unread: list[tuple[int, Tensor, bool]] = []
         """Steps since `losses`: number, (loss, gradient norm), whether fp16 may skip it."""

@@ -1,0 +1,45 @@
+"""All methods of a split: which images each has, and that another split gives other items."""
+
+from pathlib import Path
+
+import pytest
+import toy_backbone
+from toy_backbone import VARIANT, Toy
+
+from adapterbench.core.errors import UserError
+from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.formats.generated import find_tars, read_names
+from adapterbench.sampling.methods import Inputs, sample_methods
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+@pytest.fixture
+def inputs(toy: Toy) -> Inputs:
+    return Inputs(toy.encoded, toy.shards, toy.backbone, toy.adapter.parent)
+
+
+def test_variants_have_both_protocols_and_floors_their_own(inputs: Inputs) -> None:
+    folders = sample_methods(toy_backbone.SAMPLE, inputs, {"toy": VARIANT}, "train", Path("out"))
+    assert [folder.name for folder in folders] == ["toy", "no_prompt", "text_only"]
+    tars = [[path.stem for path in find_tars(folder)] for folder in folders]
+    assert tars == [["image", "image_text"], ["image"], ["image_text"]]
+    names = [read_names(path) for folder in folders for path in find_tars(folder)]
+    assert all(each == names[0] for each in names)
+    known = {row["key"] for row in EncodedSplit(inputs.encoded, "train").samples}
+    assert {key for key, _ in names[0]} <= known
+
+
+def test_a_split_with_fewer_items_is_sampled_whole(inputs: Inputs) -> None:
+    many = toy_backbone.SAMPLE.model_copy(update={"items": 1000, "steps": 1, "batch_size": 8})
+    [folder, *_] = sample_methods(many, inputs, {}, "validation", Path("out"))
+    data = EncodedSplit(inputs.encoded, "validation")
+    assert len(read_names(find_tars(folder)[0])) == len(data)
+
+
+def test_an_unknown_split_and_a_missing_adapter_are_one_line(inputs: Inputs) -> None:
+    sample, out = toy_backbone.SAMPLE, Path("out")
+    with pytest.raises(UserError, match=r"no split 'novel' \(it has train, validation\)"):
+        sample_methods(sample, inputs, {"toy": VARIANT}, "novel", out)
+    with pytest.raises(UserError, match="other"):
+        sample_methods(sample, inputs, {"other": VARIANT}, "train", out)
