@@ -5,7 +5,8 @@ STAMP := $(VENV)/.installed
 IMG2DATASET := .venv-img2dataset
 WHEELS := dist
 DESCENDANTS := openmoji_color openmoji_black
-PINS := $(basename $(wildcard pins/*.dvc))
+# all but the base model that is not the default
+PINS := $(filter-out pins/emoji_all,$(basename $(wildcard pins/*.dvc)))
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
