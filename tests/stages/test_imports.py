@@ -34,6 +34,7 @@ MAY = {
     "score": {"accelerate", "torch"} | TABLES,
     "illustrate": UNET | TABLES,
     "compare": TABLES,
+    "further_split": UNET | TABLES,
     "figures": {"matplotlib", "scipy", "seaborn", "torch"} | TABLES,
 }
 """Stages, and the libraries that their scripts may import before they know what they are asked for.
