@@ -5,8 +5,7 @@ STAMP := $(VENV)/.installed
 IMG2DATASET := .venv-img2dataset
 WHEELS := dist
 DESCENDANTS := openmoji_color openmoji_black
-# all but the base model that is not the default
-PINS := $(filter-out pins/emoji_all,$(basename $(wildcard pins/*.dvc)))
+PINS := $(basename $(wildcard pins/*.dvc))
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help

@@ -37,7 +37,7 @@ def test_a_group_of_conf_is_chosen_by_name(project: Project) -> None:
     before = params(project)
     assert project.ran("exp", "run", "-S", "evaluation=full", "fetch") == set()
     after = params(project)
-    assert after["sample"]["items"] == 1177
+    assert after["sample"]["items"] == 896
     numbers = {
         "sample": ("items", "images_per_item"),
         "score": ("kid_subset_size",),

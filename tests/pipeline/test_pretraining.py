@@ -16,7 +16,7 @@ from .project import CONCEPTS, Project, entry
 BROUGHT = {"fetch", "neutral_evaluator", "hold_out", "prepare"}
 TRAINED = {"clip@clip", "clip@evaluator", "vae", "unet", "report"}
 AFTER = {
-    *("archive", "controlnet", "edges", "openmoji"),
+    *("controlnet", "edges", "openmoji"),
     *("descendant@openmoji_color", "descendant@openmoji_black"),
 }
 HOLD_OUT = {
