@@ -54,7 +54,7 @@ coverage: setup ## Run the tests and list the modules that they do not run whole
 	python -m pytest --cov --cov-report=term
 
 test-slow: setup img2dataset ## Run the long tests: full size, downloads, two whole runs (ten minutes)
-	python -m pytest -m slow
+	python -m pytest -m slow -rs $(TESTS)
 
 lint: setup ## Check style, spelling and types
 	ruff check .

@@ -13,6 +13,8 @@ from adapterbench.data.sources import emoji
 
 from .project import CONCEPTS, Project, entry
 
+pytestmark = pytest.mark.slow
+
 BROUGHT = {"fetch", "neutral_evaluator", "hold_out", "prepare"}
 TRAINED = {"clip@clip", "clip@evaluator", "vae", "unet", "report"}
 AFTER = {

@@ -63,6 +63,7 @@ def test_nothing_is_run_again_where_nothing_has_changed(project: Project) -> Non
         ("src/adapterbench/runs/follow.py", set()),
     ],
 )
+@pytest.mark.slow
 def test_an_edit_to_code_runs_again_what_uses_it(
     file: str, again: set[str], project: Project
 ) -> None:
@@ -71,6 +72,7 @@ def test_an_edit_to_code_runs_again_what_uses_it(
     assert project.ran("repro") == again
 
 
+@pytest.mark.slow
 def test_three_lines_of_yaml_add_a_row_and_nothing_else_is_trained(project: Project) -> None:
     path = project.root / "params.yaml"
     lines = (
@@ -84,6 +86,7 @@ def test_three_lines_of_yaml_add_a_row_and_nothing_else_is_trained(project: Proj
     assert set(methods(project)) - set(before) == {"mine"}
 
 
+@pytest.mark.slow
 def test_a_further_split_has_a_table_of_its_own(project: Project) -> None:
     path = project.root / "params.yaml"
     params = yaml.safe_load(path.read_text()) | {"further_splits": ["train"]}

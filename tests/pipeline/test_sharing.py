@@ -49,6 +49,7 @@ def test_a_folder_shares_everything(project: Project, tmp_path: Path) -> None:
     assert not files(project.root / "published")
 
 
+@pytest.mark.slow
 def test_sftp_shares_everything(project: Project, tmp_path: Path) -> None:
     remote = tmp_path / "remote"
     remote.mkdir()
