@@ -1,14 +1,15 @@
+from typing import Any
+
 import numpy as np
 import torch
 import toy_adapters as toy
 from diffusers import UNet2DConditionModel
 
 from adapterbench.adapters.attention.lora import Lora, Params, build
-from adapterbench.adapters.core.channel import LayerProcessor
 
-from .reference import QUERY, WIDTH, attend, layer, numbers
+from .reference import check_adapted, layer, numbers
 
-RANK, ALPHA, SCALE = 3, 6.0, 0.7
+RANK, ALPHA = 3, 6.0
 
 
 @torch.no_grad()
@@ -16,34 +17,12 @@ def test_it_is_the_layer_with_merged_weights() -> None:
     """`W' = W + (alpha / r) B A` merged by hand; the bias of `W_O` counts once."""
     torch.manual_seed(0)
     attn = layer()
-    branch = Lora(attn, RANK, ALPHA)
-    branch.scale = SCALE
-    for weight in branch.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    features, text = torch.randn(3, 10, QUERY), torch.randn(3, 7, WIDTH)
-    tokens = torch.randn(3, 4, WIDTH)
-    attn.set_processor(LayerProcessor([branch], attn.processor))
-    ours = attn(features, encoder_hidden_states=(text, [tokens]))
 
-    frozen = {
-        "to_q": numbers(attn.to_q),
-        "to_k": numbers(attn.to_k),
-        "to_v": numbers(attn.to_v),
-        "to_out": numbers(attn.to_out[0]),
-    }
-    merged = {}
-    for name, weight in frozen.items():
-        adapted = getattr(branch, name)
+    def merged(adapted: Any, weight: np.ndarray) -> np.ndarray:
         up, down = (numbers(side["default"]) for side in (adapted.lora_B, adapted.lora_A))
-        merged[name] = weight + ALPHA / RANK * up @ down
+        return weight + ALPHA / RANK * up @ down
 
-    def output(weights: dict[str, np.ndarray], prompt: torch.Tensor) -> np.ndarray:
-        z, y = numbers(features), numbers(prompt)
-        out = attend(z @ weights["to_q"].T, y @ weights["to_k"].T, y @ weights["to_v"].T)
-        return out @ weights["to_out"].T
-
-    expected = output(frozen, text) + numbers(attn.to_out[0].bias) + SCALE * output(merged, tokens)
-    np.testing.assert_allclose(ours.numpy(), expected, atol=2e-6)
+    check_adapted(Lora(attn, RANK, ALPHA), attn, merged)
 
 
 @torch.no_grad()
