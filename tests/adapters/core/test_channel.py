@@ -337,7 +337,7 @@ import torch
 from toy_adapters import VARIANTS, WIDTH, build, prompts, toy_unet, trained
 
 unet = toy_unet()
-for name in ("ip_adapter", "ip_adapter_lora", "uni_controlnet_global"):
+for name in ("ip_adapter", "ip_adapter_lora", "ip_adapter_oft", "uni_controlnet_global"):
     adapter = trained(build(VARIANTS[name], unet))
     adapter.attach(unet)
     layer = unet.mid_block.attentions[0].transformer_blocks[0].attn2
