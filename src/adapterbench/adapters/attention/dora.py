@@ -1,22 +1,16 @@
 """Decoupled cross-attention whose image branch is the frozen layer under DoRA (Liu et al. 2024)."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import torch
 from diffusers.models.attention_processor import Attention
-from jaxtyping import Float
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from adapterbench.adapters.core.branch import (
-    DecoupledBranch,
-    FrozenLinear,
-    Layer,
-    LinearLayer,
-    Prompt,
-)
+from adapterbench.adapters.core.adapted import AdaptedBranch
+from adapterbench.adapters.core.branch import FrozenLinear
 from adapterbench.core.config import Section
 
 
@@ -29,12 +23,12 @@ class Params(Section):
     """LoRA's alpha; the rank when left out."""
 
 
-def build(params: Params, attn: Attention) -> DecoupledBranch:
+def build(params: Params, attn: Attention) -> AdaptedBranch:
     """The branch of a layer."""
     return Dora(attn, params.rank, params.rank if params.alpha is None else params.alpha)
 
 
-class Dora(DecoupledBranch):
+class Dora(AdaptedBranch):
     """`Z_new = W_O Attn(Q, K, V) + b_O + lambda W'_O Attn(Q', K', V')`.
 
     `Q' = Z W'_Q`, `K' = y W'_K`, `V' = y W'_V` with `y (B, M, D)` the image tokens. Equation 5 of
@@ -43,44 +37,18 @@ class Dora(DecoupledBranch):
         `W' = m V / ||V||`, `V = W + (alpha / r) B A`, `||V|| (out,)` the norms of the rows.
 
     `B` starts at zero and `m` at `||W||`, where this is a fresh `decoupled` branch. The gradient
-    takes `||V||` as a constant (section 4.3). The bias `b_O` counts once.
+    takes `||V||` as a constant (section 4.3). Over another backbone `m` stays as trained. The bias
+    `b_O` counts once.
     """
 
-    to_q: nn.Module
-    to_k: nn.Module
-    to_v: nn.Module
-    to_out: nn.Module
-
     def __init__(self, attn: Attention, rank: int, alpha: float) -> None:
-        super().__init__()
-        for name, layer in frozen_layers(attn).items():
-            setattr(self, name, under_dora(layer, rank, alpha))
-
-    def bind(self, attn: Attention) -> None:
-        """See `Branch.bind`; the magnitudes stay those of training."""
-        for name, layer in frozen_layers(attn).items():
-            getattr(self, name).base_layer.share(layer)
-
-    def keep_weights(self) -> None:
-        """See `Branch.keep_weights`."""
-        adapted: Any
-        for adapted in self.children():
-            adapted.base_layer.keep()
-
-    def add_output(
-        self, out: Float[Tensor, "batch positions channels"], layer: Layer, prompt: Prompt
-    ) -> Float[Tensor, "batch positions channels"]:
-        """See `Branch.add_output`."""
-        query = self.to_q(layer.features)
-        key, value = self.to_k(prompt.tokens), self.to_v(prompt.tokens)
-        image = self.attend_images(layer.attn, query, key, value, prompt)
-        return out + self.factor * self.to_out(image)
+        super().__init__(attn, lambda layer: under_dora(layer, rank, alpha))
 
 
-def under_dora(layer: LinearLayer, rank: int, alpha: float) -> LoraLinear:
+def under_dora(layer: FrozenLinear, rank: int, alpha: float) -> LoraLinear:
     """PEFT's layer around a frozen one, without its bias; it changes nothing yet."""
     adapted = LoraLinear(
-        FrozenLinear(layer),
+        layer,
         "default",
         LoraConfig(r=rank, lora_alpha=alpha, use_dora=True),  # type: ignore[arg-type]  # see below
         r=rank,
@@ -90,9 +58,3 @@ def under_dora(layer: LinearLayer, rank: int, alpha: float) -> LoraLinear:
     norms = torch.linalg.norm(layer.weight.detach().float(), dim=1)
     adapted.lora_magnitude_vector["default"].weight = nn.Parameter(norms)
     return adapted
-
-
-def frozen_layers(attn: Attention) -> dict[str, LinearLayer]:
-    """`W_Q, W_K, W_V, W_O` of a layer, by the name of what adapts them."""
-    out = cast(LinearLayer, attn.to_out[0])
-    return {"to_q": attn.to_q, "to_k": attn.to_k, "to_v": attn.to_v, "to_out": out}

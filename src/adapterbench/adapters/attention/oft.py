@@ -1,22 +1,15 @@
 """Decoupled cross-attention whose image branch is the frozen layer under OFT (Qiu et al. 2023)."""
 
 import math
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 from diffusers.models.attention_processor import Attention
-from jaxtyping import Float
 from peft import OFTConfig
 from peft.tuners.oft import Linear as OftLinear
 from pydantic import Field
-from torch import Tensor, nn
 
-from adapterbench.adapters.core.branch import (
-    DecoupledBranch,
-    FrozenLinear,
-    Layer,
-    LinearLayer,
-    Prompt,
-)
+from adapterbench.adapters.core.adapted import AdaptedBranch, frozen_layers
+from adapterbench.adapters.core.branch import FrozenLinear
 from adapterbench.core.config import Section
 from adapterbench.core.errors import UserError
 
@@ -28,7 +21,7 @@ class Params(Section):
     """Side b of the blocks of a rotation; it divides the input widths of each layer."""
 
 
-def build(params: Params, attn: Attention) -> DecoupledBranch:
+def build(params: Params, attn: Attention) -> AdaptedBranch:
     """The branch of a layer.
 
     Raises:
@@ -37,7 +30,7 @@ def build(params: Params, attn: Attention) -> DecoupledBranch:
     return Oft(attn, params.block_size)
 
 
-class Oft(DecoupledBranch):
+class Oft(AdaptedBranch):
     """`Z_new = W_O Attn(Q, K, V) + b_O + lambda W'_O Attn(Q', K', V')`.
 
     `Q' = Z W'_Q`, `K' = y W'_K`, `V' = y W'_V` with `y (B, M, D)` the image tokens. Each weight
@@ -50,37 +43,10 @@ class Oft(DecoupledBranch):
     zero, where this is a fresh `decoupled` branch. The bias `b_O` counts once.
     """
 
-    to_q: nn.Module
-    to_k: nn.Module
-    to_v: nn.Module
-    to_out: nn.Module
-
     def __init__(self, attn: Attention, block_size: int) -> None:
-        super().__init__()
-        layers = frozen_layers(attn)
-        check_block_size(block_size, [layer.in_features for layer in layers.values()])
-        for name, layer in layers.items():
-            setattr(self, name, under_oft(layer, block_size))
-
-    def bind(self, attn: Attention) -> None:
-        """See `Branch.bind`."""
-        for name, layer in frozen_layers(attn).items():
-            getattr(self, name).base_layer.share(layer)
-
-    def keep_weights(self) -> None:
-        """See `Branch.keep_weights`."""
-        adapted: Any
-        for adapted in self.children():
-            adapted.base_layer.keep()
-
-    def add_output(
-        self, out: Float[Tensor, "batch positions channels"], layer: Layer, prompt: Prompt
-    ) -> Float[Tensor, "batch positions channels"]:
-        """See `Branch.add_output`."""
-        query = self.to_q(layer.features)
-        key, value = self.to_k(prompt.tokens), self.to_v(prompt.tokens)
-        image = self.attend_images(layer.attn, query, key, value, prompt)
-        return out + self.factor * self.to_out(image)
+        widths = [layer.in_features for layer in frozen_layers(attn).values()]
+        check_block_size(block_size, widths)
+        super().__init__(attn, lambda layer: under_oft(layer, block_size))
 
 
 def check_block_size(block_size: int, widths: list[int]) -> None:
@@ -99,14 +65,8 @@ def check_block_size(block_size: int, widths: list[int]) -> None:
         )
 
 
-def under_oft(layer: LinearLayer, block_size: int) -> OftLinear:
+def under_oft(layer: FrozenLinear, block_size: int) -> OftLinear:
     """PEFT's layer around a frozen one, without its bias; it changes nothing yet."""
     # PEFT's default sums the first terms of a series for R, which are a rotation near Q = 0 only
     config = OFTConfig(oft_block_size=block_size, use_cayley_neumann=False)
-    return OftLinear(FrozenLinear(layer), "default", config, r=0)  # r follows from the block size
-
-
-def frozen_layers(attn: Attention) -> dict[str, LinearLayer]:
-    """`W_Q, W_K, W_V, W_O` of a layer, by the name of what adapts them."""
-    out = cast(LinearLayer, attn.to_out[0])
-    return {"to_q": attn.to_q, "to_k": attn.to_k, "to_v": attn.to_v, "to_out": out}
+    return OftLinear(layer, "default", config, r=0)  # r follows from the block size
