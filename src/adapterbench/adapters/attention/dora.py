@@ -50,7 +50,7 @@ def under_dora(layer: FrozenLinear, rank: int, alpha: float) -> LoraLinear:
     adapted = LoraLinear(
         layer,
         "default",
-        LoraConfig(r=rank, lora_alpha=alpha, use_dora=True),  # type: ignore[arg-type]  # see below
+        LoraConfig(r=rank, lora_alpha=alpha, use_dora=True),  # type: ignore[arg-type]  # as below
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
     )

@@ -34,7 +34,7 @@ class Lora(AdaptedBranch):
     """
 
     def __init__(self, attn: Attention, rank: int, alpha: float) -> None:
-        config = LoraConfig(r=rank, lora_alpha=alpha)  # type: ignore[arg-type]  # see below
+        config = LoraConfig(r=rank, lora_alpha=alpha)  # type: ignore[arg-type]  # as below
         super().__init__(
             attn,
             lambda layer: LoraLinear(
@@ -42,6 +42,6 @@ class Lora(AdaptedBranch):
                 "default",
                 config,
                 r=rank,
-                lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
+                lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, but its annotation says int
             ),
         )
