@@ -23,12 +23,12 @@ from adapterbench.formats.edges import edge_map
 from adapterbench.formats.shards import read_split
 from adapterbench.report.figures import Cell, grid
 
-ROWS = [  # image prompt, other image, text: held-out concepts
-    ("google-1f980", "google-1f98e", "blue animal, animal marine"),
-    ("google-1f478", "google-1f469-200d-1f373", "woman with dark skin tone, person"),
-    ("google-1f695", "google-1f6a2", "blue car, transport ground, vehicle"),
-    ("google-1f353", "google-1f337", "green pear, food fruit"),
-    ("google-1f92b", "google-1f639", "green face, face neutral skeptical"),
+ROWS = [  # image prompt, other image, text: held-out images
+    ("google-1f433", "twitter-1f98e", "red animal, animal marine"),
+    ("fluent-1f478", "google-1f469-200d-1f373", "woman with dark skin tone, person"),
+    ("google-1f3ce-fe0f", "google-1f6b2", "blue car, transport ground, vehicle"),
+    ("fluent-1f353", "google-1f337", "green pear, food fruit"),
+    ("google-1f910", "google-1f638", "green face, face neutral skeptical"),
 ]
 SIDE = 64
 STEPS = 20

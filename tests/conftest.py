@@ -1,6 +1,8 @@
 """What tests of several packages share."""
 
 import os
+import random
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +24,32 @@ install_import_hook(
 )
 
 
+START = time.monotonic()
+
 FIRST = ("test_repro.py", "runs", "pipeline")
 """Files and folders that take longest: the first makes the project that `pipeline` shares."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--minutes N` runs as many of the tests as it can, files in random order."""
+    parser.addoption("--minutes", type=float, help="skip the tests that would begin later")
+    parser.addoption("--order", default="", help="seed of the order under --minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The files that take longest go first; a file runs in one process (`--dist=loadfile`)."""
-    items.sort(key=lambda item: turn(item.path))
+    if config.getoption("minutes") is None:
+        items.sort(key=lambda item: turn(item.path))
+        return
+    seed = config.getoption("order")
+    items.sort(key=lambda item: random.Random(f"{seed} {item.path}").random())
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what would begin after the time that `--minutes` grants."""
+    minutes = item.config.getoption("minutes")
+    if minutes is not None and time.monotonic() - START > 60 * minutes:
+        pytest.skip(f"{minutes:g} minutes have passed")
 
 
 def turn(path: Path) -> int:

@@ -139,6 +139,7 @@ def test_the_library_works_without_the_extras(toy: Toy, tmp_path: Path) -> None:
     assert done.stdout == "(32, 32)\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_command_counts_parameters_outside_a_project_without_the_extras(tmp_path: Path) -> None:
     command = "sys.argv = ['adapterbench', 'variants', '--profile', 'sd15', '--json']\n"
     done = run(

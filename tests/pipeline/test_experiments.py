@@ -8,6 +8,8 @@ import yaml
 
 from .project import Project, stages_of
 
+pytestmark = pytest.mark.slow
+
 
 def params(project: Project) -> dict[str, dict[str, object]]:
     """The workspace's params.yaml."""
@@ -48,7 +50,6 @@ def test_a_group_of_conf_is_chosen_by_name(project: Project) -> None:
     assert after == before
 
 
-@pytest.mark.slow
 def test_a_queued_experiment_runs_the_code_that_it_was_queued_with(project: Project) -> None:
     project = project.in_real_processes()
     code = project.root / "src/adapterbench/report/markdown.py"

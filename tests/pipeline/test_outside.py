@@ -4,12 +4,15 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from adapterbench.adapters.core.storage import load_adapter
 from adapterbench.exchange.ip_adapter import save_ip_adapter, to_ip_adapter
 from adapterbench.frozen.load import load_part
 
 from .project import VARIANTS, Project
+
+pytestmark = pytest.mark.slow
 
 
 def test_an_outside_adapter_is_a_row(project: Project, tmp_path: Path) -> None:

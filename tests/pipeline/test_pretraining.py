@@ -13,10 +13,12 @@ from adapterbench.data.sources import emoji
 
 from .project import CONCEPTS, Project, entry
 
+pytestmark = pytest.mark.slow
+
 BROUGHT = {"fetch", "neutral_evaluator", "hold_out", "prepare"}
 TRAINED = {"clip@clip", "clip@evaluator", "vae", "unet", "report"}
 AFTER = {
-    *("controlnet", "edges", "openmoji"),
+    *("archive", "controlnet", "edges", "openmoji"),
     *("descendant@openmoji_color", "descendant@openmoji_black"),
 }
 HOLD_OUT = {

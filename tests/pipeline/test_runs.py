@@ -12,6 +12,8 @@ from adapterbench.runs.follower import Follower
 
 from .project import FLOORS, REAL, VARIANT_STAGES, VARIANTS, Project, all_stages
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def client(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:

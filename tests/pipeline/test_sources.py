@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import toy_backbone
 
 from adapterbench.core.files import MANIFEST, read_json
 
 from .project import Project
+
+pytestmark = pytest.mark.slow
 
 
 def write_pictures(folder: Path) -> Path:

@@ -434,6 +434,7 @@ def mlflow_server(folder: Path) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_for_a_while_has_everything_in_the_end(
     project: Path, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from PIL import Image
 
 STAGES = Path(__file__).parents[2] / "stages"
@@ -51,6 +52,7 @@ def outputs(project: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in made}
 
 
+@pytest.mark.slow
 def test_the_stages_make_tables_figures_and_a_self_contained_page(project: Path) -> None:
     for command in (COMPARE, FIGURES):
         done = run(command, project)

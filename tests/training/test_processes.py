@@ -15,6 +15,8 @@ from toy_backbone import Toy
 
 from training.test_adapter import VARIANT, train_params
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 """`accelerate launch` for GPUs goes the same way; for a CPU it wants MPI."""
