@@ -24,7 +24,9 @@ def embeds(adapter: Adapter, images: int) -> Tensor:
 
 
 def run(unet: UNet2DConditionModel, image_embeds: list[Tensor], masks: Any) -> Tensor:
-    more = {} if masks is None else {"cross_attention_kwargs": {"ip_adapter_masks": masks}}
+    more: dict[str, Any] = (
+        {} if masks is None else {"cross_attention_kwargs": {"ip_adapter_masks": masks}}
+    )
     return call(unet, added_cond_kwargs={"image_embeds": image_embeds}, **more)
 
 

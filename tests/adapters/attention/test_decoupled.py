@@ -25,7 +25,7 @@ def test_the_unet_gives_what_diffusers_gives(images: int, unet: UNet2DConditionM
     ours = call(unet, prompts(images))
     adapter.detach(unet)
 
-    linear, _, norm = adapter.projection
+    linear, _, norm = adapter.projection.children()
     published = {
         "image_proj": {
             "proj.weight": linear.weight,

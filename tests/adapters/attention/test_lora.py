@@ -32,10 +32,10 @@ def test_it_is_the_layer_with_merged_weights() -> None:
         "to_out": numbers(attn.to_out[0]),
     }
     merged = {}
-    for name, weight in frozen.items():
+    for name, matrix in frozen.items():
         adapted = getattr(branch, name)
         up, down = (numbers(side["default"]) for side in (adapted.lora_B, adapted.lora_A))
-        merged[name] = weight + ALPHA / RANK * up @ down
+        merged[name] = matrix + ALPHA / RANK * up @ down
 
     def output(weights: dict[str, np.ndarray], prompt: torch.Tensor) -> np.ndarray:
         z, y = numbers(features), numbers(prompt)
@@ -59,9 +59,10 @@ def test_a_fresh_one_is_a_fresh_ip_adapter(unet: UNet2DConditionModel) -> None:
 
 
 def test_alpha_is_the_rank_when_left_out() -> None:
-    attn = layer()
-    assert build(Params(rank=4), attn).to_q.scaling == {"default": 1.0}
-    assert build(Params(rank=4, alpha=2), attn).to_q.scaling == {"default": 0.5}
+    for params, scaling in ((Params(rank=4), 1.0), (Params(rank=4, alpha=2), 0.5)):
+        branch = build(params, layer())
+        assert isinstance(branch, Lora)
+        assert branch.to_q.scaling == {"default": scaling}
 
 
 def test_the_frozen_weight_is_shared_and_not_owned() -> None:

@@ -108,8 +108,8 @@ def test_the_weight_of_a_step(adapter: Adapter, unet: UNet2DConditionModel) -> N
     """0 is the base model to the last bit, 1 the adapter, and between them it is between."""
     seen = []
 
-    def weight_at(timestep: torch.Tensor) -> float:
-        seen.append(timestep.tolist())
+    def weight_at(timestep: torch.Tensor | float) -> float:
+        seen.append(torch.as_tensor(timestep).tolist())
         return weight
 
     whole = call(unet, prompts())
@@ -137,7 +137,7 @@ def test_lambda_of_each_masked_image(adapter: Adapter, unet: UNet2DConditionMode
 
 
 MASK = torch.ones(1, 1, 64, 64)
-REFUSED = {
+REFUSED: dict[str, list[Any]] = {
     "a list with a tensor": [torch.ones(64, 64), [MASK, MASK], [], "mask.png", 3, {"a": MASK}],
     "not a tensor": [[torch.ones(64, 64)], ["mask.png"], [torch.ones(2, 1, 64, 64)]],
     "for 1 image": [[torch.ones(1, 2, 64, 64)], [torch.ones(1, 0, 64, 64)]],

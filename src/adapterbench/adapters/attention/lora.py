@@ -7,7 +7,7 @@ from jaxtyping import Float
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapterbench.adapters.core.branch import (
     DecoupledBranch,
@@ -41,10 +41,10 @@ class Lora(DecoupledBranch):
     bias `b_O` counts once.
     """
 
-    to_q: nn.Module
-    to_k: nn.Module
-    to_v: nn.Module
-    to_out: nn.Module
+    to_q: LoraLinear
+    to_k: LoraLinear
+    to_v: LoraLinear
+    to_out: LoraLinear
 
     def __init__(self, attn: Attention, rank: int, alpha: float) -> None:
         super().__init__()
