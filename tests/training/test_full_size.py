@@ -152,8 +152,9 @@ def build(root: Path) -> dict[str, float]:
     )  # fmt: skip
     full = FullSize(root)
     write_encoded(full.encoded, text, tokenizer)
+    absent: Any = None  # diffusers' types have no pipeline without a checker
     pipeline = StableDiffusionPipeline(
-        vae, text, tokenizer, unet, schedule, None, None, requires_safety_checker=False
+        vae, text, tokenizer, unet, schedule, absent, absent, requires_safety_checker=False
     )
     pipeline.to(torch.float16).save_pretrained(full.backbone, safe_serialization=True)
     parts = {"unet": unet, "vae": vae, "text_encoder": text}

@@ -1,5 +1,7 @@
 """Attention written out by hand, with numpy alone."""
 
+from typing import Any
+
 import numpy as np
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
@@ -7,15 +9,17 @@ from torch import Tensor, nn
 HEADS, HEAD_DIM, QUERY, WIDTH = 2, 8, 20, 12
 
 
-def layer(**changes: object) -> Attention:
+def layer(**changes: Any) -> Attention:
     """A frozen cross-attention layer of odd widths (features 20, tokens 12, inner 16)."""
     attn = Attention(QUERY, WIDTH, heads=HEADS, dim_head=HEAD_DIM, **changes)
     return attn.requires_grad_(False).eval()
 
 
-def numbers(tensor: Tensor | nn.Linear) -> np.ndarray:
+def numbers(tensor: Tensor | nn.Module) -> np.ndarray:
     """In float64; of a linear layer its weight `(out, in)`."""
-    return (tensor.weight if isinstance(tensor, nn.Linear) else tensor).detach().double().numpy()
+    values = tensor.weight if isinstance(tensor, nn.Linear) else tensor
+    assert isinstance(values, Tensor)
+    return values.detach().double().numpy()
 
 
 def attend(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ def test_it_is_the_layer_with_merged_weights() -> None:
         torch.nn.init.normal_(weight, std=0.3)
     features, text = torch.randn(3, 10, QUERY), torch.randn(3, 7, WIDTH)
     tokens = torch.randn(3, 4, WIDTH)
-    attn.set_processor(LayerProcessor([branch], attn.processor))
+    attn.set_processor(LayerProcessor([branch], attn.processor))  # type: ignore[arg-type]
     ours = attn(features, encoder_hidden_states=(text, [tokens]))
 
     frozen = {

@@ -1,10 +1,11 @@
 """Masks, shares and the weight of a step, over every kind of branch."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from toy_adapters import VARIANTS, build, call, prompts, trained
 
 from adapterbench.adapters.core.adapter import Adapter
@@ -32,7 +33,8 @@ def masked(unet: UNet2DConditionModel, embeds: torch.Tensor, *masks: Any) -> tor
 def test_a_mask_bounds_what_a_layer_does(adapter: Adapter, unet: UNet2DConditionModel) -> None:
     """In the layer itself nothing leaks: outside its mask an image prompt changes no feature."""
     path = "mid_block.attentions.0.transformer_blocks.0.attn2"
-    attn, text, tokens = unet.get_submodule(path), torch.randn(1, 7, 32), adapter(prompts(1, 1))
+    attn = cast(Attention, unet.get_submodule(path))
+    text, tokens = torch.randn(1, 7, 32), adapter(prompts(1, 1))
     features = torch.randn(1, 64, attn.query_dim)
 
     def layer(*images: torch.Tensor, masks: Any = None) -> torch.Tensor:
