@@ -53,6 +53,7 @@ def test_a_saved_clip_loads_through_open_clip(
     clip.save(model, CLIP_PARAMS, vocabulary, folder)
     name = f"local-dir:{folder}"
     loaded = open_clip.create_model(name, require_pretrained=True).eval()
+    assert isinstance(loaded, CLIP)
     ids = open_clip.get_tokenizer(name)(TEXTS)
     assert ids.equal(clip.tokenize(TEXTS, vocabulary))
     half: dict[str, Any] = {"atol": 5e-3, "rtol": 5e-3}
