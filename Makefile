@@ -10,7 +10,7 @@ PINS := $(filter-out pins/emoji_all,$(basename $(wildcard pins/*.dvc)))
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro demo test coverage test-slow lint style docs wheel bench backbone hold-out archive controlnet \
+.PHONY: help setup params repro experiments demo test coverage test-slow lint style docs wheel bench backbone hold-out archive controlnet \
 	descendants publish publish-controlnet publish-descendants examples img2dataset clean
 
 help: ## List the targets
@@ -43,6 +43,11 @@ $(PINS): %: %.dvc | $(STAMP)
 
 repro: setup $(PINS) ## Reproduce everything: data, adapters, images, scores, table, figures
 	dvc repro; code=$$?; python -m adapterbench.runs.flush || true; exit $$code
+
+# files and their costs left out; of the scores and parameters those that differ, and two scores of every variant
+experiments: setup ## Compare the experiments of `dvc exp run`: scores, size and what was changed
+	dvc exp show --only-changed --drop '.*(/|image_text)|samples$$|illustrations$$' \
+	    --keep '[^./]+\.(clip_i|neutral)$$'
 
 demo: setup $(PINS) ## Try the adapters in the browser, on this machine alone
 	adapterbench demo

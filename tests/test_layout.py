@@ -1,6 +1,7 @@
 """The project's shape: which way imports point, what DVC stages depend on, what conf/ composes."""
 
 import ast
+import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,10 +16,12 @@ from dvc.dependency.param import ParamsDependency
 from dvc.dvcfile import ProjectFile
 from dvc.repo import Repo
 from dvc.utils.hydra import compose_and_dump
+from matplotlib.colors import to_rgb
 from pathspec import PathSpec
 
 from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core import config, registry
+from adapterbench.report.figures import looks
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
@@ -369,6 +372,33 @@ def test_git_ignores_every_output() -> None:
     cached = [out for stage in stages().values() for out in stage.outs if out.use_cache]
     names = [Path(out.fs_path).relative_to(ROOT).as_posix() for out in cached]
     assert [name for name in names if not ignored.match_file(name)] == []
+
+
+def test_default_variants_are_artifacts_and_curves_of_one_plot() -> None:
+    """DVC's `foreach` makes neither, so that dvc.yaml names them."""
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    rows = params()["variants"]
+    artifacts = {
+        name.replace("_", "-"): ("model", f"models/{name}", [row["projection"], row["attention"]])
+        for name, row in rows.items()
+    }
+    found = {
+        name: (artifact["type"], artifact["path"], artifact["labels"])
+        for name, artifact in pipeline["artifacts"].items()
+    }
+    assert found == artifacts
+    assert [name for name in artifacts if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)] == []
+    [losses] = [plot["loss"] for plot in pipeline["plots"] if "loss" in plot]
+    assert losses["y"] == {f"metrics/train/{name}.csv": "loss" for name in rows}
+
+
+def test_plots_give_the_variants_the_colours_of_the_report() -> None:
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    [losses] = [plot["loss"] for plot in pipeline["plots"] if "loss" in plot]
+    template = json.loads((ROOT / ".dvc/plots/losses.json").read_text())
+    colours = template["encoding"]["color"]["scale"]["range"]
+    drawn = looks([Path(file).stem for file in losses["y"]])
+    assert [colour for colour, _ in drawn.values()] == list(map(to_rgb, colours))[: len(drawn)]
 
 
 def compose(path: Path, *overrides: str, conf: Path = ROOT / "conf") -> dict[str, Any]:

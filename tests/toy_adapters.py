@@ -19,6 +19,8 @@ DECOUPLED_FAMILY: dict[str, dict[str, Any]] = {
     "ip_adapter_mlp": {**MLP, "attention": "decoupled"},
     "ip_adapter_lora": {"projection": "linear", "attention": "lora", "tokens": 4, "rank": 8},
     "ip_adapter_mlp_lora": {**MLP, "attention": "lora", "rank": 8},
+    "ip_adapter_dora": {"projection": "linear", "attention": "dora", "tokens": 4, "rank": 8},
+    "ip_adapter_oft": {"projection": "linear", "attention": "oft", "tokens": 4, "block_size": 8},
     "sixth": {**MLP, "attention": "lora", "tokens": 3, "hidden_layers": 1, "rank": 2, "alpha": 5},
 }
 VARIANTS = {
@@ -33,19 +35,24 @@ VARIANTS = {
 PROJECTION_LAYERS: dict[str, list[int] | list[str]] = {
     "ip_adapter": [0, 2],
     "ip_adapter_lora": [0, 2],
+    "ip_adapter_dora": [0, 2],
+    "ip_adapter_oft": [0, 2],
     "ip_adapter_mlp": [0, 2, 4, 6],
     "ip_adapter_mlp_lora": [0, 2, 4, 6],
     "sixth": [0, 2, 4],
     "uni_controlnet_global": ["0.0", "0.2", "1.0", "1.2"],
 }
 """By row: layers of the projection, each with a weight and a bias in the adapter's file."""
+ADAPTED = ("to_q", "to_k", "to_v", "to_out")
 ATTENTION_WEIGHTS = {
     "decoupled": ["to_k.weight", "to_v.weight"],
-    "lora": [
-        f"{layer}.lora_{side}.default.weight"
-        for layer in ("to_q", "to_k", "to_v", "to_out")
-        for side in "AB"
+    "lora": [f"{layer}.lora_{side}.default.weight" for layer in ADAPTED for side in "AB"],
+    "dora": [
+        f"{layer}.lora_{part}.default.weight"
+        for layer in ADAPTED
+        for part in ("A", "B", "magnitude_vector")
     ],
+    "oft": [f"{layer}.oft_R.default.weight" for layer in ADAPTED],
     "append": [],
 }
 """By attention: names of its weights in each layer, in the adapter's file."""

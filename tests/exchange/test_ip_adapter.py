@@ -126,7 +126,15 @@ def test_the_names_of_the_original_repository(unet: UNet2DConditionModel, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name", ["ip_adapter_mlp", "ip_adapter_mlp_lora", "uni_controlnet_global", "sixth"]
+    "name",
+    [
+        "ip_adapter_mlp",
+        "ip_adapter_mlp_lora",
+        "ip_adapter_dora",
+        "ip_adapter_oft",
+        "uni_controlnet_global",
+        "sixth",
+    ],
 )
 def test_what_no_stock_loader_takes_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"do not support .*import load_adapter"):
@@ -140,6 +148,8 @@ def test_other_refusals() -> None:
         check_ip_adapter(parse_variant({**PLUS, "depth": 2}))
     with pytest.raises(UserError, match=r"no LoRA for PEFT.*load_adapter"):
         check_peft(parse_variant(VARIANTS["ip_adapter"]))
+    with pytest.raises(UserError, match=r"attention 'dora' has no LoRA for PEFT"):
+        check_peft(parse_variant(VARIANTS["ip_adapter_dora"]))
     with pytest.raises(UserError, match=r"ends in .safetensors or .bin"):
         save_ip_adapter({}, Path("it.onnx"))
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 CODE = (
     ".dvc/.gitignore",
     ".dvc/config",
+    ".dvc/plots",
     ".dvcignore",
     ".gitignore",
     "backbone/.dvc/.gitignore",

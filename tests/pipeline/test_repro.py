@@ -1,6 +1,8 @@
 """`dvc repro`: what it makes, what it does not make again, and that it makes the same again."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from .project import FLOORS, REAL, VARIANTS, Project, all_stages, stages_of
 
 COST_COLUMNS = [cost.key for cost in COSTS]
 TABLE = "results/comparison.csv"
+INTERVALS = ("clip_i", "neutral")
 
 
 def methods(project: Project) -> list[str]:
@@ -46,9 +49,25 @@ def test_dvc_shows_metrics_and_plots(project: Project) -> None:
         assert costs["trainable_params"] == table.loc[variant, "trainable_params"]
 
     plots = json.loads(project.dvc("plots", "show", "--json").stdout)["data"]
-    curves = {f"metrics/train/{variant}.csv" for variant in VARIANTS}
     figures = {f"results/figures/{path.name}" for path in project.root.glob("results/figures/*")}
-    assert plots.keys() == curves | figures
+    assert plots.keys() == {"loss", *INTERVALS, *figures}
+    assert {Path(row["filename"]).stem for row in data(plots["loss"])} == VARIANTS.keys()
+    for metric in INTERVALS:
+        [filled] = plots[metric]
+        drawn = [layer["encoding"] for layer in filled["content"]["layer"]]
+        fields = {
+            axis["field"] for encoding in drawn for name, axis in encoding.items() if name[0] == "x"
+        }
+        assert fields == {metric, f"{metric}_lo", f"{metric}_hi"}
+        assert fields < data(plots[metric])[0].keys()
+        assert [row["label"] for row in data(plots[metric])] == list(table["label"])
+
+
+def data(plot: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The rows that a plot of one revision draws."""
+    [filled] = plot
+    rows: list[dict[str, str]] = filled["content"]["data"]["values"]
+    return rows
 
 
 def test_nothing_is_run_again_where_nothing_has_changed(project: Project) -> None:

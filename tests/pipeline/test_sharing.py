@@ -64,6 +64,36 @@ def test_sftp_shares_everything(project: Project, tmp_path: Path) -> None:
     assert files(remote)
 
 
+@pytest.mark.slow
+def test_an_adapter_is_got_by_name_and_version(project: Project, tmp_path: Path) -> None:
+    project.dvc("remote", "add", "--default", "ours", str(tmp_path / "remote"))
+    model = project.root / "models/ip_adapter"
+    versions = {"v1.0.0": contents(model)}
+    project.commit("Remote")
+    project.run("gto", "register", "ip-adapter", "--version", "v1.0.0")
+    project.dvc("push", "train@ip_adapter")
+    (model / "note.txt").write_text("trained further")
+    project.dvc("commit", "--force", "train@ip_adapter")
+    versions["v1.1.0"] = contents(model)
+    project.commit("Next")
+    project.run("gto", "register", "ip-adapter", "--version", "v1.1.0")
+    project.run("gto", "assign", "ip-adapter", "--version", "v1.0.0", "--stage", "prod")
+    project.dvc("push", "train@ip_adapter")
+
+    other = project.clone(tmp_path / "other")  # its cache is empty
+    for number, (options, version) in enumerate(
+        {
+            ("--rev", "v1.0.0"): "v1.0.0",
+            ("--rev", "v1.1.0"): "v1.1.0",
+            ("--stage", "prod"): "v1.0.0",
+            (): "v1.1.0",
+        }.items()
+    ):
+        out = tmp_path / f"got{number}"
+        other.dvc("artifacts", "get", ".", "ip-adapter", *options, "--out", str(out))
+        assert contents(out) == versions[version]
+
+
 @pytest.fixture
 def publisher(fresh: Project, tmp_path: Path) -> Project:
     """A fresh project that ships its backbone, as `make publish` does."""

@@ -71,6 +71,8 @@ def check_ip_adapter(variant: Variant) -> None:
     field, number = STOCK.get(variant.projection, ("", 0))
     if variant.attention == "append":
         problem = "attention that appends image tokens to the text"
+    elif variant.attention not in ("decoupled", "lora"):
+        problem = f"attention {variant.attention!r}"
     elif not field:
         problem = f"projection {variant.projection!r}"
     elif (value := getattr(variant, field)) != number:

@@ -31,6 +31,29 @@ def test_exact_counts_on_stable_diffusion_15(name: str, count: int) -> None:
     assert count_parameters({name: parse_variant(variant)}, sd15(), embed_dim=512) == {name: count}
 
 
+def test_counts_of_dora_and_oft_by_hand() -> None:
+    """Widths C of the features in the 16 cross-attention layers; the tokens are 768 wide."""
+    widths = 5 * [320] + 5 * [640] + 6 * [1280]  # two at each level down, one middle, three each up
+    projection = 512 * 4 * 768 + 4 * 768 + 2 * 768  # linear, its bias, the norm
+    inputs = sum(C + 768 + 768 + C for C in widths)  # of Q, K, V, O
+    outputs = sum(4 * C for C in widths)
+    assert (projection, inputs, outputs) == (1_577_472, 49_536, 49_920)
+    r, b = 128, 32
+    rows = {
+        "dora": {**VARIANTS["ip_adapter_dora"], "rank": r},
+        "oft": {**VARIANTS["ip_adapter_oft"], "block_size": b},
+    }
+    expected = {
+        # A (r, in), B (out, r), and a magnitude for each output
+        "dora": projection + r * (inputs + outputs) + outputs,
+        # for each of in / b blocks, what is above the diagonal
+        "oft": projection + inputs // b * (b * (b - 1) // 2),
+    }
+    assert expected == {"dora": 14_357_760, "oft": 2_345_280}
+    variants = {name: parse_variant(row) for name, row in rows.items()}
+    assert count_parameters(variants, sd15(), embed_dim=512) == expected
+
+
 def test_the_count_is_that_of_the_built_adapter(
     variant: dict[str, Any], unet: UNet2DConditionModel
 ) -> None:

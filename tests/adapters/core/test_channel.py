@@ -141,7 +141,16 @@ def test_style_loras_on_the_unet_leave_the_adapter_alone(
 
 @torch.no_grad()
 @pytest.mark.parametrize("fused", ["before", "after"])
-@pytest.mark.parametrize("variant", ["ip_adapter", "ip_adapter_lora", "uni_controlnet_global"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "ip_adapter",
+        "ip_adapter_lora",
+        "ip_adapter_dora",
+        "ip_adapter_oft",
+        "uni_controlnet_global",
+    ],
+)
 def test_a_fused_lora_does_what_it_did_before(
     variant: str, fused: str, unet: UNet2DConditionModel
 ) -> None:
@@ -331,7 +340,7 @@ import torch
 from toy_adapters import VARIANTS, WIDTH, build, prompts, toy_unet, trained
 
 unet = toy_unet()
-for name in ("ip_adapter", "ip_adapter_lora", "uni_controlnet_global"):
+for name in ("ip_adapter", "ip_adapter_lora", "ip_adapter_oft", "uni_controlnet_global"):
     adapter = trained(build(VARIANTS[name], unet))
     adapter.attach(unet)
     layer = unet.mid_block.attentions[0].transformer_blocks[0].attn2

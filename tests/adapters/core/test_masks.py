@@ -11,7 +11,13 @@ from toy_adapters import VARIANTS, build, call, prompts, trained
 from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.core.errors import UserError
 
-KINDS = ["ip_adapter", "ip_adapter_lora", "uni_controlnet_global"]
+KINDS = [
+    "ip_adapter",
+    "ip_adapter_lora",
+    "ip_adapter_dora",
+    "ip_adapter_oft",
+    "uni_controlnet_global",
+]
 HALF = (torch.arange(64) % 64 < 32).float().expand(64, 64)
 """White on the left."""
 

@@ -1,0 +1,60 @@
+"""Decoupled cross-attention whose image branch is the frozen layer under DoRA (Liu et al. 2024)."""
+
+from typing import Annotated
+
+import torch
+from diffusers.models.attention_processor import Attention
+from peft import LoraConfig
+from peft.tuners.lora import Linear as LoraLinear
+from pydantic import Field
+from torch import nn
+
+from adapterbench.adapters.core.adapted import AdaptedBranch
+from adapterbench.adapters.core.branch import FrozenLinear
+from adapterbench.core.config import Section
+
+
+class Params(Section):
+    """Fields of a variant with `attention: dora`."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)]
+    """Rank r of each of the four updates of a layer."""
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """LoRA's alpha; the rank when left out."""
+
+
+def build(params: Params, attn: Attention) -> AdaptedBranch:
+    """The branch of a layer."""
+    return Dora(attn, params.rank, params.rank if params.alpha is None else params.alpha)
+
+
+class Dora(AdaptedBranch):
+    """`Z_new = W_O Attn(Q, K, V) + b_O + lambda W'_O Attn(Q', K', V')`.
+
+    `Q' = Z W'_Q`, `K' = y W'_K`, `V' = y W'_V` with `y (B, M, D)` the image tokens. Equation 5 of
+    the paper splits each weight `(out, in)` into magnitudes `m (out,)` and directions of its rows:
+
+        `W' = m V / ||V||`, `V = W + (alpha / r) B A`, `||V|| (out,)` the norms of the rows.
+
+    `B` starts at zero and `m` at `||W||`, where this is a fresh `decoupled` branch. The gradient
+    takes `||V||` as a constant (section 4.3). Over another backbone `m` stays as trained. The bias
+    `b_O` counts once.
+    """
+
+    def __init__(self, attn: Attention, rank: int, alpha: float) -> None:
+        super().__init__(attn, lambda layer: under_dora(layer, rank, alpha))
+
+
+def under_dora(layer: FrozenLinear, rank: int, alpha: float) -> LoraLinear:
+    """PEFT's layer around a frozen one, without its bias; it changes nothing yet."""
+    adapted = LoraLinear(
+        layer,
+        "default",
+        LoraConfig(r=rank, lora_alpha=alpha, use_dora=True),  # type: ignore[arg-type]  # as below
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
+    )
+    # PEFT rounds it to the dtype of the layer, and then m / ||W|| is not 1 in fp32
+    norms = torch.linalg.norm(layer.weight.detach().float(), dim=1)
+    adapted.lora_magnitude_vector["default"].weight = nn.Parameter(norms)
+    return adapted
