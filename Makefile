@@ -65,6 +65,7 @@ lint: setup ## Check style, spelling and types
 	ruff format --check .
 	typos
 	mypy
+	mypy tests  # by itself: its packages have names of stages and benchmarks
 
 style: setup ## Repair style
 	ruff check --fix .

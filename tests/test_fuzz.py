@@ -44,7 +44,7 @@ def shards(toy: Toy) -> Any:
 
 
 def encoded(toy: Toy) -> Any:
-    values = []
+    values: list[list[bytes] | list[str]] = []
     for split in ("train", "validation"):
         data = EncodedSplit(toy.encoded, split)
         index = torch.arange(len(data))

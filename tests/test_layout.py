@@ -190,7 +190,7 @@ def stages() -> dict[str, Any]:
 
     Stage `further_split` runs for the splits of a list that is empty by default; here it has one.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for folder, prefix in ((ROOT, ""), (ROOT / "backbone", "backbone/")):
         with Repo(str(folder)) as repo:
             file = ProjectFile(repo, str(folder / "dvc.yaml"))

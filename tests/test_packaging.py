@@ -25,7 +25,7 @@ PARTS = ("pipeline", "tracking", "demo")
 
 def names(requirements: list[str]) -> set[str]:
     """Distributions, without the project's own extras."""
-    return {canonical(Requirement(each).name) for each in requirements} - {"adapterbench"}
+    return {str(canonical(Requirement(each).name)) for each in requirements} - {"adapterbench"}
 
 
 @cache
@@ -180,6 +180,7 @@ def test_the_wheel_works_in_a_new_environment(toy: Toy, tmp_path: Path) -> None:
         [python, "-W", "ignore", "-c", use], cwd=tmp_path, env=env, capture_output=True, text=True
     )
     assert done.stdout == "(32, 32)\n", done.stderr
+    command: list[str | Path]
     command = [python.parent / "adapterbench", "variants", "--profile", "sd15", "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert "20746752" in done.stdout, done.stderr

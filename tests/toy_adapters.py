@@ -32,7 +32,7 @@ VARIANTS = {
         "expansion": 4,
     },
 }
-PROJECTION_LAYERS = {
+PROJECTION_LAYERS: dict[str, list[int] | list[str]] = {
     "ip_adapter": [0, 2],
     "ip_adapter_lora": [0, 2],
     "ip_adapter_dora": [0, 2],
@@ -95,7 +95,7 @@ def trained(adapter: Adapter) -> Adapter:
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for weight in adapter.trainable_parameters():
-            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+            weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
     return adapter
 
 

@@ -239,7 +239,7 @@ def write_adapter(toy: Toy) -> None:
     )
     with torch.no_grad():
         for weight in adapter.trainable_parameters():
-            weight += 0.2 * torch.randn_like(weight)
+            weight.add_(0.2 * torch.randn_like(weight))
     save_adapter(adapter, toy.adapter, parse_variant(VARIANT), {})
 
 

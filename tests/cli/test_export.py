@@ -120,7 +120,7 @@ def trained_plus(toy: "Toy", folder: Path) -> Path:
     torch.manual_seed(6)
     adapter = build_adapter(parse_variant(PLUS), load_part(toy.backbone, "unet"), 0)
     for branch in adapter.layers.values():
-        torch.nn.init.normal_(branch.to_v.weight, std=0.3)
+        torch.nn.init.normal_(branch.get_parameter("to_v.weight"), std=0.3)
     save_adapter(adapter, folder, parse_variant(PLUS), {})
     return folder
 
@@ -225,8 +225,8 @@ def test_an_adapter_does_not_decide_what_is_loaded(
     load_adapter(pipe, stranger, image_encoder=toy.evaluator, pretrained="p")(REFERENCE)
     named = ("--image-encoder", toy.evaluator, "--pretrained", "q")
     assert cli("export", stranger, "it", "--backbone", toy.backbone, *named).exit_code == 0
-    row = {**VARIANT, "image_encoder": toy.evaluator, "pretrained": "tag"}
-    sample(*inputs, toy.shards, parse_variant(row))
+    tagged = {**VARIANT, "image_encoder": toy.evaluator, "pretrained": "tag"}
+    sample(*inputs, toy.shards, parse_variant(tagged))
     assert loaded == [(toy.evaluator, tag) for tag in ("p", "q", "tag")]
 
 

@@ -284,8 +284,8 @@ def test_a_private_file_gets_the_usual_permissions(tmp_path: Path) -> None:
     usual.touch()
     with publish(tmp_path / "it") as beside:
         fill(beside, private="", read_only="", program="")
-        for name, mode in (("private", 0o600), ("read_only", 0o444), ("program", 0o755)):
-            (beside / name).chmod(mode)
+        for name, bits in (("private", 0o600), ("read_only", 0o444), ("program", 0o755)):
+            (beside / name).chmod(bits)
         (beside / "link").symlink_to("nowhere")
     with publish(tmp_path / "file") as beside:
         beside.touch(mode=0o600)

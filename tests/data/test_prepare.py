@@ -20,7 +20,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, read_json, sha256
 from adapterbench.data.prepare import prepare
 from adapterbench.data.sample import RawSample
-from adapterbench.formats.shards import read_split
+from adapterbench.formats.shards import read_split, write_shard
 from adapterbench.formats.tars import open_tar
 from adapterbench.runs import workers
 
@@ -29,7 +29,7 @@ Source = Callable[[Path, Section], Iterator[RawSample]]
 
 
 def data_params(**changes: Any) -> DataParams:
-    values = {
+    values: dict[str, Any] = {
         "source": "emoji",
         "fetch": {},
         "resolution": 16,
@@ -52,7 +52,7 @@ def png(number: int, side: int = 16) -> bytes:
 
 
 def raw(number: int, shown: str | None, **changes: Any) -> RawSample:
-    values = {
+    values: dict[str, Any] = {
         "key": f"k{number:03d}",
         "concept": shown,
         "image": png(number),
@@ -283,13 +283,13 @@ def test_nothing_half_written_stays(
 ) -> None:
     prepare(data_params(), tmp_path, tmp_path / "out")
     before = contents(tmp_path / "out")
-    write, calls = module.write_shard, []
+    calls: list[Path] = []
 
     def fails(path: Path, samples: Any) -> dict[str, Any]:
         calls.append(path)
         if len(calls) == 3:
             raise error
-        return write(path, samples)
+        return write_shard(path, samples)
 
     monkeypatch.setattr(module, "write_shard", fails)
     with pytest.raises(type(error)):
@@ -343,8 +343,8 @@ def test_a_split_of_the_source_is_streamed(
     monkeypatch.setattr(module, "AT_ONCE", 1)
     monkeypatch.setattr(workers, "MAX_INLINE", 0)
     monkeypatch.setattr(workers, "cores", lambda: 1)
-    read, written = [], []
-    write = module.write_shard
+    read: list[str] = []
+    written: list[str] = []
 
     def counted(folder: Path, params: Section) -> Iterator[RawSample]:
         for sample in with_split(folder, params):
@@ -358,7 +358,7 @@ def test_a_split_of_the_source_is_streamed(
                 written.append(sample.key)
                 yield sample
 
-        return write(path, seen())
+        return write_shard(path, seen())
 
     monkeypatch.setattr(module, "write_shard", noted)
     source(counted)
@@ -411,7 +411,7 @@ def test_a_packed_jpeg_keeps_its_bytes_where_it_needs_no_scaling(
 
     source(mixed)
     prepare(data_params(validation_concepts=1), tmp_path, tmp_path / "out")
-    members = {}
+    members: dict[str, bytes] = {}
     for path in (tmp_path / "out").glob("*.tar"):
         with open_tar(path) as tar:
             members |= {name: tar.read(name) for name in tar.members}

@@ -1,6 +1,7 @@
 """Raw tars: pictures as they are, captions by line, damage in one line."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.data.sample import PLAIN, plain_key, read_tar, read_tars
 
 
-def write_tar(path: Path, *records: dict[str, object]) -> Path:
+def write_tar(path: Path, *records: Mapping[str, object]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with wds.TarWriter(str(path)) as tar:
         for record in records:
@@ -64,9 +65,9 @@ def test_a_bad_part_costs_its_own_sample(
     good = {"jpg": b"-", "txt": b"a caption", "json": b"{}"}
     tar = write_tar(
         tmp_path / "a.tar",
-        {"__key__": "1"} | good,
-        {"__key__": "2"} | good | parts,
-        {"__key__": "3"} | good,
+        {"__key__": "1", **good},
+        {"__key__": "2", **good, **parts},
+        {"__key__": "3", **good},
     )
     samples = list(read_tar(tar))
     assert [(s.key, s.image) for s in samples] == [("1", b"-"), ("2", b""), ("3", b"-")]

@@ -106,7 +106,7 @@ def test_a_concept_has_at_most_so_many_training_images(held_out: Callable[..., s
 
 
 def test_the_cap_keeps_the_order() -> None:
-    kept = capped(SAMPLES, 1, lambda *_: None)
+    kept = capped([*SAMPLES], 1, lambda *_: None)
     assert [s.key for s in kept] == ["google-cat", "google-dog", "google-hand-light", "google-owl"]
 
 

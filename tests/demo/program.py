@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from gradio import Blocks
+    from gradio.components import Component
     from httpx import Response
     from starlette.testclient import TestClient
 
@@ -33,10 +34,11 @@ class Program:
             for number, fn in self.page.fns.items()
             if fn.fn and fn.fn.__name__ == function
         )
-        shown = {block: getattr(block, "value", None) for block in fn.inputs if not block.stateful}
+        inputs = cast("list[Component]", fn.inputs)
+        shown = {block: getattr(block, "value", None) for block in inputs if not block.stateful}
         sent = {block.label: value for block, value in shown.items()} | dict(values or {})
         body = {
-            "data": [sent[block.label] if block in shown else None for block in fn.inputs],
+            "data": [sent[block.label] if block in shown else None for block in inputs],
             "fn_index": number,
             "session_hash": self.session,
             "event_data": event,

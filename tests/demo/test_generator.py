@@ -13,7 +13,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from toy_backbone import SIDE, picture
+from toy_backbone import SAMPLE, SIDE, picture
 
 from adapterbench import load_adapter
 from adapterbench.adapters.core.storage import CONFIG
@@ -27,8 +27,6 @@ from adapterbench.demo.upload import Uploads
 from adapterbench.formats.edges import edge_map
 from adapterbench.report.references import Reference
 from adapterbench.sampling.sampler import solver
-
-from .conftest import SAMPLE
 
 if TYPE_CHECKING:
     from toy_backbone import Toy
@@ -84,7 +82,9 @@ def test_what_no_variant_can_be_called_is_not_offered(name: str, tmp_path: Path)
 
 def with_diffusers(toy: "Toy", controlnet: Path | None, adapter: bool) -> Any:
     """The image of `SETTINGS` by diffusers and the library alone."""
-    kind, parts, more = StableDiffusionPipeline, {}, {}
+    kind: Any = StableDiffusionPipeline
+    parts: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if controlnet:
         kind, more = StableDiffusionControlNetPipeline, {"image": edge_map(CONTROL, SIDE)}
         parts = {"controlnet": ControlNetModel.from_pretrained(controlnet)}
@@ -112,6 +112,7 @@ def test_it_generates_the_images_of_diffusers(
     events = list(generator.generate(SETTINGS, ["toy", TEXT_ONLY], REFERENCE, control))
     kinds = [type(event) for event in events]
     assert kinds == [Step, Step, Step, Finished] * 2
+    assert isinstance(events[0], Step)
     assert events[0].preview is not None
     finished = [event for event in events if isinstance(event, Finished)]
     assert [event.settings for event in finished] == [
@@ -120,7 +121,8 @@ def test_it_generates_the_images_of_diffusers(
     for event, adapter in zip(finished, (True, False), strict=True):
         expected = with_diffusers(toy, folder, adapter)
         # the last bit of a pixel may round either way
-        np.testing.assert_allclose(np.int16(event.image), np.int16(expected), atol=1)
+        ours, theirs = (np.asarray(image).astype(np.int16) for image in (event.image, expected))
+        np.testing.assert_allclose(ours, theirs, atol=1)
 
 
 @pytest.mark.parametrize("controlled", [False, True])

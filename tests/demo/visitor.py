@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import FilePayload, Page
 
 
 PATIENCE = 300_000
@@ -41,12 +41,12 @@ class Visitor:
         return self.page.get_by_role("button", name=name)
 
     def upload(self, name: str, data: bytes) -> None:
-        file = {"name": name, "mimeType": "image/png", "buffer": data}
+        file: FilePayload = {"name": name, "mimeType": "image/png", "buffer": data}
         self.page.locator("input[type=file]").first.set_input_files(file)
 
     def post(self, path: str, data: bytes) -> int:
         """Send a file as a program would; return the status."""
-        file = {"name": "a.png", "mimeType": "image/png", "buffer": data}
+        file: FilePayload = {"name": "a.png", "mimeType": "image/png", "buffer": data}
         return self.page.request.post(self.page.url + path, multipart={"files": file}).status
 
     def told(self, text: str) -> None:

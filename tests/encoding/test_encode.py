@@ -34,10 +34,10 @@ from adapterbench.encoding.shards import encode
 from adapterbench.formats import encoded as storage
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.image import to_array
-from adapterbench.formats.shards import Sample, Shard, read_split
+from adapterbench.formats.shards import Sample, Shard, open_shard, read_split
 from adapterbench.runs import workers
 
-HALF = {"atol": 2e-3, "rtol": 2e-3}
+HALF: dict[str, Any] = {"atol": 2e-3, "rtol": 2e-3}
 """Rounding of fp16."""
 
 
@@ -337,12 +337,11 @@ def test_a_killed_worker_is_one_line_and_the_rest_is_kept(
     own: Toy, toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is killed as the system kills what takes too much memory, at the third shard."""
-    read = reading.open_shard
 
     def deadly(shard: Shard) -> Any:
         if shard.path.stem == "train-00002":
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(shard)
+        return open_shard(shard)
 
     with monkeypatch.context() as patch:
         patch.setattr(reading, "open_shard", deadly)
@@ -391,8 +390,14 @@ def prepare_raw(folder: Path, placed: bool, monkeypatch: pytest.MonkeyPatch) -> 
 
     stand_in = SimpleNamespace(read=read, Params=Section, ATTRIBUTION={})
     monkeypatch.setattr(preparing, "load", lambda *_: stand_in)
-    values = {"source": "tars", "fetch": {}, "resolution": 32, "split": "concepts", "seed": 0}
-    rest = {"held_out": None, "images_per_concept": None}
+    values: dict[str, Any] = {
+        "source": "tars",
+        "fetch": {},
+        "resolution": 32,
+        "split": "concepts",
+        "seed": 0,
+    }
+    rest: dict[str, Any] = {"held_out": None, "images_per_concept": None}
     params = DataParams(**values, **rest, validation_concepts=6, samples_per_shard=7)
     preparing.prepare(params, folder / "raw", folder / "shards")
 

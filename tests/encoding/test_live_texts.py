@@ -28,7 +28,7 @@ from adapterbench.frozen.texts import as_embeddings
 from adapterbench.sampling.sampler import Sampler
 
 SPLITS = ("train", "validation")
-ROUNDED = {"rtol": 2e-3, "atol": 2e-3}
+ROUNDED: dict[str, Any] = {"rtol": 2e-3, "atol": 2e-3}
 """fp16."""
 
 

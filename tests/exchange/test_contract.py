@@ -95,7 +95,7 @@ def folders(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         adapter = build_adapter(variant, unet, CLIP_PARAMS.embed_dim)
         with torch.no_grad():
             for weight in adapter.trainable_parameters():
-                weight += 0.2 * torch.randn_like(weight)
+                weight.add_(0.2 * torch.randn_like(weight))
         save_adapter(adapter, root / name, variant, {})
     return {name: root / name for name in ROWS}
 
@@ -137,7 +137,7 @@ def images(pipe: Any, inputs: dict[str, Any], steps: int = 4) -> torch.Tensor:
 def settings(image_prompts: "ImagePrompts", **more: Any) -> dict[str, Any]:
     """All at once, for the kinds of `folders` in their order."""
     ring, bar = picture("ring", "red"), picture("bar", "green")
-    options = {
+    options: dict[str, Any] = {
         "scale": [{"up": {"block_0": [0.5, 1.0]}, "mid": 1.0}, 0.6, 1.0],
         "masks": [[LEFT, RIGHT], None, RIGHT],
         "negative": [OTHER, None, OTHER],

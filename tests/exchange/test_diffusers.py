@@ -24,7 +24,9 @@ def embeds(adapter: Adapter, images: int) -> Tensor:
 
 
 def run(unet: UNet2DConditionModel, image_embeds: list[Tensor], masks: Any) -> Tensor:
-    more = {} if masks is None else {"cross_attention_kwargs": {"ip_adapter_masks": masks}}
+    more: dict[str, Any] = (
+        {} if masks is None else {"cross_attention_kwargs": {"ip_adapter_masks": masks}}
+    )
     return call(unet, added_cond_kwargs={"image_embeds": image_embeds}, **more)
 
 
@@ -46,7 +48,7 @@ def differs(
     ours = run(unet, inputs, masks)
     adapters[-1].detach(unet)
     assert (ours - call(unet)).abs().max() > 1e-3
-    weights = [
+    weights: Any = [
         grouped(to_ip_adapter(adapter, unet, row["projection"]))
         for adapter, row in zip(adapters, rows, strict=True)
     ]
@@ -127,11 +129,11 @@ def test_the_same_lambda_by_layer(scale: dict[str, Any], depth: int) -> None:
     unet = toy_unet(transformer_layers_per_block=depth)
     adapter = build(IP, unet)
     ours = blocks.by_layer(scale, adapter.layers)
-    weights = grouped(to_ip_adapter(adapter, unet, "linear"))
+    weights: Any = [grouped(to_ip_adapter(adapter, unet, "linear"))]
     stock = Stock(unet)
-    stock.load_ip_adapter([weights], "", "", image_encoder_folder=None)
+    stock.load_ip_adapter(weights, "", "", image_encoder_folder=None)
     stock.set_ip_adapter_scale(scale)
-    processors = unet.attn_processors
+    processors: dict[str, Any] = unet.attn_processors
     theirs = {path: processors[f"{path}.processor"].scale[0] for path in adapter.layers}
     assert ours == theirs
 

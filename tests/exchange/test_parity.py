@@ -5,7 +5,7 @@ import importlib
 from collections import OrderedDict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import diffusers.pipelines.controlnet
 import pytest
@@ -81,7 +81,7 @@ def install(original: ModuleType, unet: UNet2DConditionModel) -> nn.ModuleList:
         if f"{path}.processor" in unet.attn_processors
     }
     unet.set_attn_processor({name: processors[name] for name in unet.attn_processors})
-    return nn.ModuleList(unet.attn_processors.values())
+    return nn.ModuleList(cast("dict[str, nn.Module]", unet.attn_processors).values())
 
 
 @torch.no_grad()

@@ -204,7 +204,7 @@ def test_a_fused_lora_changes_no_image(
     adapter = build_adapter(parse_variant(row), pipe.unet, CLIP_PARAMS.embed_dim)
     with torch.no_grad():
         for weight in adapter.trainable_parameters():
-            weight += 0.2 * torch.randn_like(weight)
+            weight.add_(0.2 * torch.randn_like(weight))
     save_adapter(adapter, tmp_path / "it", parse_variant(row), {})
     embedding = torch.randn(CLIP_PARAMS.embed_dim)
 

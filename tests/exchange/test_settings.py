@@ -243,10 +243,11 @@ def test_masks_of_another_count_or_shape_are_refused(
     pipeline: StableDiffusionPipeline, image_prompt: ImagePrompt
 ) -> None:
     white, tall = Image.new("L", (SIDE, SIDE), 255), Image.new("L", (SIDE, 2 * SIDE), 255)
-    for message, images, masks in [
+    rows: list[tuple[str, Any, Image.Image]] = [
         ("has 1 mask.s. for 2 image prompt", [RING, BAR], white),
         ("is 64 x 32 pixels, the image 32 x 32", RING, tall),
-    ]:
+    ]
+    for message, images, masks in rows:
         with pytest.raises(UserError, match=message) as error:
             pipeline("", height=SIDE, width=SIDE, **image_prompt(images, masks=masks))
         assert "\n" not in str(error.value)
@@ -281,7 +282,8 @@ def test_shares_of_the_steps_are_in_order(image_prompt: ImagePrompt) -> None:
         refused("start before end", image_prompt, RING, **shares)
     refused("start before end", image_prompt, RING, end=1.5)
     refused("start = 'soon'", image_prompt, RING, start="soon")
-    for curve in ([], "linear", 0.5, {}):
+    curves: tuple[Any, ...] = ([], "linear", 0.5, {})
+    for curve in curves:
         refused("curve = .*: give a function", image_prompt, RING, curve=curve)
     refused("curve = -0.5: give weights from 0 on", image_prompt, RING, curve=[1.0, -0.5])
     refused("curve = nan", image_prompt, RING, curve=[1.0, float("nan")])

@@ -56,7 +56,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def params(**changes: Any) -> DataParams:
-    values = {
+    values: dict[str, Any] = {
         "source": "tars",
         "fetch": {},
         "resolution": 16,

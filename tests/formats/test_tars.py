@@ -135,7 +135,8 @@ def test_damage_anywhere_is_refused_or_within_a_file(
     for _ in range(300):
         bad = bytearray(data)
         at, length = draw.randrange(len(data)), draw.choice([1, 2, 300, 2000])
-        bad[at : at + length] = draw.choice([bytes, draw.randbytes])(min(length, len(data) - at))
+        makers: list[Callable[[int], bytes]] = [bytes, draw.randbytes]
+        bad[at : at + length] = draw.choice(makers)(min(length, len(data) - at))
         tar.write_bytes(bad)
         try:
             found = contents(tar)
@@ -196,6 +197,7 @@ def test_sparse_files_are_read(tmp_path: Path) -> None:
         file.seek(50_000)
         file.write(b"data")
     for format in ("gnu", "posix"):
+        command: list[str | Path]
         command = ["tar", "-S", f"--format={format}", "-C", tmp_path, "-cf", tmp_path / "a.tar"]
         subprocess.run([*command, "a.jpg"], check=True)
         assert contents(tmp_path / "a.tar") == {"a.jpg": (tmp_path / "a.jpg").read_bytes()}
@@ -238,6 +240,7 @@ def test_a_claimed_size_takes_no_memory(tmp_path: Path) -> None:
     """A sparse file of a terabyte is 10 kB of tar."""
     with (tmp_path / "a.jpg").open("wb") as file:
         file.truncate(10**12)
+    command: list[str | Path]
     command = ["tar", "-S", "-C", tmp_path, "-cf", tmp_path / "a.tar", "a.jpg"]
     subprocess.run(command, check=True)
     assert records(tmp_path / "a.tar")[0][2] == {"jpg": "too many bytes"}

@@ -292,10 +292,11 @@ def test_nobody_is_asked_whether_to_run_code(
     ran = plant(folder, tmp_path)
     monkeypatch.setattr("builtins.input", lambda _: "y")
     for change in ({}, {"hf_model_name": str(folder)}):
-        edit_json(
-            folder / "open_clip_config.json",
-            lambda config, change=change: config["model_cfg"]["text_cfg"].update(change),
-        )
+
+        def edit(config: dict[str, Any], change: dict[str, str] = change) -> None:
+            config["model_cfg"]["text_cfg"].update(change)
+
+        edit_json(folder / "open_clip_config.json", edit)
         with pytest.raises(UserError):
             load_clip(f"local-dir:{folder}", None)
     assert not ran.exists()

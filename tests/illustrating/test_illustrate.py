@@ -52,7 +52,7 @@ def bases(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for weight in unet.parameters():
             if weight.requires_grad:
-                weight += 0.3 * torch.randn_like(weight)
+                weight.add_(0.3 * torch.randn_like(weight))
     descendant.save(unet, folder / "lora")
     out = folder / "bases"
     for name, path in {"styled": folder / "lora", "twin": toy.backbone}.items():

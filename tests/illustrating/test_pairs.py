@@ -221,7 +221,7 @@ def test_scores_are_against_goal_and_copy(
             assert found["copy"].tolist() == pytest.approx(expected, abs=1e-6)
             assert found["r_at_1"].tolist() == (near.argmax(1) == torch.arange(COUNT)).tolist()
         assert rows.loc["real_goal", ["goal", "r_at_1"]].to_numpy() == pytest.approx(1)
-        assert rows.loc["real_copy", "copy"].to_numpy() == pytest.approx(1)
-        assert rows.loc["real_copy", "goal"].tolist() == pytest.approx(
-            rows.loc["real_goal", "copy"].tolist()
+        assert rows.loc[["real_copy"], "copy"].to_numpy() == pytest.approx(1)
+        assert rows.loc[["real_copy"], "goal"].tolist() == pytest.approx(
+            rows.loc[["real_goal"], "copy"].tolist()
         )

@@ -1,6 +1,7 @@
 """The small CLIP: its text tower in the pipeline, its file format, its training."""
 
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -52,9 +53,10 @@ def test_a_saved_clip_loads_through_open_clip(
     clip.save(model, CLIP_PARAMS, vocabulary, folder)
     name = f"local-dir:{folder}"
     loaded = open_clip.create_model(name, require_pretrained=True).eval()
+    assert isinstance(loaded, CLIP)
     ids = open_clip.get_tokenizer(name)(TEXTS)
     assert ids.equal(clip.tokenize(TEXTS, vocabulary))
-    half = {"atol": 5e-3, "rtol": 5e-3}
+    half: dict[str, Any] = {"atol": 5e-3, "rtol": 5e-3}
     torch.testing.assert_close(loaded.encode_text(ids), model.encode_text(ids), **half)
     pixels = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(loaded.encode_image(pixels), model.encode_image(pixels), **half)

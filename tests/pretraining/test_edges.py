@@ -10,8 +10,9 @@ from toy_backbone import SIDE, Toy
 
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import edges
+from adapterbench.pretraining.controlnet import edges as control_edges
 from adapterbench.pretraining.drawing import DrawParams
-from adapterbench.pretraining.images import CaptionedImages
+from adapterbench.pretraining.images import CaptionedImages, load_images
 
 PARAMS = DrawParams(items=4, steps=1, guidance_scale=3.0, batch_size=4, seed=0)
 
@@ -68,5 +69,5 @@ def test_edges_are_found_again_one_pixel_off() -> None:
 
 
 def test_edges_of_what_is_drawn_are_those_of_the_control(toy: Toy) -> None:
-    held = edges.load_images(toy.shards, "validation")
-    assert edges.drawn_edges(held.pixels).equal(edges.edges(held))
+    held = load_images(toy.shards, "validation")
+    assert edges.drawn_edges(held.pixels).equal(control_edges(held))

@@ -85,12 +85,12 @@ def test_the_vae_learns_and_scales_its_latents(
     assert fitted.losses[-1][1] < 0.7 * fitted.losses[0][1]
     with torch.no_grad():
         latents = model.encode(to_signed(images.pixels)).latent_dist.mode()
-    assert (latents * model.config.scaling_factor).std().item() == pytest.approx(1, abs=1e-3)
+    assert (latents * model.config["scaling_factor"]).std().item() == pytest.approx(1, abs=1e-3)
 
     vae.save(model, tmp_path / "vae")
     assert {w.dtype for w in model.parameters()} == {torch.float32}
     loaded = type(model).from_pretrained(tmp_path / "vae")
-    assert loaded.config.scaling_factor == pytest.approx(model.config.scaling_factor)
+    assert loaded.config["scaling_factor"] == pytest.approx(model.config["scaling_factor"])
     difference = vae.reconstruct(loaded, images.pixels).int() - vae.reconstruct(
         model, images.pixels
     )
@@ -101,8 +101,11 @@ def test_balanced_latents_decode_to_the_same_images(images: CaptionedImages) -> 
     torch.manual_seed(0)
     model = vae.build(VAE_PARAMS, SIDE).eval()
     with torch.no_grad():  # directions of very different scale, far from zero
-        model.quant_conv.weight[:4] *= torch.tensor([9.0, 3.0, 1.0, 0.2])[:, None, None, None]
-        model.quant_conv.bias[:4] = torch.tensor([1.0, -2.0, 3.0, 0.5])
+        quant = model.quant_conv
+        assert quant is not None
+        assert quant.bias is not None
+        quant.weight[:4] *= torch.tensor([9.0, 3.0, 1.0, 0.2])[:, None, None, None]
+        quant.bias[:4] = torch.tensor([1.0, -2.0, 3.0, 0.5])
     before = vae.reconstruct(model, images.pixels)
     spread = vae.latents_of(model, images).movedim(1, 0).flatten(1)
     scales = torch.linalg.eigvalsh(torch.cov(spread.double())).sqrt()

@@ -44,7 +44,7 @@ def tarball(tmp_path: Path) -> Path:
 
 def held(*keys: str) -> CaptionedImages:
     pixels = torch.zeros(len(keys), 3, SIDE, SIDE, dtype=torch.uint8)
-    captions = [(f"caption of {key}", "another") for key in keys]
+    captions: list[tuple[str, ...]] = [(f"caption of {key}", "another") for key in keys]
     return CaptionedImages(pixels, captions, list(keys), [f"concept of {key}" for key in keys])
 
 
@@ -74,7 +74,7 @@ def test_a_drawing_is_cut_out_and_centred_on_white() -> None:
     assert drawing.mode == "RGB"
     image = np.asarray(drawing).astype(int)
     assert image.shape == (SIDE, SIDE, 3)
-    red = (abs(image - (255, 0, 0)) < 40).all(axis=-1)
+    red = np.all(np.abs(image - (255, 0, 0)) < 40, axis=-1)
     rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
     assert columns[0] <= 1  # 6 x 3 becomes 16 x 8
     assert columns[-1] >= SIDE - 2

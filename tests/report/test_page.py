@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -63,7 +64,7 @@ def test_what_a_reader_needs_first_stands_first(
         for n in ("pareto", "image_prompts")
     ]
     folders = project / "results/scores", project / "metrics/train"
-    rows = {v: {} for v in variants}
+    rows: dict[str, dict[str, Any]] = {v: {} for v in variants}
     comparisons = {p: compare(*folders, rows, p, params) for p in ("image", "image_text")}
     answers = compare_pairs(project / "illustrations", variants, params)
     text = page.render(comparisons, answers, measured, figures, {}, {})

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -200,7 +201,7 @@ def test_a_row_has_the_name_that_the_user_gives_it(
     project: Path, variants: list[str], params: CompareParams
 ) -> None:
     folders = project / "results/scores", project / "metrics/train"
-    rows = {v: {} for v in variants}
+    rows: dict[str, dict[str, Any]] = {v: {} for v in variants}
     named = params.model_copy(update={"labels": {"my_sixth_row": "Mine, rank 4"}})
     built = compare(*folders, rows, "image", named)
     assert built.label("my_sixth_row") == "Mine, rank 4"

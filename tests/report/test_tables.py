@@ -1,6 +1,7 @@
 """The tables of a split: those of `table` and `markdown`, under the name of the split."""
 
 from pathlib import Path
+from typing import Any
 
 from adapterbench.core.config import CompareParams
 from adapterbench.report import table
@@ -11,7 +12,7 @@ def test_both_protocols_have_a_csv_and_a_text_that_names_the_split(
     project: Path, variants: list[str], params: CompareParams
 ) -> None:
     scores, metrics, out = project / "results/scores", project / "metrics/train", project / "novel"
-    rows = {name: {} for name in variants}
+    rows: dict[str, dict[str, Any]] = {name: {} for name in variants}
     written = write_tables(scores, metrics, rows, params, "novel", out)
     assert [item.protocol for item in written] == ["image", "image_text"]
     stems = ("comparison", "comparison_image_text")

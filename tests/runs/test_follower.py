@@ -171,6 +171,9 @@ def check_everything() -> None:
         training, sampling = (one(f"tags.stage = '{s}' and {own}") for s in ("train", "sample"))
         assert training.data.tags["mlflow.parentRunId"] == variant.info.run_id
         assert curve(training, "rate") == [(step, 0.1) for step, _ in CURVE]
+        assert training.inputs is not None
+        assert training.outputs is not None
+        assert sampling.inputs is not None
         [data] = training.inputs.dataset_inputs
         assert (data.dataset.name, len(data.dataset.digest)) == ("models", 36)
         [made], [used] = training.outputs.model_outputs, sampling.inputs.model_inputs

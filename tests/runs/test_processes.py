@@ -17,7 +17,7 @@ import toy_backbone
 from accelerate import debug_launcher
 from accelerate.state import AcceleratorState
 from accelerate.utils import PrepareForLaunch, patch_environment
-from torch.multiprocessing import start_processes
+from torch.multiprocessing.spawn import start_processes
 from toy_backbone import Toy
 
 import adapterbench.encoding.shards as module
@@ -110,6 +110,7 @@ def test_encoding_goes_on_after_a_kill(
     while not list(Path().glob(".resume/encode-*/*.json")):
         assert run.is_alive()
         time.sleep(0.001)
+    assert run.pid is not None
     os.killpg(run.pid, signal.SIGKILL)
     run.join()
     done = list(Path().glob(".resume/encode-*/*.json"))

@@ -28,7 +28,8 @@ def read() -> dict[str, Any]:
 def test_trainings_and_the_comparison_tell_what_was_typed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = []
+    told: list[str] = []
+    stage: str
     monkeypatch.setattr(runs.record, "warn_unsaved_edits", lambda: told.append(stage))
     for stage in ("fetch", "train", "sample", "compare"):
         with stage_record(stage, params={}):

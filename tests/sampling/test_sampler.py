@@ -32,7 +32,7 @@ ITEMS, K, STEPS, GUIDANCE = 3, 2, 3, 3.0
 
 
 def sample_params(**changes: Any) -> SampleParams:
-    values = {
+    values: dict[str, Any] = {
         "items": ITEMS,
         "images_per_item": K,
         "steps": STEPS,

@@ -4,7 +4,7 @@ import io
 import shutil
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import open_clip
@@ -107,7 +107,8 @@ class Neutral:
     @torch.no_grad()
     def image(self, image: Image.Image) -> np.ndarray:
         scaled = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        mean, std = (self.model.pretrained_cfg[name] for name in ("mean", "std"))
+        config = cast("dict[str, Any]", self.model.pretrained_cfg)
+        mean, std = (config[name] for name in ("mean", "std"))
         pixels = (np.asarray(scaled) / 255 - mean) / std
         batch = torch.tensor(pixels.transpose(2, 0, 1)[None], dtype=torch.float32)
         return self.model(batch)[0].double().numpy()
@@ -168,7 +169,7 @@ def test_without_the_neutral_evaluator_its_scores_are_left_out(
 ) -> None:
     scorer = load_scorer(toy.score_params(), toy.folders, toy.shards, samples, neutral=False)
     frame = score_samples(scorer, samples, tmp_path / "out.parquet")
-    assert [name for name in frame if "clip" not in name] == ["protocol", "key", "k"]
+    assert [name for name in frame.columns if "clip" not in name] == ["protocol", "key", "k"]
 
 
 def test_real_images_have_the_scores_of_floors_and_ceilings(
@@ -226,7 +227,8 @@ def test_the_batch_size_changes_no_score(scorer: Scorer, samples: Path, toy: Toy
     for size in (1, 100):
         batched = load_scorer(toy.score_params(size), toy.folders, toy.shards, samples)
         frames.append(score_samples(batched, samples, samples / "out"))
-    pd.testing.assert_frame_equal(*frames, rtol=0, atol=1e-6)
+    alone, together = frames
+    pd.testing.assert_frame_equal(alone, together, rtol=0, atol=1e-6)
     assert [item.key for item in scorer.items] == KEYS  # and no other item
 
 

@@ -331,7 +331,9 @@ def test_bf16_is_the_frozen_weights_alone(toy: Toy, loaded: list[nn.Module]) -> 
     base = load_part(toy.backbone, "unet")
     start = cross_attention_layers(base)
     for path, branch in load_adapter(Path("out"), base).layers.items():
-        torch.testing.assert_close(branch.to_k.weight, start[path].to_k.weight, rtol=0, atol=1e-8)
+        torch.testing.assert_close(
+            branch.get_parameter("to_k.weight"), start[path].to_k.weight, rtol=0, atol=1e-8
+        )
     train(toy, "longer", mixed_precision="bf16")
     assert weights("longer") != weights("out")
 
@@ -465,7 +467,8 @@ def test_conditions_are_dropped_at_their_rates() -> None:
     ],
 )
 def test_each_rate_drops_what_it_says(rate: str | None, expected: tuple[int, int]) -> None:
-    no_image, no_text = dropped(**({rate: 1.0} if rate else {}))
+    rates: dict[str, Any] = {rate: 1.0} if rate else {}
+    no_image, no_text = dropped(**rates)
     assert (no_image.sum().item(), no_text.sum().item()) == expected
 
 

@@ -28,6 +28,11 @@ def member(processes: int, rank: int, accumulate: int) -> DistributedContext:
     return context
 
 
+def gradient(weight: nn.Parameter) -> Tensor:
+    assert weight.grad is not None
+    return weight.grad
+
+
 def gradients(context: DistributedContext) -> tuple[list[Tensor], Tensor, set[torch.dtype]]:
     """Gradients and loss of a layer over the batch, and what the layer gave out."""
     torch.manual_seed(0)
@@ -40,7 +45,7 @@ def gradients(context: DistributedContext) -> tuple[list[Tensor], Tensor, set[to
 
     weights = list(layer.parameters())
     value = context.backward(loss, context.parts(len(X)), weights)
-    return [weight.grad for weight in weights], value, dtypes
+    return [gradient(weight) for weight in weights], value, dtypes
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (1, 3), (2, 1), (4, 3), (3, 2)])
@@ -64,7 +69,7 @@ def test_alone_and_uncut_a_gradient_keeps_its_bits() -> None:
     loss = layer(X).square().mean()
     loss.backward()
     assert torch.equal(value, loss)
-    assert all(torch.equal(a, w.grad) for a, w in zip(ours, layer.parameters(), strict=True))
+    assert all(torch.equal(a, gradient(w)) for a, w in zip(ours, layer.parameters(), strict=True))
 
 
 def test_a_cut_batch_has_the_gradient_of_the_whole() -> None:
@@ -111,7 +116,8 @@ def test_a_cpu_has_no_memory_of_its_own() -> None:
 
 
 def test_the_memory_of_a_gpu_is_what_its_tensors_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    context, resets = DistributedContext(), []
+    context = DistributedContext()
+    resets: list[torch.device] = []
     context.accelerator = SimpleNamespace(device=torch.device("cuda", 1))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: device.index * 3 * 2**20)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -125,8 +125,9 @@ def measured(call: Callable[..., dict[str, float]], *arguments: Any) -> dict[str
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's own vocabulary, which open_clip brings along."""
     simple = SimpleTokenizer()
+    encoder = cast("dict[str, int]", simple.encoder)
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    vocab = {names.get(token, token): number for token, number in simple.encoder.items()}
+    vocab = {names.get(token, token): number for token, number in encoder.items()}
     return CLIPTokenizer(vocab=vocab, merges=list(simple.bpe_ranks), model_max_length=77)
 
 
@@ -152,8 +153,9 @@ def build(root: Path) -> dict[str, float]:
     )  # fmt: skip
     full = FullSize(root)
     write_encoded(full.encoded, text, tokenizer)
+    absent: Any = None  # diffusers' types have no pipeline without a checker
     pipeline = StableDiffusionPipeline(
-        vae, text, tokenizer, unet, schedule, None, None, requires_safety_checker=False
+        vae, text, tokenizer, unet, schedule, absent, absent, requires_safety_checker=False
     )
     pipeline.to(torch.float16).save_pretrained(full.backbone, safe_serialization=True)
     parts = {"unet": unet, "vae": vae, "text_encoder": text}

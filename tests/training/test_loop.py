@@ -200,8 +200,9 @@ def killed_while_saving(resume: Path) -> None:
             path.write_bytes(path.read_bytes()[:300])
             os.kill(os.getpid(), signal.SIGKILL)
 
-    module.save_file = half
-    Regression(fit_params(ema_decay=0.9)).fit(resume)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "save_file", half)
+        Regression(fit_params(ema_decay=0.9)).fit(resume)
 
 
 def test_a_kill_while_saving_costs_no_more_than_the_steps_since(tmp_path: Path) -> None:
@@ -227,11 +228,15 @@ def test_a_kill_while_saving_costs_no_more_than_the_steps_since(tmp_path: Path) 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_is_one_line_and_keeps_the_checkpoint(
-    tmp_path: Path, bad: float
+    tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Regression(fit_params())
     healthy = run.loss
-    run.loss = lambda step, *rest: healthy(step, *rest) * (bad if step == 5 else 1)
+
+    def bad_once(step: int, *rest: Any) -> Tensor:
+        return healthy(step, *rest) * (bad if step == 5 else 1)
+
+    monkeypatch.setattr(run, "loss", bad_once)
     with pytest.raises(UserError, match="not finite at step 5") as caught:
         run.fit(tmp_path / "state")
     assert "\n" not in str(caught.value)
@@ -243,15 +248,19 @@ def test_a_loss_that_is_not_finite_is_one_line_and_keeps_the_checkpoint(
     assert len(resumed.before) == 11 - 3
 
 
-def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_stops_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Regression(fit_params(log_every=1))
     healthy = run.loss
-    run.loss = lambda *arguments: (healthy(*arguments) * 0).sqrt()
+    monkeypatch.setattr(run, "loss", lambda *arguments: (healthy(*arguments) * 0).sqrt())
     with pytest.raises(UserError, match=r"at step 0 .*gradient norm nan"):
         run.fit(tmp_path / "state")
 
 
-def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_never_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loss before was finite, and the one after would come after the checkpoint."""
     run = Regression(fit_params())
     healthy = run.loss
@@ -262,7 +271,7 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
             run.layer.weight.data[0, 0] = math.inf
         return value
 
-    run.loss = overflows
+    monkeypatch.setattr(run, "loss", overflows)
     with pytest.raises(
         UserError, match="a weight is not finite after one of the steps 0 to 2"
     ) as caught:

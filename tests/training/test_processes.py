@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from toy_backbone import Toy
+from toy_backbone import VARIANT, Toy
 
-from training.test_adapter import VARIANT, train_params
+from training.test_adapter import train_params
 
 pytestmark = pytest.mark.slow
 

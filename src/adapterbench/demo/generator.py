@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
@@ -127,14 +127,11 @@ class ImageGenerator:
         if name not in self.bases:
             raise UserError(f"Base model is {short(name)}: choose one of {', '.join(self.bases)}")
         folder = self.bases[name]
-        parts = ("vae", "text_encoder", "tokenizer", "unet")
-        pipe = StableDiffusionPipeline(
-            **{part: load_part(folder, part) for part in parts},
-            scheduler=solver(folder),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        names = ("vae", "text_encoder", "tokenizer", "unet")
+        parts: dict[str, Any] = {part: load_part(folder, part) for part in names}
+        # its types have an enumeration as a scheduler, and none without a checker
+        parts |= {"scheduler": solver(folder), "safety_checker": None, "feature_extractor": None}
+        pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -171,7 +168,9 @@ class ImageGenerator:
     def controlled(self, pipe: StableDiffusionPipeline) -> StableDiffusionControlNetPipeline:
         """The pipeline with the ControlNet."""
         controlled = StableDiffusionControlNetPipeline(
-            **pipe.components, controlnet=self.controlnet, requires_safety_checker=False
+            **pipe.components,
+            controlnet=cast(ControlNetModel, self.controlnet),
+            requires_safety_checker=False,
         )
         controlled.set_progress_bar_config(disable=True)
         return controlled

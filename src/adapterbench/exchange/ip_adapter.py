@@ -8,7 +8,7 @@ the index of the layer among all attention layers of the UNet. "Plus" has a resa
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -174,7 +174,8 @@ def stock_difference(
     def outputs() -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(0)
         shape = (1, 1, *([5] if adapter.reads_patches else []), adapter.embed_dim)
-        tokens = unet.encoder_hid_proj([torch.randn(shape, generator=generator)])
+        channel = cast(nn.Module, unet.encoder_hid_proj)
+        tokens = channel([torch.randn(shape, generator=generator)])
         results = {}
         for path, attn in layers.items():
             features = torch.randn(1, 16, attn.query_dim, generator=generator)
@@ -186,7 +187,8 @@ def stock_difference(
     ours = outputs()
     adapter.detach(unet)
     try:
-        Stock(unet).load_ip_adapter([grouped(weights)], "", "", image_encoder_folder=None)
+        state: Any = [grouped(weights)]  # diffusers' types know flat ones alone
+        Stock(unet).load_ip_adapter(state, "", "", image_encoder_folder=None)
         theirs = outputs()
     except Exception as error:  # diffusers raises many types on an unsupported UNet
         raise UserError(

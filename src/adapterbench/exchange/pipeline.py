@@ -38,7 +38,7 @@ Scale = float | str | Sequence[float] | Mapping[str, Any]
 
 
 @overload
-def load_adapter(
+def load_adapter(  # type: ignore[overload-overlap]  # a str is a sequence of str
     pipeline: DiffusionPipeline,
     folder: Path | str,
     image_encoder: Path | str | None = None,
@@ -227,7 +227,7 @@ class ImagePrompt:
             embeds, weights = mean(embeds, weights), None
         embeds = noised(embeds, noise, noise_seed)[None]
         # as `pipeline.do_classifier_free_guidance` decides
-        if guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None:
+        if guidance_scale > 1 and self.unet.config["time_cond_proj_dim"] is None:
             embeds = torch.cat([self.unconditional(embeds, negative), embeds])
         elif negative is not None:
             raise UserError(

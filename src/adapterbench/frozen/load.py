@@ -248,7 +248,7 @@ def asks_for_remote_code(config: Any) -> bool:
     return bool(asks) or any(map(asks_for_remote_code, config.values()))
 
 
-def tokenizer_options(config: Mapping[str, Any]) -> dict[str, bool]:
+def tokenizer_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that `open_clip.get_tokenizer` passes to the tokenizers of transformers."""
     return {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
 

@@ -106,5 +106,6 @@ def train(
 
 def save(controlnet: ControlNetModel, folder: Path) -> None:
     """Write in diffusers layout, fp16 safetensors."""
-    controlnet.to(torch.float16).save_pretrained(folder, safe_serialization=True)
-    controlnet.to(torch.float32)
+    half = controlnet.to(torch.float16)  # type: ignore[arg-type]  # diffusers' types lose self
+    half.save_pretrained(folder, safe_serialization=True)
+    controlnet.to(torch.float32)  # type: ignore[arg-type]  # diffusers' types lose self

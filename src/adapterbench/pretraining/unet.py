@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -104,7 +105,7 @@ def encode(
     embedded = torch.cat([text(chunk).last_hidden_state for chunk in ids.split(256)])
     empty = text(tokenize([""], tokenizer).to(device)).last_hidden_state[0]
     return TextToLatents(
-        latents * vae.config.scaling_factor,
+        latents * vae.config["scaling_factor"],
         embedded.unflatten(0, (len(images), phrasings)),
         empty,
     )
@@ -119,7 +120,7 @@ def train(
     """Train the UNet from scratch on the device of `data`; return it with averaged weights."""
     torch.manual_seed(params.seed)
     unet = build(params, data.latents, data.texts.shape[-1])
-    unet.to(data.latents.device).to(memory_format=torch.channels_last)
+    unet.to(data.latents.device).to(memory_format=torch.channels_last)  # type: ignore[arg-type]  # diffusers' types lose self
     loss = text_loss(unet, schedule(), data, params)
     fitted = fit(list(unet.parameters()), loss, params, resume, on_log, "unet")
     return unet.eval(), fitted
@@ -168,7 +169,13 @@ def save(
     folder: Path,
 ) -> None:
     """Write the pipeline in diffusers layout, fp16 safetensors."""
+    # its types have an enumeration as a scheduler, and none without a checker
+    others: dict[str, Any] = {
+        "scheduler": schedule(),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
     pipeline = StableDiffusionPipeline(
-        vae, text, tokenizer, unet, schedule(), None, None, requires_safety_checker=False
+        vae, text, tokenizer, unet, **others, requires_safety_checker=False
     )
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)

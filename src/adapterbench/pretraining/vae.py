@@ -70,7 +70,8 @@ def train(
     """
     torch.manual_seed(params.seed)
     device = images.pixels.device
-    vae = build(params, images.pixels.shape[-1]).to(device).to(memory_format=torch.channels_last)
+    vae = build(params, images.pixels.shape[-1])
+    vae.to(device).to(memory_format=torch.channels_last)  # type: ignore[arg-type]  # diffusers' types lose self
     network.to(device).to(memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
@@ -141,7 +142,8 @@ def balance(vae: AutoencoderKL, latents: Tensor, exponent: float) -> None:
     scale2, directions = torch.linalg.eigh(torch.cov(flat))
     forward = torch.diag(scale2.sqrt() ** -exponent) @ directions.T
     backward = torch.linalg.inv(forward)
-    inside, outside = vae.quant_conv, vae.post_quant_conv
+    inside: Any = vae.quant_conv  # other autoencoders have none
+    outside: Any = vae.post_quant_conv
     channels = len(mean)
     weight, bias = inside.weight.double(), inside.bias.double()
     weight[:channels] = torch.einsum("ij,jkhw->ikhw", forward, weight[:channels])
@@ -174,5 +176,6 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def save(vae: AutoencoderKL, folder: Path) -> None:
     """Write in diffusers layout, fp16 safetensors."""
     settings: dict[str, Any] = {"safe_serialization": True}
-    vae.to(torch.float16).save_pretrained(folder, **settings)
-    vae.to(torch.float32)
+    half = vae.to(torch.float16)  # type: ignore[arg-type]  # diffusers' types lose self
+    half.save_pretrained(folder, **settings)
+    vae.to(torch.float32)  # type: ignore[arg-type]  # diffusers' types lose self

@@ -105,19 +105,23 @@ class Sampler:
             self.adapter.scale = params.scale
             self.prompts = self.prompts_of(variant or load_variant(adapter), shards)
         scheduler = solver(backbone)
-        if params.steps > (timesteps := scheduler.config.num_train_timesteps):
+        if params.steps > (timesteps := scheduler.config["num_train_timesteps"]):
             raise UserError(
                 f"sample.steps = {params.steps:,}, but the noise schedule of {backbone} has "
                 f"{timesteps:,} timesteps: lower it"
             )
+        # its types have an enumeration as a scheduler, and none without a checker
+        others: dict[str, Any] = {
+            "scheduler": scheduler,
+            "safety_checker": None,
+            "feature_extractor": None,
+        }
         self.pipeline = PairedPipeline(
             vae=load_part(backbone, "vae"),
             text_encoder=load_part(backbone, "text_encoder"),
             tokenizer=load_part(backbone, "tokenizer"),
             unet=self.unet,
-            scheduler=scheduler,
-            safety_checker=None,
-            feature_extractor=None,
+            **others,
             requires_safety_checker=False,
         ).to(device)
         self.pipeline.set_progress_bar_config(disable=True)

@@ -19,7 +19,7 @@ def draw_noise(
 ) -> tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]:
     """Draw noise of `shape`, `(B, C, h, w)`, and timesteps `(B,)`, on the CPU."""
     noise = torch.randn(*shape, generator=generator)
-    limit = schedule.config.num_train_timesteps
+    limit = schedule.config["num_train_timesteps"]
     return noise, torch.randint(0, limit, (len(noise),), generator=generator)
 
 
@@ -45,10 +45,11 @@ def denoising_loss(
     The target is the noise or the velocity, as the schedule's `prediction_type` says.
     """
     noise, t = noise.to(latents.device, latents.dtype), t.to(latents.device)
-    noisy = schedule.add_noise(latents, noise, t)
+    steps: Any = t  # diffusers' types have 32 bits
+    noisy = schedule.add_noise(latents, noise, steps)
     prediction = unet(noisy, t, **conditions).sample.float()
-    by_velocity = schedule.config.prediction_type == "v_prediction"
-    target = (schedule.get_velocity(latents, noise, t) if by_velocity else noise).float()
+    by_velocity = schedule.config["prediction_type"] == "v_prediction"
+    target = (schedule.get_velocity(latents, noise, steps) if by_velocity else noise).float()
     if min_snr_gamma is None:
         return F.mse_loss(prediction, target)
     snr = compute_snr(schedule, t)

@@ -14,15 +14,17 @@ from adapterbench.adapters.core.channel import LayerProcessor
 HEADS, HEAD_DIM, QUERY, WIDTH = 2, 8, 20, 12
 
 
-def layer(**changes: object) -> Attention:
+def layer(**changes: Any) -> Attention:
     """A frozen cross-attention layer of odd widths (features 20, tokens 12, inner 16)."""
     attn = Attention(QUERY, WIDTH, heads=HEADS, dim_head=HEAD_DIM, **changes)
     return attn.requires_grad_(False).eval()
 
 
-def numbers(tensor: Tensor | nn.Linear) -> np.ndarray:
+def numbers(tensor: Tensor | nn.Module) -> np.ndarray:
     """In float64; of a linear layer its weight `(out, in)`."""
-    return (tensor.weight if isinstance(tensor, nn.Linear) else tensor).detach().double().numpy()
+    values = tensor.weight if isinstance(tensor, nn.Linear) else tensor
+    assert isinstance(values, Tensor)
+    return values.detach().double().numpy()
 
 
 def attend(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -68,7 +70,7 @@ def check_adapted(
         nn.init.normal_(weight, std=0.3)
     features, text = torch.randn(3, 10, QUERY), torch.randn(3, 7, WIDTH)
     tokens = torch.randn(3, 4, WIDTH)
-    attn.set_processor(LayerProcessor([branch], attn.processor))
+    attn.set_processor(LayerProcessor([branch], attn.processor))  # type: ignore[arg-type]
     ours = attn(features, encoder_hidden_states=(text, [tokens]))
     frozen = frozen_weights(attn)
     changed = {name: adapted(getattr(branch, name), weight) for name, weight in frozen.items()}

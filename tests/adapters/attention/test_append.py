@@ -20,7 +20,7 @@ def test_it_attends_to_text_and_scaled_image_tokens(scale: float, kept: int) -> 
     features, text = torch.randn(3, 10, QUERY), torch.randn(3, 7, WIDTH)
     tokens = torch.randn(3, 4, WIDTH)
     mask = None if kept == 7 else torch.where(torch.arange(7) < kept, 0.0, -1e4).expand(3, 1, 7)
-    attn.set_processor(LayerProcessor([branch], attn.processor))
+    attn.set_processor(LayerProcessor([branch], attn.processor))  # type: ignore[arg-type]
     ours = attn(features, encoder_hidden_states=(text, [tokens]), attention_mask=mask)
 
     z = numbers(features)

@@ -25,7 +25,7 @@ def test_the_unet_gives_what_diffusers_gives(images: int, unet: UNet2DConditionM
     ours = call(unet, prompts(images))
     adapter.detach(unet)
 
-    linear, _, norm = adapter.projection
+    linear, _, norm = adapter.projection.children()
     published = {
         "image_proj": {
             "proj.weight": linear.weight,
@@ -79,9 +79,9 @@ def test_every_kind_of_layer_gives_what_diffusers_gives(
         return attn(features, encoder_hidden_states=prompt, attention_mask=mask)
 
     base = attn.processor
-    attn.set_processor(LayerProcessor([branch], base))
+    attn.set_processor(LayerProcessor([branch], base))  # type: ignore[arg-type]
     ours = run((text, [tokens]))
-    attn.set_processor(theirs)
+    attn.set_processor(theirs)  # type: ignore[arg-type]
     torch.testing.assert_close(ours, run((text, [tokens[:, None]])), atol=1e-6, rtol=0)
 
 

@@ -39,8 +39,8 @@ def test_a_fresh_one_is_a_fresh_ip_adapter(attention: str, unet: UNet2DCondition
 def test_the_frozen_weight_is_shared_and_not_owned(attention: str) -> None:
     attn = layer()
     branch = BRANCHES[attention](attn)
-    assert branch.to_q.base_layer.weight is attn.to_q.weight
-    assert branch.to_out.base_layer.weight is attn.to_out[0].weight
+    for name, weight in (("to_q", attn.to_q.weight), ("to_out", attn.to_out[0].weight)):
+        assert getattr(branch, name).base_layer.weight is weight
     assert all("lora_" in name or "oft_R" in name for name in branch.state_dict())
     branch.requires_grad_(True)
     assert not attn.to_q.weight.requires_grad

@@ -134,7 +134,7 @@ def test_fp32_adapter_learns_over_a_half_precision_unet(
     with torch.no_grad():
         reference = call(unet, prompts())
     exact.detach(unet)
-    unet.to(dtype)
+    unet.to(dtype)  # type: ignore[arg-type]  # diffusers' types lose self
     adapter = build(variant, unet)
     adapter.attach(unet)
     output = call(unet, prompts())
@@ -170,7 +170,7 @@ def test_an_adapter_serves_another_backbone_of_the_same_layout(
     """Its frozen weights are those of the UNet it is attached to, not of the one it began with."""
     other = toy_unet()
     for weight in other.parameters():
-        weight *= 1.1
+        weight.mul_(1.1)
     adapter = trained(build(variant, unet))
     fresh = build(variant, other)
     fresh.load_state_dict(adapter.state_dict())

@@ -24,6 +24,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig
 from toy_adapters import VARIANTS, WIDTH, build, call, prompts, toy_unet, trained
 
+from adapterbench.adapters.core.channel import ImageChannel
 from adapterbench.core.errors import UserError
 from adapterbench.exchange.ip_adapter import grouped, to_ip_adapter
 
@@ -103,7 +104,7 @@ def test_the_adapter_moves_with_the_unet(
 ) -> None:
     adapter = build(variant, unet)
     adapter.attach(unet)
-    unet.to(torch.bfloat16)
+    unet.to(torch.bfloat16)  # type: ignore[arg-type]  # diffusers' types lose self
     assert {weight.dtype for weight in adapter.trainable_parameters()} == {torch.bfloat16}
     with torch.no_grad():
         assert call(unet, prompts()).isfinite().all()
@@ -178,7 +179,7 @@ def test_a_fused_lora_does_what_it_did_before(
 
 REPLACERS: dict[str, Callable[[UNet2DConditionModel], Any]] = {
     "slicing": lambda unet: unet.set_attention_slice("max"),
-    "no slicing": lambda unet: unet.set_attention_slice(unet.config.attention_head_dim),
+    "no slicing": lambda unet: unet.set_attention_slice(unet.config["attention_head_dim"]),
     "fused": lambda unet: unet.fuse_qkv_projections(),
     "default": lambda unet: unet.set_default_attn_processor(),
     "no xformers": lambda unet: unet.disable_xformers_memory_efficient_attention(),
@@ -262,7 +263,7 @@ def test_an_unload_that_breaks_off_can_be_mended(unet: UNet2DConditionModel) -> 
         assert not adapter.is_attached(unet)
         torch.testing.assert_close(call(unet), base, atol=2e-6, rtol=0)
         mend()
-        unet.set_attention_slice(None)
+        unet.set_attention_slice(None)  # type: ignore[arg-type]
     assert torch.equal(call(unet, prompts()), expected)
     adapter.detach(unet)
     assert torch.equal(call(unet), base)
@@ -306,10 +307,12 @@ def test_a_copy_has_an_adapter_of_its_own(
     adapter.attach(unet)
     expected = call(unet, prompts())
     other = copy.deepcopy(unet)
-    other.set_attention_slice(None)
+    other.set_attention_slice(None)  # type: ignore[arg-type]
     adapter.scale = 0.1
     assert torch.equal(call(other, prompts()), expected)
-    other.encoder_hid_proj.adapters[0].detach(other)
+    channel = other.encoder_hid_proj
+    assert isinstance(channel, ImageChannel)
+    channel.adapters[0].detach(other)
     assert adapter.is_attached(unet)
     assert not torch.equal(call(unet, prompts()), expected)
 

@@ -1,10 +1,11 @@
 """Masks, shares and the weight of a step, over every kind of branch."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from toy_adapters import VARIANTS, build, call, prompts, trained
 
 from adapterbench.adapters.core.adapter import Adapter
@@ -38,7 +39,8 @@ def masked(unet: UNet2DConditionModel, embeds: torch.Tensor, *masks: Any) -> tor
 def test_a_mask_bounds_what_a_layer_does(adapter: Adapter, unet: UNet2DConditionModel) -> None:
     """In the layer itself nothing leaks: outside its mask an image prompt changes no feature."""
     path = "mid_block.attentions.0.transformer_blocks.0.attn2"
-    attn, text, tokens = unet.get_submodule(path), torch.randn(1, 7, 32), adapter(prompts(1, 1))
+    attn = cast(Attention, unet.get_submodule(path))
+    text, tokens = torch.randn(1, 7, 32), adapter(prompts(1, 1))
     features = torch.randn(1, 64, attn.query_dim)
 
     def layer(*images: torch.Tensor, masks: Any = None) -> torch.Tensor:
@@ -114,8 +116,8 @@ def test_the_weight_of_a_step(adapter: Adapter, unet: UNet2DConditionModel) -> N
     """0 is the base model to the last bit, 1 the adapter, and between them it is between."""
     seen = []
 
-    def weight_at(timestep: torch.Tensor) -> float:
-        seen.append(timestep.tolist())
+    def weight_at(timestep: torch.Tensor | float) -> float:
+        seen.append(torch.as_tensor(timestep).tolist())
         return weight
 
     whole = call(unet, prompts())
@@ -143,7 +145,7 @@ def test_lambda_of_each_masked_image(adapter: Adapter, unet: UNet2DConditionMode
 
 
 MASK = torch.ones(1, 1, 64, 64)
-REFUSED = {
+REFUSED: dict[str, list[Any]] = {
     "a list with a tensor": [torch.ones(64, 64), [MASK, MASK], [], "mask.png", 3, {"a": MASK}],
     "not a tensor": [[torch.ones(64, 64)], ["mask.png"], [torch.ones(2, 1, 64, 64)]],
     "for 1 image": [[torch.ones(1, 2, 64, 64)], [torch.ones(1, 0, 64, 64)]],

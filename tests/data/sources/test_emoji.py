@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from adapterbench.core.errors import UserError
+from adapterbench.data.emoji_sets import SETS
 from adapterbench.data.sources import emoji
 from adapterbench.formats.image import decode
 
@@ -196,7 +197,7 @@ def test_a_damaged_package_is_one_line(raw: Path, damage: str) -> None:
     if damage == "no table":
         write_package(path, {"package/readme.md": b""})
     elif damage != "missing":
-        path.write_bytes({"cut": data[:200], "garbage": b"x" * 500}.get(damage, bytes(data)))
+        path.write_bytes({"cut": bytes(data[:200]), "garbage": b"x" * 500}.get(damage, bytes(data)))
     with pytest.raises(UserError, match=r"google\.tgz is missing or damaged"):
         read(raw, "google")
 
@@ -430,4 +431,4 @@ def test_a_drawing_that_does_not_parse_is_counted(raw: Path) -> None:
 
 
 def test_every_set_of_the_shared_group_has_a_style_of_its_own() -> None:
-    assert len({images.style for images in emoji.SETS.values()}) == len(emoji.SETS)
+    assert len({images.style for images in SETS.values()}) == len(SETS)

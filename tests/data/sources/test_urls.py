@@ -376,7 +376,7 @@ def test_what_lives_on_writes_nowhere(tmp_path: Path) -> None:
 
 
 def test_the_limit_of_pixels_is_that_of_the_pipeline() -> None:
-    assert urls.MAX_PIXELS == MAX_PIXELS
+    assert urls.MAX_PIXELS == MAX_PIXELS  # type: ignore[attr-defined]  # it does not re-export
 
 
 @pytest.mark.usefixtures("workplace")

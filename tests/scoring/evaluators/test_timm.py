@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -34,10 +34,11 @@ def folder(toy: Toy, tmp_path: Path) -> Path:
 
 def test_the_whole_image_is_seen_at_the_resolution_asked_for(toy: Toy) -> None:
     network = timm.create_model(f"local-dir:{toy.neutral}", pretrained=True, num_classes=0).eval()
+    config = cast("dict[str, Any]", network.pretrained_cfg)
     image = picture("ring", "red").resize((40, 40))
     for side in (32, 64):
         pixels = image.resize((side, side), Image.Resampling.BICUBIC)
-        mean, std = (torch.tensor(network.pretrained_cfg[name]) for name in ("mean", "std"))
+        mean, std = (torch.tensor(config[name]) for name in ("mean", "std"))
         levels = torch.from_numpy(np.array(pixels)) / 255
         with torch.no_grad():
             expected = network(((levels - mean) / std).permute(2, 0, 1)[None])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -202,7 +202,8 @@ def attach_together(adapters: Sequence[Adapter], unet: UNet2DConditionModel) -> 
         if not channel.is_installed:  # `unload_ip_adapter` removes it incompletely
             channel.remove()
     if unet.encoder_hid_proj is not None:
-        kind = unet.config.encoder_hid_dim_type
+        config: Any = unet.config  # an attribute: see `ImageChannel.install`
+        kind = config.encoder_hid_dim_type
         raise UserError(f"the UNet already has an adapter or a projection ({kind}): detach it")
     attentions = cross_attention_layers(unet)
     for adapter in adapters:

@@ -57,9 +57,10 @@ class ImageChannel(nn.Module):
 
     def install(self, layers: Iterable[tuple[Attention, Sequence[Branch]]]) -> None:
         """Install this module in the UNet, and the branches of all adapters in their layers."""
-        self.unet.encoder_hid_proj = self
+        self.unet.encoder_hid_proj = self  # type: ignore[assignment]  # any module will do
         # an attribute, as in diffusers: a config entry would be saved, and no UNet loads with it
-        self.unet.config.encoder_hid_dim_type = CHANNEL
+        config: Any = self.unet.config
+        config.encoder_hid_dim_type = CHANNEL
         self.hook = self.unet.register_forward_pre_hook(self.check, with_kwargs=True)
         for attn, branches in layers:
             LayerHook(self, attn, branches).install()
@@ -72,7 +73,8 @@ class ImageChannel(nn.Module):
         if self.unet.encoder_hid_proj in (self, None):
             del self.unet.encoder_hid_proj  # else None would remain as a child module
             self.unet.encoder_hid_proj = None
-            self.unet.config.encoder_hid_dim_type = None
+            config: Any = self.unet.config
+            config.encoder_hid_dim_type = None
 
     def forward(
         self, image_embeds: list[Float[Tensor, "batch _ ..."]]
@@ -205,7 +207,8 @@ class LayerHook:
 
     def install(self) -> None:
         """Wrap the layer's processor, and its getter and setter."""
-        self.attn.set_processor, self.attn.get_processor = self.set, self.get
+        self.attn.set_processor = self.set  # type: ignore[method-assign]
+        self.attn.get_processor = self.get  # type: ignore[method-assign, assignment]
         self.set(self.attn.processor)
 
     def remove(self) -> None:
