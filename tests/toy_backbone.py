@@ -159,12 +159,12 @@ def picture(shape: str, colour: str) -> Image.Image:
 
 
 def toy_samples() -> Iterator[Sample]:
-    """24 pictures of 8 shapes; the number of phrasings is 1, 2 or 3."""
+    """24 images of 8 shapes; the number of phrasings is 1, 2 or 3."""
     for number, shape in enumerate(SHAPES):
         for colour in COLOURS:
             captions = (
                 f"a {colour} {shape}",
-                f"picture of a {shape}, {colour}",
+                f"image of a {shape}, {colour}",
                 f"{shape} in {colour}",
             )
             yield Sample(
@@ -176,7 +176,7 @@ def toy_samples() -> Iterator[Sample]:
 
 
 def write_shards(folder: Path) -> None:
-    """What stage `prepare` leaves: three shards of 18 + 6 pictures and the manifest."""
+    """What stage `prepare` leaves: three shards of 18 + 6 images and the manifest."""
     folder.mkdir(parents=True)
     splits: dict[str, Any] = {}
     for split in ("train", "validation"):
@@ -201,7 +201,7 @@ def toy_tokenizer() -> CLIPTokenizer:
 
 
 def toy_clip(vocabulary: CLIPTokenizer, seed: int) -> CLIP:
-    """An untrained CLIP whose embeddings differ from picture to picture."""
+    """An untrained CLIP whose embeddings differ from image to image."""
     torch.manual_seed(seed)
     return CLIP(**clip.model_config(CLIP_PARAMS, SIDE, vocabulary)).eval()
 

@@ -29,7 +29,7 @@ def main(
     unet, fitted = descendant.train(params, images, backbone, resume, log_values)
     with publish(out) as folder:
         descendant.save(unet, folder)
-    write_metrics(metrics, fitted, resume, {"pictures": len(images)})
+    write_metrics(metrics, fitted, resume, {"images": len(images)})
 
 
 if __name__ == "__main__":

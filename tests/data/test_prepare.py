@@ -56,7 +56,7 @@ def raw(number: int, shown: str | None, **changes: Any) -> RawSample:
         "key": f"k{number:03d}",
         "concept": shown,
         "image": png(number),
-        "captions": (f"picture {number}", f"number {number}"),
+        "captions": (f"image {number}", f"number {number}"),
         "meta": {"style": "plain"},
     }
     return RawSample(**values | changes)
@@ -123,7 +123,7 @@ def test_no_concept_is_on_both_sides_and_nothing_is_lost(tmp_path: Path) -> None
     assert {s.key for s in both} == {s.key for s in good(tmp_path, data_params())}
     assert len(both) == CONCEPTS * PER_CONCEPT
     by_key = {s.key: s for s in both}
-    assert by_key["k007"].captions == ("picture 7", "number 7")
+    assert by_key["k007"].captions == ("image 7", "number 7")
     assert by_key["k007"].meta == {"concept": "c2", "style": "plain"}
     assert by_key["k007"].image.getpixel((0, 0)) == (7, 0, 99)
 
@@ -147,14 +147,14 @@ def test_every_drop_is_counted_by_its_cause(
     source(spoilt)
     manifest = prepare(data_params(), tmp_path, tmp_path / "out")
     assert manifest["dropped"] == {
-        "blank picture": 1,
-        "duplicate picture": 1,
+        "blank image": 1,
+        "duplicate image": 1,
         "no caption": 2,
-        "no picture in the set": 1,
+        "no image in the set": 1,
         "not a readable image": 2,
         "too many pixels": 1,
     }
-    assert {"key": "k103", "cause": "duplicate picture"} in manifest["drops"]
+    assert {"key": "k103", "cause": "duplicate image"} in manifest["drops"]
     kept = sum(split["samples"] for split in manifest["splits"].values())
     assert kept == CONCEPTS * PER_CONCEPT
     # what is dropped moves nothing else
@@ -189,7 +189,7 @@ def test_the_seed_draws_another_split(tmp_path: Path) -> None:
     assert len(drawn) > 1
 
 
-def test_pictures_are_resized(tmp_path: Path, source: Callable[[Source], None]) -> None:
+def test_images_are_resized(tmp_path: Path, source: Callable[[Source], None]) -> None:
     def large(_: Path, __: Section) -> Iterator[RawSample]:
         for number in range(3):
             yield raw(number, f"c{number}", image=png(number, side=50))
@@ -221,7 +221,7 @@ def test_samples_of_any_keys_are_read_back(
         manifest = prepare(data_params(validation_concepts=1), tmp_path, tmp_path / "out")
     assert manifest["dropped"] == {}
     both = [s for split in manifest["splits"] for s in read_split(tmp_path / "out", split)]
-    assert {s.captions[0] for s in both} == {f"picture {n}" for n in range(len(keys))}
+    assert {s.captions[0] for s in both} == {f"image {n}" for n in range(len(keys))}
     assert len({s.key for s in both}) == len(both) == len(keys)
     assert all(s.meta["concept"] == s.key for s in both)
 

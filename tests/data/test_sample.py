@@ -1,4 +1,4 @@
-"""Raw tars: pictures as they are, captions by line, damage in one line."""
+"""Raw tars: images as they are, captions by line, damage in one line."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def test_a_record_is_a_sample(tmp_path: Path) -> None:
         tmp_path / "a.tar",
         {"__key__": "deep/1", "jpg": b"one", "txt": "a cat\n\n tom \n", "json": json.dumps(facts)},
         {"__key__": "2", "webp": b"two", "txt": "\ufeffa caption\r\n\ufeffits other"},
-        {"__key__": "3", "txt": "no picture"},
+        {"__key__": "3", "txt": "no image"},
         {"__key__": "4", "txt": "", "json": json.dumps({"problem": "HTTP 404"})},
     )
     one, two, three, four = read_tar(tar)
@@ -34,7 +34,7 @@ def test_a_record_is_a_sample(tmp_path: Path) -> None:
     assert one.meta == {"url": "http://x/y"}
     assert (two.key, two.concept, two.image, two.split) == ("2", None, b"two", None)
     assert two.captions == ("a caption", "its other")
-    assert (three.image, three.problem) == (b"", "no picture file")
+    assert (three.image, three.problem) == (b"", "no image file")
     assert (four.image, four.captions, four.problem) == (b"", (), "HTTP 404")
 
 

@@ -62,8 +62,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def replace_pictures(path: Path, bad: Callable[[str], bool]) -> None:
-    """Overwrite the pictures of a shard whose names are `bad`."""
+def replace_images(path: Path, bad: Callable[[str], bool]) -> None:
+    """Overwrite the images of a shard whose names are `bad`."""
     before = sha256(path)
     with tarfile.open(path) as tar:
         members = [(m, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
@@ -244,10 +244,8 @@ def test_another_backbone_starts_afresh(own: Toy, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("workplace")
-def test_a_corrupt_picture_is_skipped_and_counted(
-    own: Toy, caplog: pytest.LogCaptureFixture
-) -> None:
-    replace_pictures(own.shards / "train-00000.tar", lambda name: name == "green-circle.png")
+def test_a_corrupt_image_is_skipped_and_counted(own: Toy, caplog: pytest.LogCaptureFixture) -> None:
+    replace_images(own.shards / "train-00000.tar", lambda name: name == "green-circle.png")
     with caplog.at_level(logging.WARNING):
         manifest = run(own)
     assert manifest["splits"]["train"][0]["skipped"] == [
@@ -280,7 +278,7 @@ def test_bad_input_is_one_line_and_publishes_nothing(own: Toy, damage: str, mess
         case "cut":
             shard.write_bytes(shard.read_bytes()[:-10240])
         case "all corrupt":
-            replace_pictures(shard, lambda _: True)
+            replace_images(shard, lambda _: True)
         case "no manifest":
             (own.shards / MANIFEST).unlink()
         case "no backbone":

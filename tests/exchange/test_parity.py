@@ -43,7 +43,7 @@ def adapter(row: dict[str, Any], unet: UNet2DConditionModel) -> Adapter:
 
 
 def read(adapter: Adapter, images: int = 1) -> Tensor:
-    """What the adapter reads of some pictures, for a batch of two."""
+    """What the adapter reads of some images, for a batch of two."""
     embeds = prompts(5 * images)
     return embeds.unflatten(1, (images, 5)) if adapter.reads_patches else embeds[:, :images]
 

@@ -127,7 +127,7 @@ def image_prompt(pipe: Any, toy: "Toy") -> ImagePrompt:
     return load_adapter(pipe, toy.adapter)
 
 
-def test_a_picture_is_its_embedding(pipe: Any, image_prompt: ImagePrompt, toy: "Toy") -> None:
+def test_a_image_is_its_embedding(pipe: Any, image_prompt: ImagePrompt, toy: "Toy") -> None:
     embedding = image_prompt.encode(REFERENCE)[0]
     expected = pictures(pipe, image_prompt(REFERENCE))
     for same in ([REFERENCE], embedding, embedding[None]):

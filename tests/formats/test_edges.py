@@ -5,7 +5,7 @@ from adapterbench.formats.edges import edge_map
 
 
 def square(side: int) -> Image.Image:
-    """A dark square in the middle half of a white picture."""
+    """A dark square in the middle half of a white image."""
     image = Image.new("RGB", (side, side), "white")
     ImageDraw.Draw(image).rectangle((side // 4, side // 4, 3 * side // 4, 3 * side // 4), "navy")
     return image

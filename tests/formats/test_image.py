@@ -30,12 +30,12 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def gradient(side: int = 24) -> Image.Image:
-    """A picture whose pixels all differ."""
+    """An image whose pixels all differ."""
     y, x = np.mgrid[:side, :side] * 255 // side
     return Image.fromarray(np.stack([x, y, 255 - x], axis=-1).astype(np.uint8))
 
 
-def test_a_lossless_picture_comes_back_as_it_was() -> None:
+def test_a_lossless_image_comes_back_as_it_was() -> None:
     assert decode(encoded(gradient())).tobytes() == gradient().tobytes()
 
 
@@ -197,7 +197,7 @@ def test_what_is_promised_is_decoded(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["EPS", "ICO", "JPEG2000", "PCX", "PDF", "PPM", "SGI", "TGA"])
-def test_what_is_not_promised_is_no_picture(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_promised_is_no_image(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An EPS starts Ghostscript, in whatever file it comes."""
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", pytest.fail)
     with pytest.raises(BadImageError, match="not a readable image"):
@@ -213,7 +213,7 @@ def test_colours_survive_cmyk() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_an_animation_is_its_first_picture(kind: str) -> None:
+def test_an_animation_is_its_first_image(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("#ff0000", "#00ff00")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
@@ -238,7 +238,7 @@ def test_a_cut_file_is_refused(kind: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_damage_anywhere_is_a_picture_or_a_cause(kind: str) -> None:
+def test_damage_anywhere_is_a_image_or_a_cause(kind: str) -> None:
     data = encoded(gradient(), kind)
     rng = random.Random(0)
     for _ in range(150):
@@ -249,7 +249,7 @@ def test_damage_anywhere_is_a_picture_or_a_cause(kind: str) -> None:
             assert decode(bytes(damaged)).mode == "RGB"
 
 
-def test_text_is_not_a_picture() -> None:
+def test_text_is_not_a_image() -> None:
     with pytest.raises(BadImageError):
         decode(b"<html>404</html>")
 
@@ -274,7 +274,7 @@ def test_a_long_strip_takes_little_memory() -> None:
     assert square(Image.new("RGB", (1_000_000, 1)), 64).size == (64, 64)
 
 
-def test_blank_pictures() -> None:
+def test_blank_images() -> None:
     image = Image.new("RGB", (8, 8), "#123456")
     assert is_blank(image)
     image.putpixel((7, 7), (0x12, 0x34, 0x57))

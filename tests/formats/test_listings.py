@@ -230,7 +230,7 @@ def test_what_a_header_does_not_show_is_counted_when_it_is_decoded(
     ]
     assert len(kept) == COUNT
     causes = {row["key"]: row["cause"] for row in bad}
-    assert causes == {"a": "not a readable image", "b": "blank picture"}
+    assert causes == {"a": "not a readable image", "b": "blank image"}
 
 
 @pytest.mark.usefixtures("source")

@@ -192,8 +192,8 @@ def test_captions_are_read_alone(shard: Shard) -> None:
     assert list(read_captions(shard)) == [sample.captions for sample in read_shard(shard)]
 
 
-@pytest.mark.parametrize("bad", [b"", b"not a picture", png()[:60]])
-def test_a_corrupt_picture_is_counted_or_refused(shard: Shard, bad: bytes) -> None:
+@pytest.mark.parametrize("bad", [b"", b"not an image", png()[:60]])
+def test_a_corrupt_image_is_counted_or_refused(shard: Shard, bad: bytes) -> None:
     rewrite(shard.path, {"green-triangle.png": bad})
     counted: list[dict[str, str]] = []
     kept = [sample.key for sample in read_shard(shard, counted)]
@@ -204,7 +204,7 @@ def test_a_corrupt_picture_is_counted_or_refused(shard: Shard, bad: bytes) -> No
     assert str(shard.path) in str(caught.value)
 
 
-def test_a_sample_without_a_picture_is_counted(shard: Shard) -> None:
+def test_a_sample_without_a_image_is_counted(shard: Shard) -> None:
     write_tar(shard.path, {"a.png": png(), "a.txt": b"a", "b.txt": b"b"})
     counted: list[dict[str, str]] = []
     assert [sample.key for sample in read_shard(Shard(shard.path, 2), counted)] == ["a"]

@@ -1,4 +1,4 @@
-"""What adapters read of pictures, against `transformers`' image encoder with the same weights."""
+"""What adapters read of images, against `transformers`' image encoder with the same weights."""
 
 from typing import TYPE_CHECKING
 

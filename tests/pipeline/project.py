@@ -225,7 +225,7 @@ def configure(root: Path, sources: Path) -> None:
 
 
 def packages(sources: Path) -> dict[str, dict[str, str]]:
-    """Two npm packages of pictures, made here and pinned as `npm pack` packs them."""
+    """Two npm packages of images, made here and pinned as `npm pack` packs them."""
     return {style: package(sources / "packages" / style, style) for style in STYLES}
 
 

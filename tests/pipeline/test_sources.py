@@ -1,4 +1,4 @@
-"""The user's own pictures through DVC: one option and a path, and re-runs that are narrow."""
+"""The user's own images through DVC: one option and a path, and re-runs that are narrow."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from .project import Project
 pytestmark = pytest.mark.slow
 
 
-def write_pictures(folder: Path) -> Path:
-    """A captioned picture of every shape in every colour."""
+def write_images(folder: Path) -> Path:
+    """A captioned image of every shape in every colour."""
     folder.mkdir()
     for shape in toy_backbone.SHAPES:
         for colour in toy_backbone.COLOURS:
@@ -22,9 +22,9 @@ def write_pictures(folder: Path) -> Path:
     return folder
 
 
-def test_own_pictures_are_one_option_and_a_path(fresh: Project, tmp_path: Path) -> None:
+def test_own_images_are_one_option_and_a_path(fresh: Project, tmp_path: Path) -> None:
     project = fresh.copy(tmp_path / "project")
-    pictures = write_pictures(tmp_path / "my pictures")
+    pictures = write_images(tmp_path / "my images")
     own = ("-S", "data=local", "-S", f"data.fetch.path='{pictures}'")
     chosen = ("-S", "data.validation_concepts=2")
     assert project.ran("exp", "run", "prepare", *own, *chosen) == {"fetch", "prepare"}
@@ -40,7 +40,7 @@ def test_own_pictures_are_one_option_and_a_path(fresh: Project, tmp_path: Path) 
     (pictures / "another.txt").write_text("the same again")
     assert project.ran("repro", "--force", "fetch") == {"fetch"}
     assert project.ran("repro", "prepare") == {"prepare"}
-    assert read_json(project.root / "data/shards" / MANIFEST)["dropped"] == {"duplicate picture": 1}
+    assert read_json(project.root / "data/shards" / MANIFEST)["dropped"] == {"duplicate image": 1}
 
     project.params(data={"fetch": {"pth": "x"}})
     [line] = [line for line in project.dvc("repro", "fetch", fails=True).stderr.splitlines()

@@ -14,7 +14,7 @@ from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining import clip
 from adapterbench.pretraining.images import CaptionedImages, load_images
 
-TEXTS = ["a red circle", "", "picture of a ring, blue", "unseen ✨ " * 20]
+TEXTS = ["a red circle", "", "image of a ring, blue", "unseen ✨ " * 20]
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def test_the_report_measures_every_split_that_there_is(
     clips = {"evaluator": clip, "image_encoder": clip}
     evaluators = load_evaluators(clips, toy.neutral, PARAMS.resolution)
     bars = report(PARAMS, shards, toy.backbone, evaluators, tmp_path / "report")
-    assert bars["pictures"] == {"validation": 2, "train": 22}
+    assert bars["images"] == {"validation": 2, "train": 22}
     assert list(bars["text_to_image"]) == ["validation", "train"]  # no novel concepts here
     assert bars["text_to_image"]["train"]["items"] == 3
     assert bars["text_to_image"]["validation"]["items"] == 2

@@ -164,7 +164,7 @@ def build(root: Path) -> dict[str, float]:
 
 @torch.no_grad()
 def write_encoded(folder: Path, text: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
-    """What stage `encode` leaves of one picture of 512 x 512 a split, see `formats.encoded`."""
+    """What stage `encode` leaves of one image of 512 x 512 a split, see `formats.encoded`."""
     captions = ["", "a teapot on a chair"]
     ids = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
     empty, caption = text(ids).last_hidden_state.half()
@@ -249,7 +249,7 @@ def one_step(root: Path, name: str) -> dict[str, float]:
 
 
 def one_sample(root: Path) -> dict[str, float]:
-    """Make a picture of 512 x 512 with the sampler of stage `sample`."""
+    """Make an image of 512 x 512 with the sampler of stage `sample`."""
     full = FullSize(root)
     sampler = Sampler(SAMPLE, full.encoded, full.backbone, root / "models" / "ip_adapter")
     began = time.perf_counter()

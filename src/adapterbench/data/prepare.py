@@ -177,7 +177,7 @@ def unusable(sample: RawSample, key: str, digest: bytes, drops: Drops) -> str:
     if not any(caption.strip() for caption in sample.captions):
         return "no caption"
     if not drops.is_new(digest):
-        return "duplicate picture"
+        return "duplicate image"
     if not drops.is_new(sha256(f"key {key}".encode()).digest()):
         return "duplicate key"
     return ""
@@ -205,7 +205,7 @@ def pack(sample: RawSample, key: str, side: int) -> Packed | str:
         return str(error)
     image = square(whole, side)
     if is_blank(image):
-        return "blank picture"
+        return "blank image"
     unchanged = is_jpeg(sample.image) and whole.size == (side, side)
     kind, data = ("jpg", sample.image) if unchanged else ("png", to_png(image))
     return Packed(key, kind, data, sample.captions, metadata(sample, key))

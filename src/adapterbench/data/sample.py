@@ -35,7 +35,7 @@ class RawSample:
     """Further metadata, stored in the sample's `.json`."""
     split: str | None = None
     """One of `SPLITS`, if the source has its own split."""
-    problem: str = "no picture in the set"
+    problem: str = "no image in the set"
     """Why `image` is empty; the manifest counts these causes."""
     tar: Path | None = None
     """The uncompressed tar that holds `image`, which stays there; None: it is packed."""
@@ -118,7 +118,7 @@ def raw_sample(record: Record, kind: str, name: str, split: str | None) -> RawSa
         captions=phrasings(record.caption()),
         meta={name: facts[name] for name in KEPT if isinstance(facts.get(name), str)},
         split=split,
-        problem=str(facts.get("problem") or "no picture file"),
+        problem=str(facts.get("problem") or "no image file"),
         place=record.places.get(kind),
     )
 

@@ -79,7 +79,7 @@ class LazySample:
         """
         image = square(decode(read_file(self.root / self.row.tar, self.row)), self.side)
         if is_blank(image):
-            raise BadImageError("blank picture")
+            raise BadImageError("blank image")
         return image
 
 

@@ -55,7 +55,7 @@ def measure(
         **means,
         "gain_low": float(low[0]),
         "gain_high": float(high[0]),
-        "pictures": len(images),
+        "images": len(images),
     }
 
 

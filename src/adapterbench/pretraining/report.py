@@ -79,7 +79,7 @@ def report(
     gallery = to_pil(train.pixels[[partner for _, partner in pairs]])
     embedders = {name: evaluator.images for name, evaluator in evaluators.items()}
     bars = {
-        "pictures": {"validation": len(held_out), "train": len(train)},
+        "images": {"validation": len(held_out), "train": len(train)},
         "vae": {
             "psnr": float(psnr(restored, held_out.pixels).mean()),
             **asdict(compare(neutral, restored, held_out.pixels, params)),

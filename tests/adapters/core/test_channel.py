@@ -89,9 +89,7 @@ def test_every_pipeline_takes_the_image_prompt(
     assert torch.equal(generate(pipe, **inputs), without)
 
 
-def test_several_pictures_for_one_prompt(
-    variant: dict[str, Any], unet: UNet2DConditionModel
-) -> None:
+def test_several_images_for_one_prompt(variant: dict[str, Any], unet: UNet2DConditionModel) -> None:
     build(variant, unet).attach(unet)
     pipe = pipeline(StableDiffusionPipeline, unet)
     image_embeds = [torch.cat([torch.zeros_like(prompts(batch=1)), prompts(batch=1)])]

@@ -92,7 +92,7 @@ def write_package(path: Path, members: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Two sets; `fluent` lacks most pictures, `google` has one that nobody names."""
+    """Two sets; `fluent` lacks most images, `google` has one that nobody names."""
     table = json.dumps(NAMES).encode()
     images = [entry["image"] for entry in NAMES]
     images += [v["image"] for e in NAMES for v in e.get("skin_variations", {}).values()]
@@ -127,7 +127,7 @@ def test_every_name_of_every_set_is_a_sample(raw: Path) -> None:
     assert len(samples) == 2 * (7 + 3)
     assert samples["google-1f984"].image == b"1f984.png"
     assert samples["fluent-1f984"].image == b"3d unicorn"
-    assert samples["fluent-1f3c4"].image == b""  # no picture: `prepare` counts it
+    assert samples["fluent-1f3c4"].image == b""  # no image: `prepare` counts it
     assert samples["fluent-1f984"].meta == {
         "style": "fluent",
         "family": "fluent",

@@ -51,7 +51,7 @@ def shard(number: int) -> bytes:
                 {
                     "__key__": f"{key:09d}",
                     "jpg": jpeg.getvalue(),
-                    "txt": f"picture {key} of {number}",
+                    "txt": f"image {key} of {number}",
                     "json": json.dumps(facts),
                 }
             )
@@ -215,7 +215,7 @@ def test_shards_of_the_hub_become_shards(server: Hub, workplace: Path) -> None:
     assert [row["samples"] for row in manifest["splits"]["train"]["shards"]] == [4, 2]
     [first, _] = read_split(workplace / "shards", "validation")
     assert first.key == "set-validation-0000-000000000"
-    assert first.captions == ("picture 0 of 3",)
+    assert first.captions == ("image 0 of 3",)
     assert first.meta["url"] == "http://x/3"
 
 

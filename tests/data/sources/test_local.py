@@ -1,4 +1,4 @@
-"""The user's own pictures, from a folder, a table and tars, through `prepare` to shards."""
+"""The user's own images, from a folder, a table and tars, through `prepare` to shards."""
 
 import errno
 import gzip
@@ -35,12 +35,12 @@ def picture(number: int, kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def write_pictures(folder: Path, count: int = 6) -> Path:
+def write_images(folder: Path, count: int = 6) -> Path:
     for number in range(count):
         path = folder / f"set {number % 2}" / f"my.{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture(number))
-        path.with_suffix(".txt").write_text(f"picture {number}\nnumber {number}\n")
+        path.with_suffix(".txt").write_text(f"image {number}\nnumber {number}\n")
     return folder
 
 
@@ -81,22 +81,22 @@ def shards(tmp_path: Path) -> list[Sample]:
 
 
 def test_a_folder_becomes_shards(tmp_path: Path) -> None:
-    manifest = prepared(write_pictures(tmp_path / "mine"), tmp_path)
+    manifest = prepared(write_images(tmp_path / "mine"), tmp_path)
     assert manifest["dropped"] == {}
     assert [manifest["splits"][name]["samples"] for name in ("train", "validation")] == [4, 2]
-    assert manifest["attribution"] == {"local": "the user's own pictures"}
+    assert manifest["attribution"] == {"local": "the user's own images"}
     by_path = {sample.meta["path"]: sample for sample in shards(tmp_path)}
     sample = by_path["set 1/my.3.png"]
-    assert sample.captions == ("picture 3", "number 3")
+    assert sample.captions == ("image 3", "number 3")
     assert sample.image.size == (16, 16)
     assert sample.key.startswith("set-1-my-3-")
 
 
-def test_pictures_are_kept_as_they_are(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path / "mine", 2)
+def test_images_are_kept_as_they_are(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "mine", 2)
     (folder / "photo.JPG").write_bytes(picture(9, "JPEG"))
     (folder / "photo.txt").write_text("a photo", encoding="utf-8-sig")
-    (folder / "notes.md").write_text("no picture")
+    (folder / "notes.md").write_text("no image")
     samples = brought(folder, tmp_path / "raw")
     assert list(samples) == ["photo.JPG", "set 0/my.0.png", "set 1/my.1.png"]
     assert samples["photo.JPG"].image == picture(9, "JPEG")
@@ -104,7 +104,7 @@ def test_pictures_are_kept_as_they_are(tmp_path: Path) -> None:
 
 
 def test_two_fetches_write_the_same_bytes(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path / "mine")
+    folder = write_images(tmp_path / "mine")
     for name in "ab":
         brought(folder, tmp_path / name)
     tars = [[path.read_bytes() for path in sorted((tmp_path / n).iterdir())] for n in "ab"]
@@ -114,7 +114,7 @@ def test_two_fetches_write_the_same_bytes(tmp_path: Path) -> None:
 
 def test_processes_pack_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "PER_TAR", 2)
-    folder = write_pictures(tmp_path / "mine")
+    folder = write_images(tmp_path / "mine")
     for name, few in {"one": workers.MAX_INLINE, "two": 0}.items():
         monkeypatch.setattr(workers, "MAX_INLINE", few)
         brought(folder, tmp_path / name)
@@ -123,9 +123,9 @@ def test_processes_pack_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(tars[0]) == 3
 
 
-def test_many_pictures_are_several_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_are_several_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "PER_TAR", 4)
-    samples = brought(write_pictures(tmp_path / "mine"), tmp_path / "raw")
+    samples = brought(write_images(tmp_path / "mine"), tmp_path / "raw")
     assert [path.name for path in sorted((tmp_path / "raw").iterdir())] == [
         "00000.tar",
         "00001.tar",
@@ -133,8 +133,8 @@ def test_many_pictures_are_several_tars(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(samples) == 6
 
 
-def test_another_picture_changes_no_key(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path / "mine")
+def test_another_image_changes_no_key(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "mine")
     before = {sample.key for sample in brought(folder, tmp_path / "a").values()}
     (folder / "a.png").write_bytes(picture(77))
     after = {sample.key for sample in brought(folder, tmp_path / "b").values()}
@@ -165,7 +165,7 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_table_of_paths_captions_and_concepts(tmp_path: Path, kind: str) -> None:
-    folder = write_pictures(tmp_path / "mine")
+    folder = write_images(tmp_path / "mine")
     rows = [("set 0/my.0.png", "NA", "flag"), ("set 1/my.1.png", "two, three", "")]
     rows += [("set 0/my.0.png", "of Namibia", "flag"), (str(folder / "set 0/my.2.png"), "x", "x")]
     table = folder / f"table{kind}"
@@ -179,8 +179,8 @@ def test_a_table_of_paths_captions_and_concepts(tmp_path: Path, kind: str) -> No
 
 
 def test_a_concept_falls_on_one_side(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path / "mine", 12)
-    rows = [(f"set {n % 2}/my.{n}.png", f"picture {n}", f"c{n % 4}") for n in range(12)]
+    folder = write_images(tmp_path / "mine", 12)
+    rows = [(f"set {n % 2}/my.{n}.png", f"image {n}", f"c{n % 4}") for n in range(12)]
     table = folder / "table.csv"
     pd.DataFrame(rows, columns=["path", "caption", "concept"]).to_csv(table, index=False)
     prepared(table, tmp_path)
@@ -193,7 +193,7 @@ def test_a_concept_falls_on_one_side(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path / "mine")
+    folder = write_images(tmp_path / "mine")
     (folder / "cut.png").write_bytes(picture(50)[:-30])
     (folder / "page.jpg").write_text("<html>")
     (folder / "short.jpg").write_bytes(picture(52, "JPEG")[:-20])
@@ -213,9 +213,9 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     rows = [(name, "" if name == "lonely.png" else name) for name in names]
     pd.DataFrame(rows, columns=["path", "caption"]).to_csv(table, index=False)
     manifest = prepared(table, tmp_path)
-    unsupported = next(cause for cause in manifest["dropped"] if cause.startswith("not a picture"))
+    unsupported = next(cause for cause in manifest["dropped"] if cause.startswith("not an image"))
     assert manifest["dropped"] == {
-        "duplicate picture": 1,
+        "duplicate image": 1,
         "no caption": 1,
         "no such file or directory": 1,
         "not a readable image": 2,
@@ -254,7 +254,7 @@ def test_tars_are_taken_as_they_are(tmp_path: Path, pattern: str) -> None:
 
 def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    write_pictures(tmp_path / "mine")
+    write_images(tmp_path / "mine")
     assert len(brought("~/mine", tmp_path / "raw")) == 6
 
 
@@ -367,7 +367,7 @@ def test_any_name_of_a_tar_is_taken(tmp_path: Path, name: str) -> None:
 
 
 def test_a_linked_folder_is_read_once(tmp_path: Path) -> None:
-    elsewhere = write_pictures(tmp_path / "elsewhere")
+    elsewhere = write_images(tmp_path / "elsewhere")
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "a link").symlink_to(elsewhere / "set 0")
@@ -392,7 +392,7 @@ def test_what_a_folder_has_and_cannot_be_used_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "MAX_BYTES", 5000)
-    mine = write_pictures(tmp_path / "mine")
+    mine = write_images(tmp_path / "mine")
     (mine / "broken.png").symlink_to("nowhere.png")
     (mine / "large.png").write_bytes(picture(60) + bytes(5000))
     (mine / "latin.png").write_bytes(picture(61))
@@ -409,7 +409,7 @@ def test_what_a_folder_has_and_cannot_be_used_is_counted(
         "large": "too many bytes",
         "latin": "caption is not UTF-8",
         "loop": "caption: too many levels of symbolic links",
-        "phone": "no picture file",
+        "phone": "no image file",
         "pipe": "not a file",
     }
 
@@ -417,7 +417,7 @@ def test_what_a_folder_has_and_cannot_be_used_is_counted(
 def test_a_folder_that_cannot_be_listed_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = write_pictures(tmp_path / "mine")
+    mine = write_images(tmp_path / "mine")
     scandir = os.scandir
 
     def refused(path: Any) -> Any:
@@ -443,14 +443,14 @@ def test_names_that_are_no_unicode_are_read(tmp_path: Path) -> None:
 
 
 def test_captions_in_capital_letters_are_found(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "mine", 1)
+    write_images(tmp_path / "mine", 1)
     (tmp_path / "mine/set 0/my.0.txt").rename(tmp_path / "mine/set 0/my.0.TXT")
     [sample] = brought(tmp_path / "mine", tmp_path / "raw").values()
-    assert sample.captions == ("picture 0", "number 0")
+    assert sample.captions == ("image 0", "number 0")
 
 
 def test_captions_of_a_tsv_may_begin_with_a_quote(tmp_path: Path) -> None:
-    mine = write_pictures(tmp_path / "mine")
+    mine = write_images(tmp_path / "mine")
     captions = ['"Hello" she said', "a cat", '"unfinished', 'it is 5" wide', '"', "a, b"]
     lines = [f"set {n % 2}/my.{n}.png\t{text}" for n, text in enumerate(captions)]
     (mine / "table.tsv").write_bytes("\r\n".join(["path\tcaption", *lines, ""]).encode())
@@ -459,7 +459,7 @@ def test_captions_of_a_tsv_may_begin_with_a_quote(tmp_path: Path) -> None:
 
 
 def test_quoted_captions_of_a_csv_are_read(tmp_path: Path) -> None:
-    mine = write_pictures(tmp_path / "mine", 2)
+    mine = write_images(tmp_path / "mine", 2)
     text = 'path,caption\nset 0/my.0.png,"""Hi"", he said"\n\nset 1/my.1.png\n'
     (mine / "table.csv").write_text(text)
     said, silent = brought(mine / "table.csv", tmp_path / "raw").values()
@@ -497,7 +497,7 @@ KINDS = [".csv", ".tsv", ".parquet", ".json", ".jsonl"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_list_of_the_original_ip_adapter(tmp_path: Path, kind: str) -> None:
-    mine = write_pictures(tmp_path / "mine")
+    mine = write_images(tmp_path / "mine")
     table = write_table(tmp_path / f"list{kind}", listed("image_file", "text", range(6)))
     params = local.Params(path=str(table), root=str(mine))
     local.fetch(params, tmp_path / "raw")
@@ -508,18 +508,18 @@ def test_the_list_of_the_original_ip_adapter(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [".csv", ".parquet", ".jsonl"])
 def test_a_folder_of_hugging_face(tmp_path: Path, kind: str) -> None:
-    mine = write_pictures(tmp_path / "mine")
+    mine = write_images(tmp_path / "mine")
     write_table(mine / f"metadata{kind}", listed("file_name", "text", range(4)))
     samples = brought(mine, tmp_path / "raw")
     assert captions(samples) == {
         **{f"set {n % 2}/my.{n}.png": (f"image {n}",) for n in range(4)},
         # not in the table
-        **{f"set {n % 2}/my.{n}.png": (f"picture {n}", f"number {n}") for n in (4, 5)},
+        **{f"set {n % 2}/my.{n}.png": (f"image {n}", f"number {n}") for n in (4, 5)},
     }
 
 
 def test_tables_of_inner_folders_hold_for_these(tmp_path: Path) -> None:
-    mine = write_pictures(tmp_path / "mine", 4)
+    mine = write_images(tmp_path / "mine", 4)
     rows = [{"file_name": f"my.{n}.png", "text": f"inner {n}"} for n in (0, 2, 99)]
     write_table(mine / "set 0/metadata.jsonl", rows)
     write_table(mine / "metadata.csv", listed("file_name", "text", range(3)))
@@ -529,14 +529,14 @@ def test_tables_of_inner_folders_hold_for_these(tmp_path: Path) -> None:
         "set 0/my.2.png": ("inner 2",),
         "set 0/my.99.png": ("inner 99",),
         "set 1/my.1.png": ("image 1",),
-        "set 1/my.3.png": ("picture 3", "number 3"),
+        "set 1/my.3.png": ("image 3", "number 3"),
     }
     assert samples["set 0/my.99.png"].problem == "no such file or directory"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_of_ones_own(tmp_path: Path, kind: str) -> None:
-    mine = write_pictures(tmp_path / "mine")
+    mine = write_images(tmp_path / "mine")
     rows = [row | {"caption": "not this"} for row in listed("img", "alt", range(6))]
     table = write_table(mine / f"table{kind}", rows)
     params = local.Params(path=str(table), image_column="img", caption_column="alt")
@@ -549,7 +549,7 @@ def test_columns_of_ones_own(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [".parquet", ".json", ".jsonl"])
 def test_a_list_of_captions_is_phrasings(tmp_path: Path, kind: str) -> None:
-    mine = write_pictures(tmp_path / "mine", 2)
+    mine = write_images(tmp_path / "mine", 2)
     rows: list[dict[str, Any]] = listed("path", "text", range(2))
     rows[0]["text"], rows[1]["text"] = ["one", "two"], None
     samples = brought(write_table(mine / f"table{kind}", rows), tmp_path / "raw")
@@ -557,8 +557,8 @@ def test_a_list_of_captions_is_phrasings(tmp_path: Path, kind: str) -> None:
 
 
 def test_paths_that_are_none_are_counted(tmp_path: Path) -> None:
-    mine = write_pictures(tmp_path / "mine", 1)
-    unknown = f"not a picture file ({', '.join(SUFFIXES)})"
+    mine = write_images(tmp_path / "mine", 1)
+    unknown = f"not an image file ({', '.join(SUFFIXES)})"
     problems: dict[Any, str] = {
         "a\0.png": "not a path",
         "\ud800.png": "not a path",
@@ -575,7 +575,7 @@ def test_paths_that_are_none_are_counted(tmp_path: Path) -> None:
 
 
 def test_captions_that_are_no_text_are_counted(tmp_path: Path) -> None:
-    mine = write_pictures(tmp_path / "mine", 3)
+    mine = write_images(tmp_path / "mine", 3)
     rows = listed("path", "text", range(3))
     rows[0]["text"], rows[1]["text"] = "half \ud83d", "zero \0"
     found = causes(write_table(mine / "table.json", rows), tmp_path)

@@ -48,7 +48,7 @@ BAD = {
 
 
 def jpeg(number: int, size: tuple[int, int] = (700, 600)) -> bytes:
-    """A picture of its own for every number."""
+    """An image of its own for every number."""
     x, y = np.meshgrid(*(np.linspace(0, 200, side) for side in size))
     image = Image.fromarray(np.stack([x, y, 0 * x + 20 * number], axis=-1).astype(np.uint8))
     file = BytesIO()
@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == "loop":
             self.answer(302, b"", Location=self.path)
         elif kind == "html":
-            self.answer(200, b"<html>" + b"no picture " * 500)
+            self.answer(200, b"<html>" + b"no image " * 500)
         elif kind == "truncated":
             self.answer(200, whole[: len(whole) * 2 // 3])
         elif kind == "empty":
@@ -154,7 +154,7 @@ def img2dataset(workplace: Path) -> None:
 def write_lists(folder: Path, train: list[str], validation: list[str]) -> dict[str, Any]:
     """The two lists; the fields of `data.fetch`."""
     for name, addresses in (("train", train), ("validation", validation)):
-        lines = [f'a "{name}" picture \'{n}\t{address}\n' for n, address in enumerate(addresses)]
+        lines = [f'a "{name}" image \'{n}\t{address}\n' for n, address in enumerate(addresses)]
         (folder / f"{name}.tsv").write_text("".join(lines))
     return {
         "train": str(folder / "train.tsv"),
@@ -210,7 +210,7 @@ def test_good_ones_arrive_and_bad_ones_are_counted(web: Web, workplace: Path) ->
     assert {sizes[url] for url in good[:11]} == {(597, 512)}
     assert sizes[good[11]] == (90, 60)
     captions = {s.captions for s in samples.values() if s.split == "train"}
-    assert ('a "train" picture \'0',) in captions
+    assert ('a "train" image \'0',) in captions
 
 
 @pytest.mark.slow
@@ -317,12 +317,12 @@ def eventually(condition: Callable[[], Any], seconds: float = 60) -> bool:
 
 
 def prepared(fetch: dict[str, Any], raw: Path) -> dict[str, Any]:
-    """The manifest of what was downloaded; it has the digests of the kept pictures' shards."""
+    """The manifest of what was downloaded; it has the digests of the kept images' shards."""
     return prepare(data_params(fetch), raw, raw.with_suffix(".shards"))
 
 
 def leave_tar(tars: Path, name: str, count: int = 2) -> None:
-    """The files of a tar of two addresses, one of them without picture."""
+    """The files of a tar of two addresses, one of them without image."""
     tars.mkdir(parents=True, exist_ok=True)
     with tarfile.open(tars / f"{name}.tar", "w") as tar:
         picture = tarfile.TarInfo("0.jpg")
@@ -359,7 +359,7 @@ def test_what_is_not_whole_is_made_again(
     assert {path.name for path in tars.iterdir()} == left
 
 
-def test_a_tar_that_lost_pictures_is_made_again(tmp_path: Path) -> None:
+def test_a_tar_that_lost_images_is_made_again(tmp_path: Path) -> None:
     leave_tar(tmp_path / "tars-old", "00000", count=3)
     assert not list(urls.claim_tars(tmp_path).iterdir())
 
@@ -470,7 +470,7 @@ def fetched(workplace: Path) -> tuple[Path, urls.Params]:
     return workplace / "raw", parse(urls.Params, write_lists(workplace, [], []), "data.fetch")
 
 
-def test_failures_are_samples_without_picture(fetched: tuple[Path, urls.Params]) -> None:
+def test_failures_are_samples_without_image(fetched: tuple[Path, urls.Params]) -> None:
     came, failed = urls.read(*fetched)
     assert (came.key, came.split, len(came.image)) == ("train-0", "train", 20_000)
     assert (failed.key, failed.split, failed.problem) == ("train-1", "train", "HTTP 404")

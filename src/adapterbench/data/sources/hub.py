@@ -25,7 +25,7 @@ from adapterbench.data.sample import SPLITS, RawSample, read_tars
 from adapterbench.runs.resume import exclusive_run, resume_path
 
 ATTRIBUTION = {
-    "cc3m": "Conceptual Captions, (c) Google LLC, free to use; pictures of their respective "
+    "cc3m": "Conceptual Captions, (c) Google LLC, free to use; images of their respective "
     "owners; shards: pixparse/cc3m-wds of the Hugging Face hub"
 }
 

@@ -35,7 +35,7 @@ from adapterbench.formats.tars import (
 )
 from adapterbench.runs.workers import parallel_map
 
-ATTRIBUTION = {"local": "the user's own pictures"}
+ATTRIBUTION = {"local": "the user's own images"}
 
 IMAGE_COLUMNS = ("path", "image_file", "file_name")
 """Names of this project, of the original IP-Adapter and of Hugging Face."""
@@ -292,7 +292,7 @@ def read_image(file: Path) -> bytes:
         BadFileError: it cannot be read, or has no extension of an image.
     """
     if extension(file) not in SUFFIXES:
-        raise BadFileError(f"not a picture file ({', '.join(SUFFIXES)})")
+        raise BadFileError(f"not an image file ({', '.join(SUFFIXES)})")
     return read_file(file)
 
 

@@ -30,7 +30,7 @@ from adapterbench.runs.resume import exclusive_run, resume_path
 log = logging.getLogger(__name__)
 
 ATTRIBUTION = {
-    "cc3m": "Conceptual Captions, (c) Google LLC, free to use; pictures of their respective owners"
+    "cc3m": "Conceptual Captions, (c) Google LLC, free to use; images of their respective owners"
 }
 
 ENVIRONMENT = Path(".venv-img2dataset")
