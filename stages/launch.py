@@ -20,6 +20,9 @@ from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
+PARENT = os.getppid()
+"""DVC, which may have died when the stage has imported what it needs (`runs.identity`)."""
+
 SHARING = {"encode", "train", "sample", "score", "further_split", "illustrate"}
 """Stages whose processes share the work; in other stages all would do the same."""
 
@@ -34,6 +37,7 @@ def main(script: str, *arguments: str) -> None:
 
         if launcher := read_launcher():
             sys.exit(supervise([*launcher, script, *arguments]))
+    os.environ["ADAPTERBENCH_PARENT"] = str(PARENT)
     sys.argv = [script, *arguments]
     gc.disable()  # until the stage has imported what it needs: that takes a fifth of the time
     try:

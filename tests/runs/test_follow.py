@@ -135,6 +135,22 @@ def test_a_killed_dvc_leaves_no_process_and_the_next_has_a_run_of_its_own(follow
     assert len(list(followed.glob("records/*/sent"))) == 2
 
 
+def test_a_dvc_killed_while_its_stage_imports_leaves_no_process(followed: Path) -> None:
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--quiet", "--no-scm"], check=True)
+    imports = f"import time\nfrom pathlib import Path\nPath('importing').touch()\n{WAIT}\n"
+    Path("stage.py").write_text(imports + stage("Path('trained').touch()")[-1])
+    cmd = f"{sys.executable} {LAUNCH} stage.py"
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": {"cmd": cmd}}}))
+    running = subprocess.Popen([*dvc, "repro", "--quiet"])
+    until(Path("importing").exists)
+    running.kill()
+    running.wait()
+    Path("go").touch()
+    until(lambda: not processes(followed))
+    assert not Path("trained").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -10,6 +10,9 @@ from typing import Self
 import psutil
 from pydantic import BaseModel
 
+PARENT = "ADAPTERBENCH_PARENT"
+"""Environment variable: the parent's pid when `stages/launch.py` started, seconds ago."""
+
 CLOCK_STEP = 2.0
 """Tolerance of start times, seconds; they shift when the system clock is set."""
 
@@ -48,7 +51,7 @@ def dvc_process() -> psutil.Process | None:
 
 
 def end_with_dvc() -> None:
-    """Send SIGTERM to this process when the DVC process that runs it ends.
+    """Send SIGTERM to this process when the DVC process that runs it ends, or has ended.
 
     Otherwise the stage of a killed DVC would run on, in parallel with that of the next run.
     """
@@ -57,5 +60,8 @@ def end_with_dvc() -> None:
         dvc.wait()
         os.kill(os.getpid(), signal.SIGTERM)
 
+    parent = os.environ.pop(PARENT, None)
     if dvc := dvc_process():
         Thread(target=watch, args=[dvc], daemon=True).start()
+    elif parent not in (None, str(os.getppid())):
+        os.kill(os.getpid(), signal.SIGTERM)
