@@ -78,10 +78,6 @@ COVERED: dict[str, tuple[set[str], str]] = {
         "a table's text, and what stands beside it",
     ),
     "report/test_table.py": ({"report.methods"}, "rows, their order and names are the table's"),
-    "report/test_page.py": (
-        {"report.verdict"},
-        "its sentences stand first in the page",
-    ),
     "stages/test_report.py": (
         {"report.captioned_figures", "report.provenance"},
         "the stage runs what they list, and the page that it leaves has them all",

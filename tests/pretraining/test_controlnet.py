@@ -78,6 +78,7 @@ def test_it_is_judged_on_held_out_images(
     params = DrawParams(items=3, steps=2, guidance_scale=3.0, batch_size=2, seed=0)
     found = measure(params, toy.shards, toy.backbone, trained[0], tmp_path / "edges.png")
     assert found["images"] == 3
+    assert found["edges_alone"] != found["with_caption"]
     assert (tmp_path / "edges.png").is_file()
 
 

@@ -44,10 +44,12 @@ def test_the_gain_is_the_share_that_follows_its_edges_under_control(
         return made
 
     monkeypatch.setattr(edges, "draw", drawn)
-    found = edges.measure(PARAMS, toy.shards, toy.backbone, controlnet, tmp_path / "edges.png")
+    measured = edges.measure(PARAMS, toy.shards, toy.backbone, controlnet, tmp_path / "edges.png")
     share = followed / PARAMS.items
-    assert found["edge_f1_control"] == pytest.approx(share)
-    assert found["edge_f1_text_only"] == 0
+    found = measured["edges_alone"]
+    assert found == measured["with_caption"]
+    assert found["f1_control"] == pytest.approx(share)
+    assert found["f1_no_control"] == 0
     low, high = (found[f"gain_{end}"] for end in ("low", "high"))
     if share == 1:  # all alike
         assert (low, high) == pytest.approx((1, 1))

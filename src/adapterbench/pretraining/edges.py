@@ -1,6 +1,8 @@
 """Measure how well the ControlNet's images follow their edge maps, on held-out images."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,21 +19,24 @@ from adapterbench.pretraining.images import CaptionedImages, load_images
 from adapterbench.report.intervals import bootstrap
 from adapterbench.sampling.items import noise
 
-SCALES = {"text_only": 0.0, "control": 1.0}
+SCALES = {"no_control": 0.0, "control": 1.0}
 """Method -> weight of the ControlNet; all else, including the noise, is the same."""
+
+SHOWN = "edges_alone"
+"""The prompt of the images that are shown."""
 
 
 def measure(
     params: DrawParams, shards: Path, backbone: Path, controlnet: Path, out: Path
-) -> dict[str, float]:
-    """Generate images from held-out captions with and without edge control; return the edge F1.
+) -> dict[str, Any]:
+    """Generate images of held-out edge maps with and without control; return the edge F1.
 
     Args:
-        out: PNG with edge maps (top), images without control (middle) and with it (bottom).
+        out: PNG of the images without text: edge maps (top), without control, with it (bottom).
 
     Returns:
-        Mean `edge_f1` of both methods, the 95 % interval of their difference, and the number of
-        images.
+        For an empty text (`edges_alone`) and the image's caption (`with_caption`): mean `f1` of
+        both methods, and the 95 % interval of their difference. And the number of images.
     """
     torch.set_flush_denormal(True)
     held_out = load_images(shards, "validation")
@@ -44,19 +49,25 @@ def measure(
         ),
     )
     pipe.set_progress_bar_config(disable=True)
-    made = {name: draw(pipe, images, control, scale, params) for name, scale in SCALES.items()}
-    f1 = {name: edge_f1(drawn_edges(pixels), control) for name, pixels in made.items()}
-    gain = (f1["control"] - f1["text_only"]).double().numpy()[None]
-    low, high = bootstrap(gain, samples=10_000, confidence=0.95, seed=params.seed)
+    prompts = {SHOWN: replace(images, captions=[("",)] * len(images)), "with_caption": images}
+    found: dict[str, Any] = {"images": len(images)}
+    for name, prompted in prompts.items():
+        made = {key: draw(pipe, prompted, control, scale, params) for key, scale in SCALES.items()}
+        found[name] = follows(made, control, params.seed)
+        if name == SHOWN:
+            sheet = grid(control[:32], *(pixels[:32] for pixels in made.values()))
     with publish(out) as beside:
-        grid(control[:32], made["text_only"][:32], made["control"][:32]).save(beside, "PNG")
-    means = {f"edge_f1_{name}": float(values.mean()) for name, values in f1.items()}
-    return {
-        **means,
-        "gain_low": float(low[0]),
-        "gain_high": float(high[0]),
-        "images": len(images),
-    }
+        sheet.save(beside, "PNG")
+    return found
+
+
+def follows(made: dict[str, Tensor], control: Tensor, seed: int) -> dict[str, float]:
+    """Mean edge F1 of the images of each method, and the interval of what control gains."""
+    f1 = {name: edge_f1(drawn_edges(pixels), control) for name, pixels in made.items()}
+    gain = (f1["control"] - f1["no_control"]).double().numpy()[None]
+    low, high = bootstrap(gain, samples=10_000, confidence=0.95, seed=seed)
+    means = {f"f1_{name}": float(values.mean()) for name, values in f1.items()}
+    return {**means, "gain_low": float(low[0]), "gain_high": float(high[0])}
 
 
 def draw(
@@ -66,7 +77,7 @@ def draw(
     scale: float,
     params: DrawParams,
 ) -> Tensor:
-    """CaptionedImages of the captions under control of weight `scale`: uint8 `(N, 3, H, W)`."""
+    """Images of the captions under control of weight `scale`: uint8 `(N, 3, H, W)`."""
     config = pipe.unet.config
     shape = (config.in_channels, config.sample_size, config.sample_size)
     made = []

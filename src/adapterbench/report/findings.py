@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from adapterbench.formats.generated import PROTOCOLS
+from adapterbench.formats.generated import HEADLINE, PROTOCOLS
 from adapterbench.report.methods import SHUFFLED, Names
 from adapterbench.report.metrics import (
     CLIP_I,
@@ -70,13 +70,11 @@ def listed(label: Names, methods: Iterable[str]) -> str:
 def learning(comparison: Comparison) -> list[Finding]:
     """Is each adapter significantly above its floors by both evaluators?"""
     label = comparison.label
-    floors = (PROTOCOLS[comparison.protocol].floor, SHUFFLED)
+    floors = floors_of(comparison)
+    what = "DID NOT LEARN" if comparison.protocol == HEADLINE else "ADDS NOTHING TO THE CAPTION"
     learned, alarms = [], []
     for variant in comparison.variants:
-        failed = {
-            metric: [f for f in floors if significance_sign(comparison, variant, f, metric) <= 0]
-            for metric in SIMILARITIES
-        }
+        failed = missed_floors(comparison, variant)
         if not any(failed.values()):
             learned.append(variant)
             continue
@@ -89,7 +87,7 @@ def learning(comparison: Comparison) -> list[Finding]:
             for metric, behind in failed.items()
             if behind
         )
-        alarms.append(Finding(f"DID NOT LEARN: {label(variant)}: {reasons}.", alarm=True))
+        alarms.append(Finding(f"{what}: {label(variant)}: {reasons}.", alarm=True))
     if not learned:
         return alarms
     subject = "Every adapter" if not alarms else listed(label, learned)
@@ -104,6 +102,20 @@ def learning(comparison: Comparison) -> list[Finding]:
     text = f"{subject} learned to use the image prompt: {differences}"
     text += "; the intervals of these differences exclude zero."
     return [*alarms, Finding(text)]
+
+
+def floors_of(comparison: Comparison) -> tuple[str, str]:
+    """The methods that an adapter which has learned is better than."""
+    return PROTOCOLS[comparison.protocol].floor, SHUFFLED
+
+
+def missed_floors(comparison: Comparison, variant: str) -> dict[Metric, list[str]]:
+    """By evaluator, the floors that an adapter is not significantly better than."""
+    floors = floors_of(comparison)
+    return {
+        metric: [f for f in floors if significance_sign(comparison, variant, f, metric) <= 0]
+        for metric in SIMILARITIES
+    }
 
 
 def gains(comparison: Comparison, variants: Iterable[str], floor: str, metric: Metric) -> str:

@@ -1,6 +1,14 @@
 """The comparison in three sentences: the best adapter, the lightest one, and the baselines."""
 
-from adapterbench.report.findings import amount, interval, ranked, significance_sign
+from adapterbench.report.findings import (
+    amount,
+    floor_name,
+    floors_of,
+    interval,
+    missed_floors,
+    ranked,
+    significance_sign,
+)
 from adapterbench.report.metrics import (
     CLIP_I,
     NEUTRAL,
@@ -18,9 +26,16 @@ def verdict(comparison: Comparison) -> list[str]:
 
 
 def best_adapter(comparison: Comparison) -> str:
-    """Which adapter follows the image prompt best, if the evaluators agree."""
+    """Which adapter follows the image prompt best, if any does and the evaluators agree."""
     label = comparison.label
-    leaders = {metric: ranked(comparison, metric)[0] for metric in SIMILARITIES}
+    learned = [v for v in comparison.variants if not any(missed_floors(comparison, v).values())]
+    if not learned:
+        floors = " and ".join(floor_name(comparison, floor) for floor in floors_of(comparison))
+        return f"By both evaluators, no adapter is significantly better than {floors}."
+    leaders = {
+        metric: next(v for v in ranked(comparison, metric) if v in learned)
+        for metric in SIMILARITIES
+    }
     if len(set(leaders.values())) > 1:
         rankings = " and ".join(
             f"{metric.label} ranks {label(leader)} first ({interval(comparison, leader, metric)})"
