@@ -142,9 +142,12 @@ def hub_errors(repository: str, revision: str | None) -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         raise UserError(refusal(error, repository, revision)) from error
-    except (ValueError, RuntimeError) as error:  # a bad name, a bad card, a broken transfer
+    except ValueError as error:  # a bad name, or a card with a field that the hub does not know
         cause = one_line(error)
         raise UserError(f"the hub did not take {repository} ({cause}): correct it") from error
+    except RuntimeError as error:  # of a large file
+        cause = one_line(error.__cause__ or error)
+        raise UserError(f"a transfer failed ({cause}): check the network, run it again") from error
 
 
 def refusal(error: Exception, repository: str, revision: str | None) -> str:
