@@ -15,6 +15,7 @@ from toy_hub import OWNER, TOKEN, Hub, commit, point_at, serving
 from adapterbench import load_adapter
 from adapterbench.adapters.core.storage import CONFIG, WEIGHTS
 from adapterbench.core.errors import UserError
+from adapterbench.exchange.hub import hub_errors
 from adapterbench.exchange.presets import PRESETS, save_presets
 
 if TYPE_CHECKING:
@@ -149,3 +150,12 @@ def test_changed_weights_are_refused(
     """Their digest is in the configuration."""
     files[WEIGHTS] = files[WEIGHTS][:-1] + b"!"
     assert f"{WEIGHTS} is corrupt" in refused(pipeline, NAME)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("404"), RuntimeError("of\n a file")])
+def test_a_broken_transfer_is_one_line(error: Exception) -> None:
+    """As Xet's and git LFS's clients raise it."""
+    failed = pytest.raises(UserError, match=r"a transfer failed \((404|of a file)\)")
+    with failed as caught, hub_errors(NAME, None):
+        raise error
+    assert "\n" not in str(caught.value)

@@ -145,7 +145,7 @@ def hub_errors(repository: str, revision: str | None) -> Iterator[None]:
     except ValueError as error:  # a bad name, or a card with a field that the hub does not know
         cause = one_line(error)
         raise UserError(f"the hub did not take {repository} ({cause}): correct it") from error
-    except RuntimeError as error:  # of a large file
+    except (ConnectionError, RuntimeError) as error:  # of a large file, by Xet or by git LFS
         cause = one_line(error.__cause__ or error)
         raise UserError(f"a transfer failed ({cause}): check the network, run it again") from error
 

@@ -101,8 +101,8 @@ def load_adapter(
     tags = for_each(pretrained, len(folders), "pretrained")
     revisions = for_each(revision, len(folders), "revision")
     prompts = [
-        image_prompt(pipeline, unet, local_folder(named, at), *parts, fit)
-        for named, at, *parts in zip(folders, revisions, encoders, tags, strict=True)
+        image_prompt(pipeline, unet, local_folder(named, at), encoder, tag, fit)
+        for named, at, encoder, tag in zip(folders, revisions, encoders, tags, strict=True)
     ]
     adapters = [prompt.adapter for prompt in prompts]
     if not adapters:
