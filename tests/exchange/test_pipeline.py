@@ -255,7 +255,7 @@ def test_what_is_no_adapter_is_refused_in_one_line(pipe: Any, toy: "Toy", tmp_pa
         assert "\n" not in str(error.value)
 
     refused(r"adapter_config.json is missing", pipe, tmp_path)
-    for folder in (toy.adapter / WEIGHTS, "h94/IP-Adapter", tmp_path / "nowhere", None, 3):
+    for folder in (toy.adapter / WEIGHTS, "nowhere", tmp_path / "nowhere", None, 3):
         refused("no folder of an adapter on this machine", pipe, folder)
     for pipeline in (DiffusionPipeline(), None, pipe.vae):
         refused("no Stable Diffusion UNet", pipeline, toy.adapter)

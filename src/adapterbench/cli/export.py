@@ -46,6 +46,7 @@ class Format(StrEnum):
     DIFFUSERS = "diffusers"
     IP_ADAPTER = "ip-adapter"
     PEFT = "peft"
+    HUB = "hub"
 
 
 def export(
@@ -61,13 +62,20 @@ def export(
         ),
     ] = None,
     pretrained: Annotated[str | None, Option(help="open_clip weights tag of that encoder.")] = None,
+    license: Annotated[
+        str | None,
+        Option(
+            help="Licence of the weights for the card of `hub`, as the hub names it, such as mit."
+        ),
+    ] = None,
 ) -> None:
-    """Write a trained adapter in a format of other programs.
+    """Write a trained adapter in a format of other programs, or for a hub.
 
     `diffusers`: a folder for `pipe.load_ip_adapter`, with the image encoder and its preprocessing;
     the code that loads it is printed. `ip-adapter`: one file in the original repository's layout,
     OUT.safetensors or OUT.bin, which ComfyUI and A1111 read, too (untested). `peft`: a folder
-    with the LoRA alone for `PeftModel.from_pretrained`.
+    with the LoRA alone for `PeftModel.from_pretrained`. `hub`: a folder of any variant for
+    `adapterbench upload`, with a model card, which `load_adapter(pipe, "USER/REPO")` loads.
 
     The first two export `ip_adapter` (and an adopted "plus") exactly, which is checked with
     diffusers' own loader, and `ip_adapter_lora` in part. Other variants have no stock loader; use
@@ -80,10 +88,20 @@ def export(
 
     require_absent(out)
     config, variant = storage.load_config(model), storage.load_variant(model)
-    check = ip_adapter.check_peft if format is Format.PEFT else ip_adapter.check_ip_adapter
-    check(variant)
+    if format is not Format.HUB:
+        check = ip_adapter.check_peft if format is Format.PEFT else ip_adapter.check_ip_adapter
+        check(variant)
+    named = ImageEncoderParams(image_encoder=image_encoder, pretrained=pretrained)
     unet = load_part(backbone, "unet")
     adapter = storage.load_adapter(model, unet)
+    if format is Format.HUB:
+        encoder = encoder_of(config, backbone, named)
+        check_width(adapter, encoder)
+        from adapterbench.cli.card import save_for_hub  # slow import, not needed for the others
+
+        save_for_hub(model, out, adapter.count, encoder, backbone, license)
+        typer.echo(f"{out}: read its README.md, then `adapterbench upload {out} USER/REPO`")
+        return
     if format is Format.PEFT:
         ip_adapter.save_peft(adapter, variant, out)
         typer.echo(f"{out}: the LoRA alone, without the projection; it affects text, too")
@@ -100,7 +118,6 @@ def export(
     if format is Format.IP_ADAPTER:
         ip_adapter.save_ip_adapter(weights, out)
     else:
-        named = ImageEncoderParams(image_encoder=image_encoder, pretrained=pretrained)
         encoder = encoder_of(config, backbone, named)
         check_width(adapter, encoder)
         save_for_diffusers(weights, encoder, out)

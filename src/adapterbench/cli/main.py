@@ -4,11 +4,12 @@ from adapterbench.cli.adopt import adopt
 from adapterbench.cli.demo import demo
 from adapterbench.cli.export import export
 from adapterbench.cli.plan import plan
+from adapterbench.cli.upload import upload
 from adapterbench.cli.variants import variants
 from adapterbench.runs.program import run
 
-HELP = "Inspect a comparison of adapters and estimate its costs; try, export and import adapters."
-COMMANDS = (variants, plan, demo, export, adopt)
+HELP = "Inspect a comparison of adapters, estimate its costs; try, export, upload, import adapters."
+COMMANDS = (variants, plan, demo, export, upload, adopt)
 
 
 def main() -> None:

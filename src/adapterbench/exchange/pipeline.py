@@ -22,7 +22,7 @@ from adapterbench.adapters.core import storage
 from adapterbench.adapters.core.adapter import Adapter, attach_together, finite
 from adapterbench.adapters.core.channel import MASKS
 from adapterbench.core.errors import UserError
-from adapterbench.exchange import blocks
+from adapterbench.exchange import blocks, hub
 from adapterbench.exchange.embeddings import mean, noised
 from adapterbench.exchange.masks import Masks, mask_tensor
 from adapterbench.exchange.presets import read_preset
@@ -44,6 +44,7 @@ def load_adapter(  # type: ignore[overload-overlap]  # a str is a sequence of st
     image_encoder: Path | str | None = None,
     pretrained: str | None = None,
     fit: str = "crop",
+    revision: str | None = None,
 ) -> "ImagePrompt": ...
 
 
@@ -54,6 +55,7 @@ def load_adapter(
     image_encoder: Path | str | Sequence[Path | str | None] | None = None,
     pretrained: str | Sequence[str | None] | None = None,
     fit: str = "crop",
+    revision: str | Sequence[str | None] | None = None,
 ) -> "ImagePrompts": ...
 
 
@@ -63,13 +65,15 @@ def load_adapter(
     image_encoder: Any = None,
     pretrained: Any = None,
     fit: str = "crop",
+    revision: Any = None,
 ) -> "ImagePrompt | ImagePrompts":
     """Attach a trained adapter to a pipeline, or several together, until `detach`.
 
     Args:
         pipeline: any with a Stable Diffusion UNet, compiled or not; it is not subclassed, only its
             UNet changes.
-        folder: of the adapter, such as `models/ip_adapter`; a list attaches several.
+        folder: of the adapter, such as `models/ip_adapter`, or the hub's repository `user/name`, of
+            which only safetensors and JSON are read; a list attaches several.
         image_encoder: the model that the adapter was trained with, loaded with the first image: an
             open_clip name, such as `ViT-B-32`, or a folder. Left out, it is the `image_encoder/`
             beside the pipeline's own parts; one that the adapter names is shown in an error, never
@@ -77,10 +81,11 @@ def load_adapter(
         pretrained: open_clip weights tag, such as `openai`; None for a folder. Likewise.
         fit: how an image that is not square is read: `crop` its centre, `pad` it with white, or
             average square `tiles` that cover it.
+        revision: branch, tag or commit of the hub's repository (default: `main`). Likewise.
 
     Raises:
         UserError: the pipeline has no such UNet or already an adapter, or an adapter is missing,
-            damaged or of another architecture.
+            damaged or of another architecture, or the hub cannot be reached.
     """
     unet = getattr(pipeline, "unet", None)
     unet = getattr(unet, "_orig_mod", unet)  # `torch.compile` wraps it
@@ -94,9 +99,10 @@ def load_adapter(
     folders = folder if several else [folder]
     encoders = for_each(image_encoder, len(folders), "image_encoder")
     tags = for_each(pretrained, len(folders), "pretrained")
+    revisions = for_each(revision, len(folders), "revision")
     prompts = [
-        image_prompt(pipeline, unet, *parts, fit)
-        for parts in zip(folders, encoders, tags, strict=True)
+        image_prompt(pipeline, unet, local_folder(named, at), encoder, tag, fit)
+        for named, at, encoder, tag in zip(folders, revisions, encoders, tags, strict=True)
     ]
     adapters = [prompt.adapter for prompt in prompts]
     if not adapters:
@@ -120,22 +126,39 @@ def for_each(value: Any, count: int, name: str) -> list[Any]:
     return list(value)
 
 
+def local_folder(named: Any, revision: str | None) -> Path:
+    """The adapter's folder on this machine; a repository of the hub is downloaded.
+
+    Raises:
+        UserError: it is neither, or the download fails.
+    """
+    if revision is None and isinstance(named, Path | str) and Path(named).is_dir():
+        return Path(named)
+    if hub.is_repository(named, revision):
+        return hub.download(named, revision)
+    if revision is not None:
+        raise UserError(
+            f"revision {revision!r} is for a repository of the hub, and {str(named)!r} is not the "
+            "name of one: leave it out, or name one, such as user/name"
+        )
+    raise UserError(
+        f"{str(named)!r} is no folder of an adapter on this machine: name one, such as "
+        "models/ip_adapter, or a repository of the hub; `adapterbench adopt` makes a folder of an "
+        "IP-Adapter's file"
+    )
+
+
 def image_prompt(
     pipeline: DiffusionPipeline,
     unet: UNet2DConditionModel,
-    folder: Any,
+    folder: Path,
     image_encoder: Path | str | None,
     pretrained: str | None,
     fit: str,
 ) -> "ImagePrompt":
     """The adapter in `folder`, not attached yet (see `load_adapter`)."""
-    if not (isinstance(folder, Path | str) and Path(folder).is_dir()):
-        raise UserError(
-            f"{str(folder)!r} is no folder of an adapter on this machine: name one, such as "
-            "models/ip_adapter; `adapterbench adopt` makes one of an IP-Adapter's file"
-        )
-    adapter = storage.load_adapter(Path(folder), unet).requires_grad_(False)
-    trained_with = storage.load_config(Path(folder))
+    adapter = storage.load_adapter(folder, unet).requires_grad_(False)
+    trained_with = storage.load_config(folder)
     if image_encoder is None and trained_with.image_encoder is None:
         image_encoder = beside(pipeline)
     elif isinstance(image_encoder, Path):
@@ -143,7 +166,7 @@ def image_prompt(
     reader = Reader(image_encoder, pretrained, trained_with, adapter.reads_patches, fit)
     # a function, so that copying the UNet does not copy the pipeline
     steps = Steps(lambda: pipeline.scheduler)
-    return ImagePrompt(adapter, unet, Path(folder), reader, steps)
+    return ImagePrompt(adapter, unet, folder, reader, steps)
 
 
 class ImagePrompt:

@@ -21,6 +21,7 @@ import webdataset as wds
 import yaml
 from huggingface_hub import constants
 from PIL import Image
+from toy_hub import point_at
 
 from adapterbench.core.config import DataParams, parse
 from adapterbench.core.errors import UserError
@@ -121,19 +122,6 @@ def facts(name: str, data: bytes) -> dict[str, Any]:
     digest = hashlib.sha256(data).hexdigest()
     lfs = {"oid": digest, "size": len(data), "pointerSize": 130}
     return {"type": "file", "oid": "0" * 40, "size": len(data), "path": name, "lfs": lfs}
-
-
-def point_at(port: int, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the hub's client of this process ask a port of this machine."""
-    endpoint = f"http://127.0.0.1:{port}"
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(workplace / "hf"))
-    monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    monkeypatch.setenv("HF_HOME", str(workplace / "hf"))
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "127.0.0.1")
 
 
 @pytest.fixture
