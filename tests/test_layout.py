@@ -188,7 +188,7 @@ def params() -> dict[str, Any]:
 def stages() -> dict[str, Any]:
     """The stages of both pipelines as DVC resolves them, by name such as `train@ip_adapter`.
 
-    Stage `further_split` runs for the splits of a list that is empty by default; here it has one.
+    Stage `further_split` runs in the full evaluation alone; here it has that split.
     """
     found: dict[str, Any] = {}
     for folder, prefix in ((ROOT, ""), (ROOT / "backbone", "backbone/")):
@@ -416,16 +416,17 @@ def test_params_are_what_conf_composes(tmp_path: Path) -> None:
 
 def test_full_evaluation_differs_in_numbers_of_images_alone(tmp_path: Path) -> None:
     full = compose(tmp_path / "params.yaml", "evaluation=full")
-    assert full["sample"].pop("items") == 1177
+    assert full["sample"].pop("items") == 896
     assert full["sample"].pop("images_per_item") > params()["sample"]["images_per_item"]
-    assert 4 <= full["score"].pop("kid_subset_size") < 1177
+    assert 4 <= full["score"].pop("kid_subset_size") < 896
     assert full["illustrate"].pop("pairs") > params()["illustrate"]["pairs"]
     sizes = {"items", "images_per_item"}
     assert full["sample"] == {k: v for k, v in params()["sample"].items() if k not in sizes}
     assert {**full["score"], "kid_subset_size": None} == params()["score"]
     pairs = {"pairs": params()["illustrate"]["pairs"]}
     assert {**full["illustrate"], **pairs} == params()["illustrate"]
-    changed = dict.fromkeys(("sample", "score", "illustrate"))
+    assert full["further_splits"] == ["novel"]
+    changed = dict.fromkeys(("sample", "score", "illustrate", "further_splits"))
     assert {**full, **changed} == {**params(), **changed}
 
 
