@@ -57,7 +57,10 @@ def test_what_an_adapter_adds_done_by_hand() -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_operations_grow_with_the_batch(name: str) -> None:
-    """The count on the meta device is that of real tensors, of a batch of three."""
+    """The count on the meta device is that of real tensors, of a batch of three.
+
+    A batch shares DoRA's product of its factors.
+    """
     unet = toy_unet()
     adapter = build_adapter(parse_variant(VARIANTS[name]), unet, EMBED_DIM)
     adapter.attach(unet)
@@ -66,7 +69,8 @@ def test_operations_grow_with_the_batch(name: str) -> None:
         prompts = {"image_embeds": [torch.zeros(3, 1, EMBED_DIM)]}
         noise, text = torch.zeros(3, *SHAPES.latents), torch.zeros(3, *SHAPES.text)
         unet(noise, torch.zeros(3), text, added_cond_kwargs=prompts)
-    assert counter.get_total_flops() == 3 * passes(VARIANTS[name]).forward
+    one, three = passes(VARIANTS[name]).forward, counter.get_total_flops()
+    assert one < three < 3 * one if name == "ip_adapter_dora" else three == 3 * one
 
 
 def test_a_backward_pass_costs_less_than_two_forward_ones() -> None:

@@ -1,7 +1,8 @@
 """Count floating point operations with torch on the meta device, without weights.
 
 Matrix products, convolutions and attention are counted, a multiply-add as two operations; norms and
-activations are not. All counts are per sample.
+activations are not. All counts are per sample. What does not grow with the batch counts for each
+sample: the product B A of DoRA, 3 % of a pass of SD 1.5 at rank 128.
 """
 
 from collections.abc import Mapping
