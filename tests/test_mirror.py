@@ -35,6 +35,7 @@ COVERED: dict[str, tuple[set[str], str]] = {
         {"cli.estimate", "cli.plan_table"},
         "the three parts of one command: numbers, lines, options",
     ),
+    "cli/test_upload.py": ({"cli.card"}, "the card is what a visitor of the hub reads"),
     "cli/test_variants.py": ({"cli.main"}, "commands run as the program has them"),
     "data/sources/test_emoji.py": ({"data.emoji_sets"}, "it reads what that source downloads"),
     "data/sources/test_local.py": ({"data.tables"}, "tables are read for that source alone"),
