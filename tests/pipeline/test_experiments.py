@@ -40,6 +40,8 @@ def test_a_group_of_conf_is_chosen_by_name(project: Project) -> None:
     assert project.ran("exp", "run", "-S", "evaluation=full", "fetch") == set()
     after = params(project)
     assert after["sample"]["items"] == 896
+    assert after.pop("further_splits") == ["novel"]
+    assert before.pop("further_splits") == []
     numbers = {
         "sample": ("items", "images_per_item"),
         "score": ("kid_subset_size",),
