@@ -57,7 +57,7 @@ test: setup ## Run the tests (minutes)
 coverage: setup ## Run the tests and list the modules that they do not run whole
 	python -m pytest --cov --cov-report=term
 
-test-slow: setup img2dataset ## Run the long tests: full size, downloads, two whole runs (ten minutes)
+test-slow: setup img2dataset ## Run the long tests: full size, downloads, two whole runs (half an hour; TESTS="--minutes 10": as many as fit)
 	python -m pytest -m slow -rs $(TESTS)
 
 lint: setup ## Check style, spelling and types
