@@ -135,12 +135,14 @@ def test_a_killed_dvc_leaves_no_process_and_the_next_has_a_run_of_its_own(follow
     assert len(list(followed.glob("records/*/sent"))) == 2
 
 
-def test_a_dvc_killed_while_its_stage_imports_leaves_no_process(followed: Path) -> None:
+@pytest.mark.parametrize("rest", ["", "; exit $?"])
+def test_a_dvc_killed_while_its_stage_imports_leaves_no_process(followed: Path, rest: str) -> None:
+    """A shell that has more to run stays the stage's parent when its own, DVC, has died."""
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "init", "--quiet", "--no-scm"], check=True)
     imports = f"import time\nfrom pathlib import Path\nPath('importing').touch()\n{WAIT}\n"
     Path("stage.py").write_text(imports + stage("Path('trained').touch()")[-1])
-    cmd = f"{sys.executable} {LAUNCH} stage.py"
+    cmd = f"{sys.executable} {LAUNCH} stage.py{rest}"
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": {"cmd": cmd}}}))
     running = subprocess.Popen([*dvc, "repro", "--quiet"])
     until(Path("importing").exists)

@@ -10,8 +10,10 @@ from typing import Self
 import psutil
 from pydantic import BaseModel
 
-PARENT = "ADAPTERBENCH_PARENT"
-"""Environment variable: the parent's pid when `stages/launch.py` started, seconds ago."""
+from adapterbench.core.files import HOST
+
+NOTED = "ADAPTERBENCH_DVC"
+"""Environment variable: the DVC process (`Noted`) that ran `stages/launch.py`, seconds ago."""
 
 CLOCK_STEP = 2.0
 """Tolerance of start times, seconds; they shift when the system clock is set."""
@@ -50,6 +52,19 @@ def dvc_process() -> psutil.Process | None:
     return None
 
 
+class Noted(BaseModel, frozen=True):
+    """The DVC process that has started a stage, and its machine: a launcher may start on others."""
+
+    host: str
+    dvc: Process
+
+
+def note_dvc() -> None:
+    """Note the DVC process that runs this one, which may have died when the stage is imported."""
+    if dvc := dvc_process():
+        os.environ[NOTED] = Noted(host=HOST, dvc=Process.of(dvc)).model_dump_json()
+
+
 def end_with_dvc() -> None:
     """Send SIGTERM to this process when the DVC process that runs it ends, or has ended.
 
@@ -60,8 +75,13 @@ def end_with_dvc() -> None:
         dvc.wait()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    parent = os.environ.pop(PARENT, None)
+    noted = os.environ.pop(NOTED, None)  # the follower, which this process starts, lives on
     if dvc := dvc_process():
         Thread(target=watch, args=[dvc], daemon=True).start()
-    elif parent not in (None, str(os.getppid())):
+    elif noted and was_killed(Noted.model_validate_json(noted)):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def was_killed(noted: Noted) -> bool:
+    """Whether the DVC process was one of this machine and has ended."""
+    return noted.host == HOST and not noted.dvc.alive
