@@ -6,9 +6,9 @@ from typing import Annotated
 from remedies import run
 from typer import Option
 
-from adapterbench.core.config import IllustrateParams, load_params
+from adapterbench.core.config import IllustrateParams, LayersParams, load_params
 from adapterbench.formats.shards import read_manifest
-from adapterbench.report import measured, page, pairs, provenance, table
+from adapterbench.report import layers, measured, page, pairs, provenance, table
 from adapterbench.report.captioned_figures import Sources, draw
 from adapterbench.runs.record import stage_record
 
@@ -27,11 +27,13 @@ def main(
     src = Sources(samples=samples, illustrations=illustrations, shards=shards, curves=curves)
     with stage_record("figures", params={}, inputs=inputs) as record:
         both, answers = table.read(tables), pairs.read(tables)
-        drawn = draw(both, answers, load_params(IllustrateParams, "illustrate"), src, out)
+        by_layer = layers.read_all(illustrations, load_params(LayersParams, "layers").variants)
+        params = load_params(IllustrateParams, "illustrate")
+        drawn = draw(both, answers, by_layer, params, src, out)
         facts = measured.measured_on(*both["image"].size)
         files = [tables / n for n in (*table.FILES.values(), table.PAIRED_FILE, pairs.FILE)]
         origin, makers = provenance.provenance(files), read_manifest(shards).attribution
-        page.write(report, page.render(both, answers, facts, drawn, origin, makers))
+        page.write(report, page.render(both, answers, by_layer, facts, drawn, origin, makers))
         record.artifact(report)
         record.images("figures", [figure.path for figure in drawn])
 

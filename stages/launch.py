@@ -21,7 +21,7 @@ from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
-SHARING = {"encode", "train", "sample", "score", "further_split", "illustrate"}
+SHARING = {"encode", "train", "sample", "score", "further_split", "illustrate", "layers"}
 """Stages whose processes share the work; in other stages all would do the same."""
 
 

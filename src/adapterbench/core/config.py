@@ -223,6 +223,15 @@ class IllustrateParams(Section):
     they are no pair; `null`: no pair is left out."""
 
 
+class LayersParams(Section):
+    """Which layer of an adapter carries what (stage `layers`)."""
+
+    variants: tuple[str, ...]
+    """Variants that are measured; those with `attention: append` cannot be."""
+    items: Annotated[int, Field(ge=4, lt=2**31)]
+    """Validation items: every second one measures the layers, the others check the presets."""
+
+
 class EvaluatorParams(Section):
     """A network that scores; the `Params` of its kind declare its other fields."""
 

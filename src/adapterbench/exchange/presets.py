@@ -5,9 +5,8 @@ adapter and stored in its folder or beside it.
 """
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
+from pydantic import FiniteFloat
 
 from adapterbench.adapters.core.storage import WEIGHTS
 from adapterbench.core.documents import Document, Sha256, read_document
@@ -25,8 +24,9 @@ class Presets(Document):
     """Digest of the weights that were measured."""
     method: str
     """How the layers were measured, in a sentence."""
-    presets: Annotated[dict[str, dict[str, float]], Field(min_length=1)]
-    """lambda by the path of the layer, by the preset's name; layers left out get 0."""
+    presets: dict[str, dict[str, FiniteFloat]]
+    """lambda by the path of the layer, by the preset's name; layers left out get 0. Empty if no
+    layer was found to carry what a preset needs."""
 
 
 def save_presets(
@@ -53,12 +53,15 @@ def read_preset(folder: Path, name: str) -> dict[str, float]:
     if path is None:
         raise UserError(
             f"scale = {name!r}: give a finite number, or a mapping from blocks or layers to such: "
-            f"this adapter has no measured presets ({folder / PRESETS})"
+            f"this adapter has no measured presets ({folder / PRESETS}); stage layers measures them"
         )
     document = read_document(Presets, path, "presets of an adapter", "measure its layers again")
     if name not in document.presets:
-        known = ", ".join(sorted(document.presets))
-        raise UserError(f"{path} has no preset {name!r} (there are {known})")
+        known = ", ".join(sorted(document.presets)) or "none"
+        raise UserError(
+            f"{path} has no preset {name!r} (there are {known}). How they were measured: "
+            f"{document.method}"
+        )
     if document.sha256 != sha256(folder / WEIGHTS):
         raise UserError(f"{path} was measured on other weights: measure the adapter's layers again")
     return document.presets[name]

@@ -1,7 +1,7 @@
 """Generate the images of illustrations, tar by tar; embed their text prompts."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,8 @@ class Sheet:
     """Source of the image prompt and the noise of each image."""
     texts: Tensor | None
     """Text embeddings `(N, L, D)`; None: the empty caption."""
-    scale: float
-    """Weight of the image prompts (lambda)."""
+    scale: float | Mapping[str, float]
+    """Weight of the image prompts (lambda), of all layers or by the path of a layer."""
 
     @property
     def parts(self) -> Path:
@@ -48,14 +48,20 @@ class Sheet:
         return self.parts / f"{number}.png"
 
 
-def draw_share(sampler: Sampler, sheets: Sequence[Sheet], state: PartialState) -> None:
-    """Generate this process's share of the batches of all sheets; existing images are kept."""
+def draw_share(
+    sampler: Sampler, sheets: Sequence[Sheet], state: PartialState, title: str = "illustrate"
+) -> None:
+    """Generate this process's share of the batches of all sheets; existing images are kept.
+
+    Args:
+        title: of the progress bar.
+    """
     size, quiet = sampler.params.batch_size, not state.is_main_process
     # batch first, then share: rounding depends on the composition of the batch
     batches = [
         (sheet, batch) for sheet in sheets for batch in chunked(range(len(sheet.names)), size)
     ]
-    for sheet, batch in tqdm(share(batches, state), "illustrate", unit="batch", disable=quiet):
+    for sheet, batch in tqdm(share(batches, state), title, unit="batch", disable=quiet):
         draw_batch(sampler, sheet, batch)
 
 

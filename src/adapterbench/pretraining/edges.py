@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from adapterbench.core.files import publish
@@ -18,6 +17,7 @@ from adapterbench.pretraining.drawing import DrawParams, choose, grid, load_pipe
 from adapterbench.pretraining.images import CaptionedImages, load_images
 from adapterbench.report.intervals import bootstrap
 from adapterbench.sampling.items import noise
+from adapterbench.scoring.pixels import edge_f1
 
 SCALES = {"no_control": 0.0, "control": 1.0}
 """Method -> weight of the ControlNet; all else, including the noise, is the same."""
@@ -98,17 +98,3 @@ def drawn_edges(pixels: Tensor) -> Tensor:
     """Edge maps of uint8 images `(N, 3, H, W)`, as in the ControlNet's training."""
     names = [str(number) for number in range(len(pixels))]
     return edges(CaptionedImages(pixels, [()] * len(pixels), names, names))
-
-
-def edge_f1(drawn: Tensor, control: Tensor) -> Tensor:
-    """F1 `(N,)` of edge maps `(N, 3, H, W)`, with a tolerance of one pixel."""
-    predicted, target = drawn[:, :1] > 0, control[:, :1] > 0
-    precision, recall = share_near(predicted, target), share_near(target, predicted)
-    return 2 * precision * recall / (precision + recall).clamp_min(1e-9)
-
-
-def share_near(a: Tensor, b: Tensor) -> Tensor:
-    """Share `(N,)` of the pixels in `a` with a pixel of `b` in their 3 x 3 neighbourhood."""
-    near = F.max_pool2d(b.float(), 3, stride=1, padding=1) > 0
-    count = a.sum(dim=(1, 2, 3))
-    return (a & near).sum(dim=(1, 2, 3)) / count.clamp_min(1)

@@ -5,17 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from adapterbench.core.config import IllustrateParams
 from adapterbench.formats.generated import decode_images, read_names, samples_tar
 from adapterbench.formats.pairs import PROTOCOLS
-from adapterbench.report import figures
+from adapterbench.report import figures, layers
+from adapterbench.report.heat_map import heat_map
 from adapterbench.report.illustrations import (
     answers_grid,
     bases_grid,
     prompts_grid,
     read_sweep,
 )
+from adapterbench.report.methods import Names
 from adapterbench.report.page import CaptionedFigure
 from adapterbench.report.references import choose, read_references
 from adapterbench.report.sweep import sweep_figure
@@ -34,8 +37,10 @@ ALTS = {
     "answers": "Grid of images: a row an image, a text and the right answer, a column a method.",
     "base_models": "Grid of images: groups of rows, a row a base model; a column a method.",
     "scale_sweep": "Rows of images as the weight grows, beside curves of CLIP-T over CLIP-I.",
+    "layers": "Heat maps: a row a layer or preset, a column colour, shape or concept.",
+    "presets": "Grid of images: a row an image prompt, a column the layers that are on.",
 }
-"""Alternative text of each figure."""
+"""Alternative text of each figure; of a variant's own, by what stands before the dot."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +60,20 @@ class Sources:
 def draw(
     comparisons: Mapping[str, Comparison],
     answers: pd.DataFrame,
+    measured: Mapping[str, pd.DataFrame],
     params: IllustrateParams,
     sources: Sources,
     out: Path,
 ) -> list[CaptionedFigure]:
     """Draw all figures into the folder `out`; return them with captions, in the order of the page.
+
+    Args:
+        comparisons: by protocol.
+        answers: table of `pairs`.
+        measured: tables of `layers`, by variant.
+        params: what stage `illustrate` generated.
+        sources: input folders.
+        out: folder of the figures.
 
     Raises:
         UserError: a file that a figure needs is missing or damaged.
@@ -121,13 +135,36 @@ def draw(
             "image prompt (λ) grows. Images: the first item. Curves: means over the items, from "
             "λ = 0 (upper left), where adapters with their own attention equal the base model.",
         ),
+        **layer_figures(measured, sources, label),
     }
     captioned = []
     for name, (figure, caption) in drawn.items():
-        path, alt = out / f"{name}.png", ALTS.get(name, ALTS["answers"])
+        path, alt = out / f"{name}.png", ALTS.get(name.partition(".")[0], ALTS["answers"])
         figures.save(figure, path)
         captioned.append(CaptionedFigure(path, caption, alt))
     return captioned
+
+
+def layer_figures(
+    measured: Mapping[str, pd.DataFrame], sources: Sources, label: Names
+) -> dict[str, tuple[Figure, str]]:
+    """By name: figure and caption of what each layer carries, and of images with the presets."""
+    drawn = {}
+    for variant, table in measured.items():
+        drawn[f"layers.{variant}"] = (
+            heat_map(table),
+            f"What each layer of {label(variant)} carries of the image prompt. Text: paired effect "
+            "on the similarity to the reference, bold where its interval excludes 0. Colour: its "
+            "mean over its standard deviation between items, comparable across columns.",
+        )
+        drawn[f"presets.{variant}"] = (
+            figures.grid(
+                presets_grid(table, layers.folder(sources.illustrations, variant), sources)
+            ),
+            f"{label(variant)}, image prompt alone, with the layers of a preset on. The items are "
+            "others than those that gave the presets, evenly spaced in the sorted list.",
+        )
+    return drawn
 
 
 def tar(sources: Sources, method: str, protocol: str) -> Path:
@@ -157,6 +194,23 @@ def image_text_grid(comparison: Comparison, keys: Sequence[str], sources: Source
         "Text prompt": [reference.caption for reference in references],
         **generated(comparison, comparison.variants, keys, sources),
         **generated(comparison, ["text_only"], keys, sources),
+    }
+
+
+def presets_grid(table: pd.DataFrame, folder: Path, sources: Sources) -> Columns:
+    """Columns: image prompt, all layers on, those of each preset, and none."""
+    settings = {
+        "All layers": layers.ALL,
+        **{f"Preset {name}": name for name in layers.presets(table)},
+        "No layer": layers.OFF,
+    }
+    keys = choose({key for key, _ in read_names(layers.image_tar(folder, layers.ALL))}, ITEMS)
+    return {
+        "Image prompt": [reference.image for reference in read_references(sources.shards, keys)],
+        **{
+            title: decode_images(layers.image_tar(folder, setting), keys)
+            for title, setting in settings.items()
+        },
     }
 
 

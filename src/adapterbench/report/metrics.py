@@ -88,6 +88,20 @@ LEADS = (
 )
 """Paired differences in the cosine to the goal: image and text minus another row."""
 
+COLOUR = Metric(
+    key="colour", label="Colour", unit="Delta E", better="higher", decimals=1, precision=6
+)
+"""Distance of the generated image's colours to the reference's, negated: higher is nearer."""
+
+SHAPE = _score("shape", "Shape", unit="edge F1")
+"""F1 of the edges of the generated image and the reference."""
+
+CONCEPT = _score("concept", "Concept")
+"""Cosine of the generated image and the reference, by the neutral evaluator."""
+
+ASPECTS = (COLOUR, SHAPE, CONCEPT)
+"""What a layer may carry of the image prompt."""
+
 TRAINABLE = Metric(
     key="trainable_params",
     label="Trainable parameters",

@@ -13,7 +13,7 @@ from PIL import Image
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.formats.pairs import PROTOCOLS as PAIR_PROTOCOLS
-from adapterbench.report import pairs, sheets
+from adapterbench.report import layers, pairs, sheets
 from adapterbench.report.findings import findings
 from adapterbench.report.markdown import HOW_TO_READ, ROWS, dagger_note
 from adapterbench.report.measured import MeasuredOn
@@ -45,6 +45,7 @@ class CaptionedFigure:
 def render(
     comparisons: Mapping[str, Comparison],
     answers: pd.DataFrame,
+    by_layer: Mapping[str, pd.DataFrame],
     measured: MeasuredOn,
     figures: Sequence[CaptionedFigure],
     provenance: Mapping[str, str],
@@ -55,6 +56,7 @@ def render(
     Args:
         comparisons: by protocol, the headline protocol first.
         answers: table of `pairs`; if it is empty, the page has no such section.
+        by_layer: tables of `layers`, by variant; likewise.
         figures: in the order of the page.
         provenance: revision, digests and versions, by name.
         attribution: makers and licences of the images shown, by image set.
@@ -87,8 +89,18 @@ def render(
         for protocol, title in PAIR_PROTOCOLS.items()
         if len(answers)
     ]
+    carried = [
+        {
+            "title": headline.label(variant),
+            "sheet": layers.sheet(table),
+            "finding": layers.sentence(table),
+        }
+        for variant, table in by_layer.items()
+    ]
     return environment.get_template("report.html").render(
         answers=right,
+        layers=carried,
+        rule=layers.RULE,
         facts=measured.facts(),
         notes=[*dagger_note(headline), HOW_TO_READ, ROWS],
         verdict=verdict(headline),

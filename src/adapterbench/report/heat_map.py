@@ -1,0 +1,71 @@
+"""The figure of what each layer carries."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from adapterbench.report.figures import GREY, style
+from adapterbench.report.layers import CHECK, EFFECTS, LAYERS, select, short_names, whole
+from adapterbench.report.metrics import ASPECTS
+
+COLOURS = "RdBu"
+LARGE = 1.0
+"""Size at which the colour is strongest: a mean of one standard deviation between items."""
+
+
+def heat_map(table: pd.DataFrame) -> Figure:
+    """Effects of single layers: a panel per way of measuring; all layers and presets below.
+
+    The colour is an effect's size; the text is the effect, grey where its interval includes 0.
+    """
+    layers = {effect: select(table, LAYERS, effect) for effect in EFFECTS}
+    names = short_names(layers["mean"]["layer"].unique().tolist())
+    together = {
+        "Layers' items": whole(table, LAYERS),
+        "Other items": pd.concat([whole(table, CHECK), select(table, CHECK, "alone")]),
+    }
+    heights = [len(names), together["Other items"]["layer"].nunique()]
+    with style():
+        size = 2.2 + 2.4 * len(EFFECTS), 1.6 + 0.32 * sum(heights)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(2, len(EFFECTS), height_ratios=heights, squeeze=False)
+        for ax, (effect, rows) in zip(panels[0], layers.items(), strict=True):
+            draw(ax, rows.assign(layer=rows["layer"].map(names)), EFFECTS[effect])
+        for ax, (title, rows) in zip(panels[1], together.items(), strict=False):
+            draw(ax, rows, f"{title}: on against none")
+        for ax in panels[1, len(together) :]:
+            ax.axis("off")
+        for ax in panels[0, 1:]:
+            ax.set_yticklabels([])
+    return figure
+
+
+def draw(ax: Axes, rows: pd.DataFrame, title: str) -> None:
+    """One panel: a row per layer, a column per aspect."""
+    layers = rows["layer"].unique().tolist()
+    cells = rows.set_index(["layer", "aspect"])
+    sizes = np.array([[cells.loc[(layer, a.key), "size"] for a in ASPECTS] for layer in layers])
+    norm = Normalize(-LARGE, LARGE)
+    ax.imshow(sizes, cmap=COLOURS, norm=norm, aspect="auto")
+    ax.set_xticks(range(len(ASPECTS)), [f"{a.label}\n({a.unit})" for a in ASPECTS], fontsize=7.5)
+    ax.set_yticks(range(len(layers)), layers, fontsize=7.5)
+    ax.grid(visible=False)
+    ax.set_title(title)
+    for y, layer in enumerate(layers):
+        for x, aspect in enumerate(ASPECTS):
+            row = cells.loc[(layer, aspect.key)]
+            found = row["lo"] > 0 or row["hi"] < 0
+            dark = abs(norm(sizes[y, x]) - 0.5) > 0.35
+            colour = "white" if dark else "black" if found else GREY
+            ax.text(
+                x,
+                y,
+                aspect.signed(row["difference"]),
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color=colour,
+                fontweight="bold" if found else "normal",
+            )
