@@ -6,7 +6,7 @@ from typing import Annotated
 from remedies import run
 from typer import Option
 
-from adapterbench.core.config import IllustrateParams, LayersParams, load_params
+from adapterbench.core.config import IllustrateParams, load_params
 from adapterbench.formats.shards import read_manifest
 from adapterbench.report import layers, measured, page, pairs, provenance, table
 from adapterbench.report.captioned_figures import Sources, draw
@@ -26,10 +26,8 @@ def main(
     inputs = [tables, samples, illustrations, shards, curves]
     src = Sources(samples=samples, illustrations=illustrations, shards=shards, curves=curves)
     with stage_record("figures", params={}, inputs=inputs) as record:
-        both, answers = table.read(tables), pairs.read(tables)
-        by_layer = layers.read_all(illustrations, load_params(LayersParams, "layers").variants)
-        params = load_params(IllustrateParams, "illustrate")
-        drawn = draw(both, answers, by_layer, params, src, out)
+        both, answers, by_layer = table.read(tables), pairs.read(tables), layers.read(illustrations)
+        drawn = draw(both, answers, by_layer, load_params(IllustrateParams, "illustrate"), src, out)
         facts = measured.measured_on(*both["image"].size)
         files = [tables / n for n in (*table.FILES.values(), table.PAIRED_FILE, pairs.FILE)]
         origin, makers = provenance.provenance(files), read_manifest(shards).attribution

@@ -60,16 +60,6 @@ def test_the_gain_is_the_share_that_follows_its_edges_under_control(
         assert sheet.size == (2 * PARAMS.items * SIDE, 2 * 3 * SIDE)
 
 
-def test_edges_are_found_again_one_pixel_off() -> None:
-    line = torch.zeros(1, 1, 5, 5, dtype=torch.bool)
-    line[..., 2] = True
-    beside = line.roll(1, dims=-1)
-    away = line.roll(2, dims=-1)
-    assert edges.share_near(line, beside).tolist() == [1]
-    assert edges.share_near(line, away).tolist() == [0]
-    assert edges.share_near(torch.zeros_like(line), line).tolist() == [0]
-
-
 def test_edges_of_what_is_drawn_are_those_of_the_control(toy: Toy) -> None:
     held = load_images(toy.shards, "validation")
     assert edges.drawn_edges(held.pixels).equal(control_edges(held))

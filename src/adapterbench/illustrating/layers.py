@@ -117,7 +117,7 @@ def sweep(params: Params, inputs: Inputs, made: Path) -> pd.DataFrame:
     """
     sampler = load_sampler(params, inputs)
     assert sampler.adapter
-    paths, scale = list(sampler.adapter.layers), params.sample.scale
+    paths, scale = sorted(sampler.adapter.layers), params.sample.scale  # down, mid, up
     image_ids = sampler.image_ids()
     keys = {image_id.key for image_id in image_ids}
     items = {s.key: s.image for s in read_split(inputs.shards, "validation", keys=keys)}

@@ -154,8 +154,8 @@ def layer_figures(
         drawn[f"layers.{variant}"] = (
             heat_map(table),
             f"What each layer of {label(variant)} carries of the image prompt. Text: paired effect "
-            "on the similarity to the reference, bold where its interval excludes 0. Colour: its "
-            "mean over its standard deviation between items, comparable across columns.",
+            "on the similarity to the reference, bold where its interval excludes 0. Colour: the "
+            "effect relative to the largest of its column.",
         )
         drawn[f"presets.{variant}"] = (
             figures.grid(

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from adapterbench.report.figures import GREY, style
@@ -11,14 +10,17 @@ from adapterbench.report.layers import CHECK, EFFECTS, LAYERS, select, short_nam
 from adapterbench.report.metrics import ASPECTS
 
 COLOURS = "RdBu"
-LARGE = 1.0
-"""Size at which the colour is strongest: a mean of one standard deviation between items."""
+DARK = 0.7
+"""Share of the scale from which the colour is dark."""
+TINY = 1e-9
+"""Divisor of a column of zeros."""
 
 
 def heat_map(table: pd.DataFrame) -> Figure:
     """Effects of single layers: a panel per way of measuring; all layers and presets below.
 
-    The colour is an effect's size; the text is the effect, grey where its interval includes 0.
+    The text is an effect, bold where its interval excludes 0; the colour relates it to the largest
+    one of its column, of either sign.
     """
     layers = {effect: select(table, LAYERS, effect) for effect in EFFECTS}
     names = short_names(layers["mean"]["layer"].unique().tolist())
@@ -46,9 +48,10 @@ def draw(ax: Axes, rows: pd.DataFrame, title: str) -> None:
     """One panel: a row per layer, a column per aspect."""
     layers = rows["layer"].unique().tolist()
     cells = rows.set_index(["layer", "aspect"])
-    sizes = np.array([[cells.loc[(layer, a.key), "size"] for a in ASPECTS] for layer in layers])
-    norm = Normalize(-LARGE, LARGE)
-    ax.imshow(sizes, cmap=COLOURS, norm=norm, aspect="auto")
+    wide = rows.pivot(index="layer", columns="aspect", values="difference")
+    effects = wide.loc[layers, [aspect.key for aspect in ASPECTS]].to_numpy()
+    relative = effects / np.abs(effects).max(axis=0).clip(min=TINY)
+    ax.imshow(relative, cmap=COLOURS, vmin=-1, vmax=1, aspect="auto")
     ax.set_xticks(range(len(ASPECTS)), [f"{a.label}\n({a.unit})" for a in ASPECTS], fontsize=7.5)
     ax.set_yticks(range(len(layers)), layers, fontsize=7.5)
     ax.grid(visible=False)
@@ -57,8 +60,7 @@ def draw(ax: Axes, rows: pd.DataFrame, title: str) -> None:
         for x, aspect in enumerate(ASPECTS):
             row = cells.loc[(layer, aspect.key)]
             found = row["lo"] > 0 or row["hi"] < 0
-            dark = abs(norm(sizes[y, x]) - 0.5) > 0.35
-            colour = "white" if dark else "black" if found else GREY
+            colour = "white" if abs(relative[y, x]) > DARK else "black" if found else GREY
             ax.text(
                 x,
                 y,

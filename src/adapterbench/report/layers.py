@@ -3,8 +3,7 @@
 The effect of a layer on a score is the mean of two paired differences: this layer on alone minus
 all off, and all on minus this layer off alone. They are the first and the last of the terms that a
 Shapley value averages. The first alone misses layers that act together only, the second misses
-layers that can replace each other. An effect's size is its mean over its standard deviation
-between items, which has no unit, so that sizes of several aspects can be compared.
+layers that can replace each other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adapterbench.core.config import CompareParams
+from adapterbench.core.config import PARAMS, CompareParams, LayersParams, load_params
 from adapterbench.core.errors import InputError
 from adapterbench.report.metrics import ASPECTS, COLOUR, SHAPE, Metric
 from adapterbench.report.sheets import Sheet
@@ -27,15 +26,16 @@ ALL, OFF = "all", "off"
 EFFECTS = {"alone": "On alone", "without": "Off alone", "mean": "Mean of both"}
 
 DIFFERENCE = ["difference", "lo", "hi"]
-COLUMNS = ["part", "layer", "effect", "aspect", "n", *DIFFERENCE, "share", "size"]
-PRECISION = dict.fromkeys([*DIFFERENCE, "share", "size"], 6)
+COLUMNS = ["part", "layer", "effect", "aspect", "n", *DIFFERENCE, "share"]
+PRECISION = dict.fromkeys([*DIFFERENCE, "share"], 6)
 
 PRESETS: dict[str, tuple[Metric, Metric]] = {"style": (COLOUR, SHAPE), "layout": (SHAPE, COLOUR)}
 """A preset, the aspect that its layers carry, and the other one."""
 
 RULE = (
     "A layer is in a preset if its effect on the preset's aspect (style: colour, layout: shape) is "
-    "above 0 by its interval and of larger size than its effect on the other aspect."
+    "above 0 by its interval and, as a share of the strongest layer's, larger than its effect on "
+    "the other aspect."
 )
 
 Row = tuple[str, str]
@@ -65,7 +65,6 @@ def effects(part: str, series: Mapping[Row, pd.DataFrame], params: CompareParams
     for aspect in ASPECTS:
         items = [differences[aspect.key] for differences in series.values()]
         mean, lo, hi = mean_and_interval(items, params)
-        spread = np.array([differences.std() for differences in items])
         frame = pd.DataFrame(list(series), columns=["layer", "effect"]).assign(
             aspect=aspect.key,
             n=len(items[0]),
@@ -73,7 +72,6 @@ def effects(part: str, series: Mapping[Row, pd.DataFrame], params: CompareParams
             lo=lo,
             hi=hi,
             share=mean / mean[0] if lo[0] > 0 else np.nan,
-            size=np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0),
         )
         frames.append(frame)
     table = pd.concat(frames, ignore_index=True).assign(part=part)
@@ -83,14 +81,14 @@ def effects(part: str, series: Mapping[Row, pd.DataFrame], params: CompareParams
 def presets(table: pd.DataFrame) -> dict[str, list[str]]:
     """The layers of each preset by `RULE`; a preset without layers is left out."""
     rows = select(table, LAYERS, "mean")
-    chosen: dict[str, list[str]] = {}
+    wide = rows.pivot(index="layer", columns="aspect").loc[rows["layer"].unique()]
+    positive = wide["difference"].clip(lower=0)
+    strength = (positive / positive.max()).fillna(0)
+    chosen = {}
     for name, (own, other) in PRESETS.items():
-        of_own, of_other = (
-            rows[rows["aspect"] == aspect.key].set_index("layer") for aspect in (own, other)
-        )
-        carries = (of_own["lo"] > 0) & (of_own["size"] > of_other["size"])
+        carries = (wide["lo"][own.key] > 0) & (strength[own.key] > strength[other.key])
         if carries.any():
-            chosen[name] = list(carries.index[carries])
+            chosen[name] = list(wide.index[carries])
     return chosen
 
 
@@ -110,7 +108,17 @@ def write(table: pd.DataFrame, folder: Path) -> None:
     write_csv(table, folder / FILE, PRECISION)
 
 
-def read(folder: Path) -> pd.DataFrame:
+def read(illustrations: Path, params: Path = PARAMS) -> dict[str, pd.DataFrame]:
+    """The tables of the variants that the parameter file names, by variant.
+
+    Raises:
+        UserError: see `read_table`.
+    """
+    variants = load_params(LayersParams, "layers", params).variants
+    return {variant: read_table(folder(illustrations, variant)) for variant in variants}
+
+
+def read_table(folder: Path) -> pd.DataFrame:
     """Read the table that `write` wrote.
 
     Raises:
@@ -118,21 +126,13 @@ def read(folder: Path) -> pd.DataFrame:
     """
     path = folder / FILE
     table = read_csv(path, COLUMNS)
-    numbers = table[list(PRECISION)].apply(pd.to_numeric, errors="coerce")
-    finite = np.isfinite(numbers.drop(columns="share")).all(axis=None)
-    aspects = [set(rows["aspect"]) for _, rows in table.groupby(["part", "layer", "effect"])]
-    if not finite or not aspects or any(found != {a.key for a in ASPECTS} for found in aspects):
+    shares = pd.to_numeric(table["share"], errors="coerce")  # a damaged one is NaN, too
+    finite = np.isfinite(table[DIFFERENCE].to_numpy(dtype=float)).all()
+    readable = finite and shares.count() == table["share"].count()
+    aspects = table.groupby(["part", "layer", "effect"])["aspect"].agg(set)
+    if not readable or aspects.empty or any(found != {a.key for a in ASPECTS} for found in aspects):
         raise InputError(f"{path} lacks an effect", path)
-    return table.assign(**numbers)
-
-
-def read_all(illustrations: Path, variants: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The table of each variant.
-
-    Raises:
-        UserError: see `read`.
-    """
-    return {variant: read(folder(illustrations, variant)) for variant in variants}
+    return table.assign(share=shares)
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
