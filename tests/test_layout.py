@@ -188,7 +188,7 @@ def params() -> dict[str, Any]:
 def stages() -> dict[str, Any]:
     """The stages of both pipelines as DVC resolves them, by name such as `train@ip_adapter`.
 
-    Stage `further_split` runs in the full evaluation alone; here it has that split.
+    Stages `further_split` and `layers` run in the full evaluation alone; here each has an item.
     """
     found: dict[str, Any] = {}
     for folder, prefix in ((ROOT, ""), (ROOT / "backbone", "backbone/")):
@@ -196,6 +196,7 @@ def stages() -> dict[str, Any]:
             file = ProjectFile(repo, str(folder / "dvc.yaml"))
             if folder == ROOT:
                 file.contents["stages"]["further_split"]["foreach"] = ["novel"]
+                file.contents["stages"]["layers"]["foreach"] = ["ip_adapter"]
             found |= {prefix + name: stage for name, stage in file.stages.items()}
     return found
 
@@ -426,7 +427,11 @@ def test_full_evaluation_differs_in_numbers_of_images_alone(tmp_path: Path) -> N
     pairs = {"pairs": params()["illustrate"]["pairs"]}
     assert {**full["illustrate"], **pairs} == params()["illustrate"]
     assert full["further_splits"] == ["novel"]
-    changed = dict.fromkeys(("sample", "score", "illustrate", "further_splits"))
+    measured = full["layers"].pop("variants")
+    assert {**full["layers"], "variants": []} == params()["layers"]
+    separable = [name for name, row in full["variants"].items() if row["attention"] != "append"]
+    assert measured == separable
+    changed = dict.fromkeys(("sample", "score", "illustrate", "further_splits", "layers"))
     assert {**full, **changed} == {**params(), **changed}
 
 
@@ -466,6 +471,7 @@ def test_every_option_of_a_group_is_a_valid_configuration(option: str, tmp_path:
         "train": config.TrainParams,
         "sample": config.SampleParams,
         "illustrate": config.IllustrateParams,
+        "layers": config.LayersParams,
         "score": config.ScoreParams,
         "compare": config.CompareParams,
     }

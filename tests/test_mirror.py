@@ -65,6 +65,10 @@ COVERED: dict[str, tuple[set[str], str]] = {
     ),
     "exchange/test_vision.py": ({"frozen.towers"}, "weights by other names make the same vectors"),
     "frozen/test_load.py": ({"frozen.trial"}, "a network is tried as it is loaded"),
+    "illustrating/test_layers.py": (
+        {"illustrating.aspects"},
+        "scores of what a layer carries, held to a plain loop over images",
+    ),
     "illustrating/test_pairs.py": ({"illustrating.drawing"}, "how every pair is drawn"),
     "pretraining/test_networks.py": (
         {f"pretraining.{name}" for name in ("images", "run", "unet", "vae")},

@@ -272,6 +272,10 @@ def test_presets_are_measured(
         path.write_text(json.dumps(document | {"sha256": "0" * 64}))
         refused("measured on other weights", image_prompt, RING, scale="style")
         path.write_text(json.dumps(document | {"presets": {}}))
+        refused(
+            "no preset 'style' .there are none.. .*in all layers", image_prompt, RING, scale="style"
+        )
+        path.write_text(json.dumps(document | {"presets": {"style": {first: "much"}}}))
         refused(f"{PRESETS} is not presets of an adapter", image_prompt, RING, scale="style")
         path.unlink()
     image_prompt.detach()

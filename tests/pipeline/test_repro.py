@@ -118,6 +118,19 @@ def test_a_further_split_has_a_table_of_its_own(project: Project) -> None:
     assert "N = 3 train items" in (folder / "comparison.md").read_text()
 
 
+@pytest.mark.slow
+def test_layers_are_measured_of_the_variants_that_are_listed(project: Project) -> None:
+    project.params(layers={"variants": ["ip_adapter_lora"], "items": 4})
+    ran = project.ran("repro")
+    assert ran == {"layers@ip_adapter_lora", "compare", "figures"}
+    table = pd.read_csv(project.root / "illustrations/ip_adapter_lora.layers/layers.csv")
+    assert set(table["n"]) == {2}
+    presets = json.loads((project.root / "models/ip_adapter_lora.presets.json").read_text())
+    assert presets["presets"].keys() <= {"style", "layout"}
+    assert "What each layer carries" in (project.root / "results/report.html").read_text()
+    assert project.ran("repro") == set()
+
+
 def test_the_same_training_gives_the_same_bytes(project: Project) -> None:
     weights = project.root / "models/ip_adapter/adapter.safetensors"
     before = weights.read_bytes()

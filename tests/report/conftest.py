@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from adapterbench.core.config import CompareParams
 from adapterbench.formats.generated import PROTOCOLS
+from adapterbench.report import layers
 from adapterbench.report.measured import MeasuredOn
 
 N, K = 40, 3
@@ -263,6 +264,54 @@ def write_pairs(folder: Path, images: list[bytes]) -> None:
                 for n in range(5)
             ]
         pd.DataFrame(rows).to_parquet(folder / method / "pairs.parquet")
+
+
+CARRIED = {
+    "up.1.attn": (2.0, 0.1, 0.2),
+    "mid.attn": (0.1, 1.0, 0.8),
+    "down.0.attn": (0.0, 0.0, 0.0),
+}
+"""By layer, mean effect on colour, shape and concept."""
+NOISE = np.random.default_rng(0).normal(0, 0.3, (N, 3))
+
+
+def differences(*means: float) -> pd.DataFrame:
+    """Differences of N items with these means."""
+    aspects = ["colour", "shape", "concept"]
+    return pd.DataFrame(NOISE - NOISE.mean(axis=0) + means, columns=aspects)
+
+
+def layers_table(carried: Mapping[str, tuple[float, ...]] = CARRIED) -> pd.DataFrame:
+    """Effects of layers as stage `layers` makes them, with two presets checked."""
+    series: dict[layers.Row, pd.DataFrame] = {(layers.ALL, "alone"): differences(4, 2, -1)}
+    for layer, means in carried.items():
+        series |= {(layer, effect): differences(*means) for effect in layers.EFFECTS}
+    checked: dict[layers.Row, pd.DataFrame] = {
+        (layers.ALL, "alone"): differences(3, 2, 1),
+        ("style", "alone"): differences(2, 0, 0),
+        ("layout", "alone"): differences(0, 1.5, -1),
+    }
+    parts = {layers.LAYERS: series, layers.CHECK: checked}
+    return pd.concat([layers.effects(part, rows, PARAMS) for part, rows in parts.items()])
+
+
+@pytest.fixture
+def by_layer() -> pd.DataFrame:
+    """Effects of the layers of an adapter."""
+    return layers_table()
+
+
+@pytest.fixture
+def measured_project(project: Path, by_layer: pd.DataFrame) -> Path:
+    """The project after stage `layers` of `ip_adapter`."""
+    folder = layers.folder(project / "illustrations", "ip_adapter")
+    layers.write(by_layer, folder)
+    images = [random_png(np.random.default_rng(seed)) for seed in range(N)]
+    for setting in (layers.ALL, "style", "layout", layers.OFF):
+        write_samples(layers.image_tar(folder, setting), images, keys=KEYS[:5], count=1)
+    params = parameters() | {"layers": {"variants": ["ip_adapter"], "items": 10}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    return project
 
 
 def parameters() -> dict[str, object]:

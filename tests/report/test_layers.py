@@ -6,71 +6,42 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adapterbench.core.config import CompareParams
 from adapterbench.core.errors import UserError
 from adapterbench.report import layers
-from adapterbench.report.layers import ALL, CHECK, LAYERS, Row, effects, presets, short_names
-from adapterbench.report.metrics import ASPECTS
+from adapterbench.report.layers import presets, short_names
 
-N = 30
-NOISE = np.random.default_rng(0).normal(0, 0.3, (N, len(ASPECTS)))
-CARRIED = {
-    "up.1.attn": (2.0, 0.1, 0.2),
-    "mid.attn": (0.1, 1.0, 0.8),
-    "down.0.attn": (0.0, 0.0, 0.0),
-}
-"""By layer, mean effect on colour, shape and concept."""
+from .conftest import NOISE, N, layers_table
 
 
-def items(*means: float) -> pd.DataFrame:
-    """Differences of all items with these means."""
-    return pd.DataFrame(NOISE - NOISE.mean(axis=0) + means, columns=[a.key for a in ASPECTS])
+def test_effects_are_means_with_intervals_and_shares(by_layer: pd.DataFrame) -> None:
+    rows = by_layer[(by_layer["layer"] == "up.1.attn") & (by_layer["effect"] == "mean")]
+    by_aspect = rows.set_index("aspect")
+    assert list(by_aspect["difference"]) == pytest.approx([2.0, 0.1, 0.2])
+    assert list(by_aspect["share"])[:2] == pytest.approx([2 / 4, 0.1 / 2])
+    assert np.isnan(by_aspect.loc["concept", "share"])  # of a whole that is not above 0
+    error = 1.96 * NOISE.std(axis=0, ddof=1) / np.sqrt(N)
+    assert list(by_aspect["hi"] - by_aspect["difference"]) == pytest.approx(error, rel=0.25)
+    assert list(by_aspect["difference"] - by_aspect["lo"]) == pytest.approx(error, rel=0.25)
+    assert set(by_layer["n"]) == {N}
 
 
-def table(params: CompareParams, carried: dict[str, tuple[float, ...]] = CARRIED) -> pd.DataFrame:
-    """As stage `layers` makes it, with one preset checked."""
-    series: dict[Row, pd.DataFrame] = {(ALL, "alone"): items(4, 2, -1)}
-    for layer, means in carried.items():
-        series |= {(layer, effect): items(*means) for effect in layers.EFFECTS}
-    check = effects(
-        CHECK, {(ALL, "alone"): items(3, 2, 1), ("style", "alone"): items(2, 0, 0)}, params
-    )
-    return pd.concat([effects(LAYERS, series, params), check], ignore_index=True)
-
-
-def test_effects_are_means_with_intervals_and_shares(params: CompareParams) -> None:
-    found = table(params)
-    rows = found[(found["layer"] == "up.1.attn") & (found["effect"] == "mean")]
-    by = rows.set_index("aspect")
-    assert list(by["difference"]) == pytest.approx([2.0, 0.1, 0.2])
-    assert list(by["share"])[:2] == pytest.approx([2 / 4, 0.1 / 2])
-    assert np.isnan(by.loc["concept", "share"])  # of a whole that is not above 0
-    deviation = NOISE.std(axis=0, ddof=1)
-    error = 1.96 * deviation / np.sqrt(N)
-    assert list(by["hi"] - by["difference"]) == pytest.approx(error, rel=0.25)
-    assert list(by["difference"] - by["lo"]) == pytest.approx(error, rel=0.25)
-    assert set(found["n"]) == {N}
-
-
-def test_a_preset_has_the_layers_that_carry_its_aspect_more_than_the_other(
-    params: CompareParams,
-) -> None:
-    assert presets(table(params)) == {"style": ["up.1.attn"], "layout": ["mid.attn"]}
+def test_a_preset_has_the_layers_that_carry_its_aspect_more_than_the_other() -> None:
+    assert presets(layers_table()) == {"style": ["up.1.attn"], "layout": ["mid.attn"]}
     # of the strongest layer's, a has 0.5 in colour and 0.9 in shape; b's colour is not significant
     rows = {"c.attn": (2.0, 0.1, 0), "a.attn": (1.0, 0.9, 0), "d.attn": (0.1, 1.0, 0)}
-    found = presets(table(params, rows | {"b.attn": (0.01, -0.5, 0)}))
+    found = presets(layers_table(rows | {"b.attn": (0.01, -0.5, 0)}))
     assert found == {"style": ["c.attn"], "layout": ["a.attn", "d.attn"]}
-    assert presets(table(params, {"a.attn": (1.0, -0.5, 0)})) == {"style": ["a.attn"]}
-    assert presets(table(params, {"a.attn": (0.0, 0.0, 1.0)})) == {}
+    assert presets(layers_table({"a.attn": (1.0, -0.5, 0)})) == {"style": ["a.attn"]}
+    assert presets(layers_table({"a.attn": (0.0, 0.0, 1.0)})) == {}
 
 
-def test_the_table_is_read_as_it_was_written(params: CompareParams, tmp_path: Path) -> None:
-    written = table(params)
-    layers.write(written, tmp_path / "it.layers")
+def test_the_table_is_read_as_it_was_written(by_layer: pd.DataFrame, tmp_path: Path) -> None:
+    layers.write(by_layer, tmp_path / "it.layers")
     path = tmp_path / "it.layers/layers.csv"
+    written = by_layer.reset_index(drop=True)
     pd.testing.assert_frame_equal(layers.read_table(path.parent), written)
-    assert path.read_text().splitlines()[0].split(",") == layers.COLUMNS
     lines = path.read_text().splitlines()
+    assert lines[0].split(",") == layers.COLUMNS
     damages = {
         "is damaged": [line.replace(",0.100000,", ",much,", 1) for line in lines],
         "lacks an effect": [lines[0], *(f"{line}e" for line in lines[1:])],
@@ -89,9 +60,9 @@ def test_the_table_is_read_as_it_was_written(params: CompareParams, tmp_path: Pa
 
 
 def test_tables_are_read_of_the_variants_that_the_parameters_name(
-    params: CompareParams, tmp_path: Path
+    by_layer: pd.DataFrame, tmp_path: Path
 ) -> None:
-    layers.write(table(params), layers.folder(tmp_path, "it"))
+    layers.write(by_layer, layers.folder(tmp_path, "it"))
     parameters = tmp_path / "params.yaml"
     for names in ([], ["it"]):
         parameters.write_text(f"layers: {{variants: {names}, items: 4}}")
@@ -108,13 +79,17 @@ def test_names_are_short_and_still_differ() -> None:
     assert list(short_names(paths[:1]).values()) == paths[:1]
 
 
-def test_a_sheet_has_the_layers_then_all_and_the_presets(params: CompareParams) -> None:
-    sheet = layers.sheet(table(params))
-    assert [row[0] for row in sheet.rows] == ["up.1", "mid", "down.0", "all", "all", "style"]
-    assert sheet.baselines == 3
+def test_a_sheet_has_the_layers_then_all_and_the_presets(by_layer: pd.DataFrame) -> None:
+    sheet = layers.sheet(by_layer)
+    assert [row[0] for row in sheet.rows] == [
+        *("up.1", "mid", "down.0"),
+        *("All layers", "All layers, other items"),
+        *("Preset style, other items", "Preset layout, other items"),
+    ]
+    assert sheet.baselines == 4
     assert sheet.rows[0][1] == str(N)
     assert sheet.rows[0][2].startswith("+2.0 [+1.")
     assert sheet.rows[3][4].startswith("-1.000 [-1.")
-    assert layers.sentence(table(params)) == "Presets by the rule: style: up.1; layout: mid."
-    nothing = table(params, {"a.x": (0.0, 0.0, 0.0), "b.x": (0.0, 0.0, 0.0)})
+    assert layers.sentence(by_layer) == "Presets by the rule: style: up.1; layout: mid."
+    nothing = layers_table({"a.x": (0.0, 0.0, 0.0), "b.x": (0.0, 0.0, 0.0)})
     assert layers.sentence(nothing) == "Presets by the rule: style: no layer; layout: no layer."

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from PIL import Image
 
 from adapterbench.core.config import CompareParams
@@ -17,7 +18,11 @@ EVIL = "<script>alert('x')</script>"
 
 
 def test_page_is_escaped_and_self_contained(
-    project: Path, variants: list[str], params: CompareParams, measured: MeasuredOn
+    project: Path,
+    variants: list[str],
+    params: CompareParams,
+    measured: MeasuredOn,
+    by_layer: pd.DataFrame,
 ) -> None:
     Image.new("RGB", (4, 4), "red").save(project / "image_prompts.png")
     figure = CaptionedFigure(project / "image_prompts.png", f'a "quoted" {EVIL}', f'"{EVIL}')
@@ -29,6 +34,7 @@ def test_page_is_escaped_and_self_contained(
     text = page.render(
         comparisons,
         answers,
+        {"ip_adapter": by_layer},
         measured.model_copy(update={"data": EVIL}),
         [figure],
         {"Revision": EVIL},
@@ -44,14 +50,17 @@ def test_page_is_escaped_and_self_contained(
     assert text == page.render(
         comparisons,
         answers,
+        {"ip_adapter": by_layer},
         measured.model_copy(update={"data": EVIL}),
         [figure],
         {"Revision": EVIL},
         {"set": EVIL},
     )
-    assert "Prompts with a right answer" in text
-    without = page.render(comparisons, answers[:0], measured, [figure], {}, {})
-    assert "Prompts with a right answer" not in without
+    sections = ("Prompts with a right answer", "What each layer carries")
+    assert all(section in text for section in sections)
+    assert "Presets by the rule: style: up.1; layout: mid." in text
+    without = page.render(comparisons, answers[:0], {}, measured, [figure], {}, {})
+    assert not any(section in without for section in sections)
 
 
 def test_what_a_reader_needs_first_stands_first(
@@ -67,7 +76,7 @@ def test_what_a_reader_needs_first_stands_first(
     rows: dict[str, dict[str, Any]] = {v: {} for v in variants}
     comparisons = {p: compare(*folders, rows, p, params) for p in ("image", "image_text")}
     answers = compare_pairs(project / "illustrations", variants, params)
-    text = page.render(comparisons, answers, measured, figures, {}, {})
+    text = page.render(comparisons, answers, {}, measured, figures, {}, {})
     order = ["follows the image prompt best", "caption of image_prompts", "<nav", "<table"]
     places = [text.index(part) for part in [*order, "caption of pareto"]]
     assert places == sorted(places)

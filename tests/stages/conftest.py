@@ -1,5 +1,5 @@
 """What the stages `compare` and `figures` read: a project after stage `score`."""
 
-from report.conftest import finished, project
+from report.conftest import by_layer, finished, measured_project, project
 
-__all__ = ["finished", "project"]
+__all__ = ["by_layer", "finished", "measured_project", "project"]

@@ -37,6 +37,7 @@ MAY = {
     "sample": UNET,
     "score": {"accelerate", "torch"} | TABLES,
     "illustrate": UNET | TABLES,
+    "layers": UNET | TABLES,
     "compare": TABLES,
     "further_split": UNET | TABLES,
     "figures": {"matplotlib", "scipy", "seaborn", "torch"} | TABLES,

@@ -94,6 +94,23 @@ def test_the_stages_make_tables_figures_and_a_self_contained_page(project: Path)
     assert "&lt;script&gt;" in html
 
 
+@pytest.mark.slow
+def test_what_layers_carry_is_shown_where_it_was_measured(measured_project: Path) -> None:
+    for command in (COMPARE, FIGURES):
+        done = run(command, measured_project)
+        assert done.returncode == 0, done.stderr
+    made = outputs(measured_project)
+    assert {"layers.ip_adapter.png", "presets.ip_adapter.png"} < set(made)
+    html = made["report.html"].decode()
+    assert 'id="layers"' in html
+    assert "Presets by the rule: style: up.1; layout: mid." in html
+    (measured_project / "illustrations/ip_adapter.layers/layers.csv").unlink()
+    done = run(FIGURES, measured_project)
+    assert done.stderr.strip() == (
+        "error: illustrations/ip_adapter.layers/layers.csv is missing: make it again"
+    )
+
+
 def test_a_mistake_is_one_line(project: Path) -> None:
     (project / "results/scores/ip_adapter.parquet").unlink()
     done = run(COMPARE, project)

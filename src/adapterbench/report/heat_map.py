@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adapterbench.report.figures import GREY, style
-from adapterbench.report.layers import CHECK, EFFECTS, LAYERS, select, short_names, whole
+from adapterbench.report.layers import EFFECTS, LAYERS, joint, select, short_names
 from adapterbench.report.metrics import ASPECTS
 
 COLOURS = "RdBu"
@@ -24,20 +24,16 @@ def heat_map(table: pd.DataFrame) -> Figure:
     """
     layers = {effect: select(table, LAYERS, effect) for effect in EFFECTS}
     names = short_names(layers["mean"]["layer"].unique().tolist())
-    together = {
-        "Layers' items": whole(table, LAYERS),
-        "Other items": pd.concat([whole(table, CHECK), select(table, CHECK, "alone")]),
-    }
-    heights = [len(names), together["Other items"]["layer"].nunique()]
+    below = joint(table)
+    heights = [len(names), below["layer"].nunique()]
     with style():
         size = 2.2 + 2.4 * len(EFFECTS), 1.6 + 0.32 * sum(heights)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(2, len(EFFECTS), height_ratios=heights, squeeze=False)
         for ax, (effect, rows) in zip(panels[0], layers.items(), strict=True):
             draw(ax, rows.assign(layer=rows["layer"].map(names)), EFFECTS[effect])
-        for ax, (title, rows) in zip(panels[1], together.items(), strict=False):
-            draw(ax, rows, f"{title}: on against none")
-        for ax in panels[1, len(together) :]:
+        draw(panels[1, 0], below, "On against none")
+        for ax in panels[1, 1:]:
             ax.axis("off")
         for ax in panels[0, 1:]:
             ax.set_yticklabels([])

@@ -75,7 +75,8 @@ def effects(part: str, series: Mapping[Row, pd.DataFrame], params: CompareParams
         )
         frames.append(frame)
     table = pd.concat(frames, ignore_index=True).assign(part=part)
-    return table[COLUMNS].round(PRECISION)
+    numbers = table[list(PRECISION)].round(PRECISION) + 0.0  # no negative zeros
+    return table.assign(**numbers)[COLUMNS]
 
 
 def presets(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -98,9 +99,12 @@ def select(table: pd.DataFrame, part: str, effect: str) -> pd.DataFrame:
     return table[chosen]
 
 
-def whole(table: pd.DataFrame, part: str) -> pd.DataFrame:
-    """The rows of all layers together."""
-    return table[(table["part"] == part) & (table["layer"] == ALL)]
+def joint(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all layers together and of the presets, with names for people."""
+    rows = table[(table["layer"] == ALL) | (table["part"] == CHECK)]
+    names = {(LAYERS, ALL): "All layers", (CHECK, ALL): "All layers, other items"}
+    pairs = zip(rows["part"], rows["layer"], strict=True)
+    return rows.assign(layer=[names.get(p, f"Preset {p[1]}, other items") for p in pairs])
 
 
 def write(table: pd.DataFrame, folder: Path) -> None:
@@ -149,8 +153,7 @@ def sheet(table: pd.DataFrame) -> Sheet:
     """Effects of single layers, of all together, and of the presets on other items."""
     layers = select(table, LAYERS, "mean")
     names = short_names(layers["layer"].unique().tolist())
-    checked = select(table, CHECK, "alone")
-    baselines = [*lines(whole(table, LAYERS)), *lines(whole(table, CHECK)), *lines(checked)]
+    baselines = list(lines(joint(table)))
     rows = [[names[line[0]], *line[1:]] for line in lines(layers)]
     header = ["Layer", "Items", *(aspect.heading for aspect in ASPECTS)]
     return Sheet(header, [*rows, *baselines], baselines=len(baselines))
