@@ -144,6 +144,8 @@ def test_the_lines_of_the_readme_run(toy: "Toy", workplace: Path) -> None:
 def test_the_lines_on_image_prompts_run(toy: "Toy", workplace: Path) -> None:
     from toy_backbone import picture
 
+    from adapterbench.exchange.presets import save_presets
+
     for place, target in {
         "data/backbone": toy.backbone,
         "models/ip_adapter": toy.adapter,
@@ -151,6 +153,8 @@ def test_the_lines_on_image_prompts_run(toy: "Toy", workplace: Path) -> None:
     }.items():
         (workplace / place).parent.mkdir(exist_ok=True)
         (workplace / place).symlink_to(target)
+    presets = workplace / "models/ip_adapter.presets.json"
+    save_presets(presets, toy.adapter, "by hand", {"style": {}, "layout": {}})
     picture("bar", "red").save("hat.png")
     picture("ring", "green").save("fox.png")
     code = "".join(blocks(DOCS / "image-prompts.md", "python"))
