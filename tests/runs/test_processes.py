@@ -23,9 +23,11 @@ from torch.multiprocessing.spawn import start_processes
 from toy_backbone import Toy
 
 import adapterbench.encoding.shards as module
-from adapterbench.core.config import IllustrateParams
+from adapterbench.adapters.core.variant import parse_variant
+from adapterbench.core.config import CompareParams, IllustrateParams, LayersParams
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.shards import Shard
+from adapterbench.illustrating import layers
 from adapterbench.illustrating.illustrate import Inputs, illustrate
 from adapterbench.runs.processes import process_state, share
 from adapterbench.runs.program import guarded
@@ -268,3 +270,26 @@ def test_illustrating_goes_on_after_a_kill(
     illustrate_toy(toy, Path("again"))
     assert contents(Path("again")) == illustrated.files
     assert counted.draws == illustrated.draws + 1  # that which was interrupted is made again
+
+
+def measure_toy(toy: Toy, out: Path) -> None:
+    sections = LayersParams(variants=(), items=4), SAMPLE.model_copy(update={"steps": 1})
+    intervals = CompareParams(bootstrap_samples=100, confidence=0.95, seed=0, labels={})
+    params = layers.Params(*sections, toy.score_params(), intervals)
+    variant = parse_variant(toy_backbone.VARIANT)
+    inputs = layers.Inputs(toy.encoded, toy.shards, toy.folders, toy.adapter, variant)
+    layers.measure(params, inputs, out / "toy.presets.json", out / "toy.layers")
+
+
+def test_two_processes_measure_the_same_layers(toy: Toy, workplace: Path) -> None:
+    measure_toy(toy, Path("alone"))
+    together(measure_toy, toy, Path("shared"))
+    assert contents(workplace / "shared") == contents(workplace / "alone")
+    assert list(Path(".resume").iterdir()) == []
+    names = {
+        "toy.presets.json",
+        "toy.layers/layers.csv",
+        "toy.layers/all.tar",
+        "toy.layers/off.tar",
+    }
+    assert contents(workplace / "shared").keys() >= names
