@@ -30,7 +30,7 @@ from adapterbench.report import layers as tables
 from adapterbench.report.layers import ALL, CHECK, LAYERS, OFF, Row, image_tar
 from adapterbench.runs.processes import process_state
 from adapterbench.runs.resume import exclusive_run, resume_path
-from adapterbench.sampling.sampler import ImageId, Sampler
+from adapterbench.sampling.sampler import ImageId, Sampler, check_backbone
 from adapterbench.scoring.evaluator import Folders, load_evaluator
 
 Scales = dict[str, float]
@@ -73,14 +73,15 @@ def measure(params: Params, inputs: Inputs, presets: Path, out: Path) -> pd.Data
         UserError: an input is missing or does not fit the others, the split has too few items, or
             lambda 0 is not the base model in the layers of this adapter.
     """
-    state = process_state()
+    state, identity = process_state(), fingerprint(inputs.folders.backbone)
+    check_backbone(inputs.adapter, identity)
     facts = {
         "items": params.layers.items,
         "sample": params.sample,
         "score": params.score,
         "compare": params.compare,
         "variant": inputs.variant.row(),
-        "backbone": fingerprint(inputs.folders.backbone),
+        "backbone": identity,
     }
     own = inputs.adapter / WEIGHTS, inputs.adapter / CONFIG
     manifests = inputs.encoded / MANIFEST, inputs.shards / MANIFEST
@@ -91,22 +92,21 @@ def measure(params: Params, inputs: Inputs, presets: Path, out: Path) -> pd.Data
             with publish(out) as beside:
                 shutil.copytree(made / CHECK, beside, copy_function=link_or_copy)
                 tables.write(table, beside)
-            scale = params.sample.scale
-            chosen = {
-                name: dict.fromkeys(paths, scale) for name, paths in tables.presets(table).items()
-            }
-            save_presets(presets, inputs.adapter, method(params), chosen)
+            save_presets(presets, inputs.adapter, *derived(params, table))
             shutil.rmtree(made)
         state.wait_for_everyone()
     return table
 
 
-def method(params: Params) -> str:
-    """How the layers were measured and the presets chosen, in a sentence or two."""
-    return (
-        f"Mean effect of each layer, on alone and off alone, on {params.layers.items // 2} images "
-        f"from an image prompt alone, lambda {params.sample.scale:g}. {tables.RULE}"
+def derived(params: Params, table: pd.DataFrame) -> tuple[str, dict[str, Scales]]:
+    """How the layers were measured and the presets chosen, in words; and the presets."""
+    rows, scale = tables.select(table, LAYERS, "mean"), params.sample.scale
+    method = (
+        f"Mean effect of each layer, on alone and off alone, on {rows['n'].iloc[0]} images from an "
+        f"image prompt alone, lambda {scale:g}. {tables.RULE}"
     )
+    chosen = tables.presets(table)
+    return method, {name: dict.fromkeys(paths, scale) for name, paths in chosen.items()}
 
 
 def sweep(params: Params, inputs: Inputs, made: Path) -> pd.DataFrame:
