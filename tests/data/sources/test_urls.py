@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -27,7 +28,11 @@ from adapterbench.data.prepare import prepare
 from adapterbench.data.sources import urls
 from adapterbench.formats.image import MAX_PIXELS, decode
 
+from . import clusters
+from .clusters import Cluster
+
 ROOT = Path(__file__).parents[3]
+PROGRAMS = ROOT / urls.ENVIRONMENT / "bin"
 GOOD = 12
 SLOW = 10
 """Seconds before the first answer to `/slow/<number>.jpg`."""
@@ -143,12 +148,33 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
 
 @pytest.fixture
-def img2dataset(workplace: Path) -> None:
+def distributor(request: pytest.FixtureRequest) -> str:
+    """By itself, unless the test names another."""
+    return getattr(request, "param", "multiprocessing")
+
+
+@pytest.fixture
+def img2dataset(workplace: Path, monkeypatch: pytest.MonkeyPatch, distributor: str) -> None:
     """The environment of its own, in the folder that the test runs in."""
-    environment = ROOT / urls.ENVIRONMENT
-    if not (environment / "bin/img2dataset").is_file():
-        pytest.skip("no img2dataset here: run `make img2dataset`")
-    (workplace / urls.ENVIRONMENT).symlink_to(environment)
+    for program, target in urls.TARGETS.items():
+        if program in ("img2dataset", distributor) and not (PROGRAMS / program).is_file():
+            pytest.skip(f"no {program} here: run `make {target}`")
+    (workplace / urls.ENVIRONMENT).symlink_to(ROOT / urls.ENVIRONMENT)
+    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    monkeypatch.setenv("HOME", str(workplace))  # where Ray keeps a token
+
+
+@pytest.fixture
+def cluster(distributor: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster of the distributor's, named to img2dataset."""
+    # pytest's own folders are too deep for Ray's sockets
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        clusters.running(distributor, PROGRAMS, Path(folder)) as cluster,
+    ):
+        for name, value in cluster.variables.items():
+            monkeypatch.setenv(name, value)
+        yield cluster
 
 
 def write_lists(folder: Path, train: list[str], validation: list[str]) -> dict[str, Any]:
@@ -187,12 +213,16 @@ def data_params(fetch: dict[str, Any]) -> DataParams:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("img2dataset")
-def test_good_ones_arrive_and_bad_ones_are_counted(web: Web, workplace: Path) -> None:
+@pytest.mark.parametrize("distributor", ["multiprocessing", "pyspark", "ray"], indirect=True)
+def test_good_ones_arrive_and_bad_ones_are_counted(
+    web: Web, workplace: Path, distributor: str
+) -> None:
     good = [web.url(f"good/{n}.jpg") for n in range(GOOD - 2)]
     good += [web.url("moved/10.jpg"), web.url("small/11.jpg")]
     bad = [web.url(f"{kind}/1.jpg") for kind in BAD]
     absent = ["http://no-such-host.invalid/1.jpg", "http://127.0.0.1:9/1.jpg"]
-    data = data_params(write_lists(workplace, [*good[:8], *bad, *absent], good[8:]))
+    values = write_lists(workplace, [*good[:8], *bad, *absent], good[8:])
+    data = data_params(values | {"distributor": distributor, "timeout": 20})
     params = parse(urls.Params, data.fetch, "data.fetch")
     began = time.monotonic()
     urls.fetch(params, workplace / "raw")
@@ -211,6 +241,32 @@ def test_good_ones_arrive_and_bad_ones_are_counted(web: Web, workplace: Path) ->
     assert sizes[good[11]] == (90, 60)
     captions = {s.captions for s in samples.values() if s.split == "train"}
     assert ('a "train" image \'0',) in captions
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("img2dataset")
+@pytest.mark.parametrize("distributor", ["pyspark", "ray"], indirect=True)
+def test_a_cluster_brings_what_one_machine_brings(
+    web: Web, workplace: Path, monkeypatch: pytest.MonkeyPatch, distributor: str, cluster: Cluster
+) -> None:
+    """Tars of five, so that there are some for every worker."""
+    monkeypatch.setattr(urls, "PER_TAR", 5)
+    kinds = [*["good"] * 20, "small", "gone", "html", "bomb", "error", "truncated"]
+    addresses = [web.url(f"{kind}/{n}.jpg") for n, kind in enumerate(kinds)]
+    values = write_lists(workplace, addresses[::2] * 2, addresses[1::2])
+    manifests = {}
+    for name in ("multiprocessing", distributor):
+        shared = values | {"distributor": name}
+        began = time.monotonic()
+        urls.fetch(urls.Params(**shared), workplace / name)
+        print(f"\n{name}: {time.monotonic() - began:.1f} s")
+        manifests[name] = prepared(shared, workplace / name)
+    assert cluster.workers() == 2
+    assert manifests[distributor]["dropped"] == {
+        "duplicate image": 11, "HTTP 404": 1, "HTTP 500": 2, "not a readable image": 2,
+        "too many pixels": 1,
+    }  # fmt: skip
+    assert manifests[distributor] == manifests["multiprocessing"]
 
 
 @pytest.mark.slow
@@ -379,6 +435,27 @@ def test_the_limit_of_pixels_is_that_of_the_pipeline() -> None:
     assert urls.MAX_PIXELS == MAX_PIXELS  # type: ignore[attr-defined]  # it does not re-export
 
 
+@pytest.mark.parametrize("program", ["pyspark", "ray"])
+def test_a_distributor_that_is_not_installed_is_one_line(workplace: Path, program: str) -> None:
+    stand_in(workplace)
+    (workplace / urls.ENVIRONMENT / "bin" / program).unlink()
+    urls.require_installed("multiprocessing")
+    with pytest.raises(UserError, match=f"has no {program}: run `make clusters`"):
+        urls.require_installed(program)
+
+
+@pytest.mark.parametrize("variable", ["PATH", "JAVA_HOME"])
+def test_spark_without_java_is_one_line(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    stand_in(workplace)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv(variable, str(workplace))
+    urls.require_installed("ray")
+    with pytest.raises(UserError, match=r"Spark needs Java 17 or later: install it"):
+        urls.require_installed("pyspark")
+
+
 @pytest.mark.usefixtures("workplace")
 def test_without_the_environment_is_one_line(tmp_path: Path) -> None:
     params = urls.Params(**write_lists(tmp_path, [], []))
@@ -387,11 +464,12 @@ def test_without_the_environment_is_one_line(tmp_path: Path) -> None:
 
 
 def stand_in(folder: Path, script: str = "exit 0") -> None:
-    """A program in img2dataset's place."""
-    program = folder / urls.ENVIRONMENT / "bin/img2dataset"
-    program.parent.mkdir(parents=True)
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
+    """A program in the place of the Python that runs img2dataset, with all of its distributors."""
+    programs = folder / urls.ENVIRONMENT / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", *urls.TARGETS):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
 
 
 def test_a_missing_list_is_one_line(workplace: Path) -> None:
@@ -415,7 +493,7 @@ def test_what_is_no_list_is_one_line(workplace: Path, text: str) -> None:
 def test_work_left_undone_is_one_line_whatever_the_exit_code(workplace: Path) -> None:
     stand_in(workplace)
     values = write_lists(workplace, ["http://x/1"], ["http://x/2"]) | {"distributor": "ray"}
-    with pytest.raises(UserError, match=r"made 0 of 1 tars .*exit code 0.* has ray, and run again"):
+    with pytest.raises(UserError, match=r"made 0 of 1 tars .*exit code 0.* and run again"):
         urls.fetch(urls.Params(**values), workplace / "raw")
     assert not (workplace / "raw").exists()
 
