@@ -263,7 +263,7 @@ def test_a_cluster_brings_what_one_machine_brings(
         manifests[name] = prepared(shared, workplace / name)
     assert cluster.workers() == 2
     assert manifests[distributor]["dropped"] == {
-        "duplicate image": 11, "HTTP 404": 1, "HTTP 500": 2, "not a readable image": 2,
+        "duplicate image": 11, "HTTP 404": 1, "HTTP 500": 2, "not a readable image": 3,
         "too many pixels": 1,
     }  # fmt: skip
     assert manifests[distributor] == manifests["multiprocessing"]
@@ -272,17 +272,24 @@ def test_a_cluster_brings_what_one_machine_brings(
 @pytest.mark.slow
 @pytest.mark.usefixtures("img2dataset")
 @pytest.mark.parametrize(
-    ("end", "number", "code", "survived"),
+    ("distributor", "end", "number", "code", "survived"),
     [
-        (os.killpg, signal.SIGKILL, -signal.SIGKILL, False),
-        (os.kill, signal.SIGKILL, -signal.SIGKILL, True),  # what it started writes on
-        (os.kill, signal.SIGTERM, 130, False),
-        (os.killpg, signal.SIGINT, 130, False),  # Ctrl-C
+        ("multiprocessing", os.killpg, signal.SIGKILL, -signal.SIGKILL, False),
+        # what it started writes on
+        ("multiprocessing", os.kill, signal.SIGKILL, -signal.SIGKILL, True),
+        ("multiprocessing", os.kill, signal.SIGTERM, 130, False),
+        ("multiprocessing", os.killpg, signal.SIGINT, 130, False),  # Ctrl-C
+        ("pyspark", os.killpg, signal.SIGKILL, -signal.SIGKILL, False),
+        ("pyspark", os.kill, signal.SIGTERM, 130, False),
+        ("ray", os.killpg, signal.SIGKILL, -signal.SIGKILL, False),
+        ("ray", os.kill, signal.SIGTERM, 130, False),
     ],
+    indirect=["distributor"],
 )
 def test_an_ended_download_goes_on(
     web: Web,
     workplace: Path,
+    distributor: str,
     end: Callable[[int, int], None],
     number: int,
     code: int,
@@ -293,7 +300,8 @@ def test_an_ended_download_goes_on(
     validation = ["good/3.jpg", "html/4.jpg", "good/5.jpg"]
     unfinished = ["good/6.jpg", "slow/7.jpg", "gone/8.jpg", "good/9.jpg", "error/1.jpg"]
     lists = [[web.url(path) for path in paths] for paths in (train, validation + unfinished)]
-    values = write_lists(workplace, *lists) | {"threads": 1, "timeout": 60}
+    options = {"distributor": distributor, "threads": 1, "timeout": 60}
+    values = write_lists(workplace, *lists) | options
     (workplace / "params.json").write_text(json.dumps(values))
     (workplace / "stage.py").write_text(STAGE)
 
@@ -362,7 +370,7 @@ def group_of(process: psutil.Process) -> int | None:
         return None
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 60) -> bool:
+def eventually(condition: Callable[[], Any], seconds: float = 600) -> bool:
     """Whether it comes true in that time."""
     until = time.monotonic() + seconds
     while not condition():

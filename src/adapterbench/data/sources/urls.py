@@ -211,11 +211,11 @@ def run_img2dataset(table: Path, tars: Path, params: Params) -> int:
     It stays in this process group, so that a signal to the group ends it and its processes.
     """
     options = {
-        "url_list": table,
+        "url_list": table.absolute(),  # workers run in other folders
         "input_format": "parquet",
         "url_col": "url",
         "caption_col": "caption",
-        "output_folder": tars,
+        "output_folder": tars.absolute(),
         "output_format": "webdataset",
         "incremental_mode": "incremental",
         "number_sample_per_shard": PER_TAR,
