@@ -10,7 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup params repro experiments demo test coverage test-slow lint style docs wheel bench backbone hold-out archive controlnet \
-	descendants publish publish-controlnet publish-descendants examples img2dataset clean
+	descendants publish publish-controlnet publish-descendants examples img2dataset clusters clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -28,6 +28,12 @@ img2dataset: $(IMG2DATASET)/.installed ## Make the environment that `data=cc3m_u
 # its pins do not fit requirements.lock
 $(IMG2DATASET)/.installed: requirements-img2dataset.lock
 	python3 -m venv $(IMG2DATASET)
+	$(IMG2DATASET)/bin/python -m pip install --quiet --no-deps --requirement $<
+	@touch $@
+
+clusters: $(IMG2DATASET)/.clusters ## Add Spark and Ray to it, for many machines (750 MB; Spark needs Java)
+
+$(IMG2DATASET)/.clusters: requirements-img2dataset-clusters.lock $(IMG2DATASET)/.installed
 	$(IMG2DATASET)/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
@@ -110,7 +116,7 @@ publish-controlnet: setup ## Publish the trained ControlNet in this repository
 	dvc commit --quiet --force pins/emoji_controlnet.dvc
 	dvc push --remote published pins/emoji_controlnet.dvc
 
-examples: setup $(PINS) ## Run examples/ on what `make repro` left: images in examples/out
+examples: setup $(PINS) ## Run examples/ on what `make repro` left: images and the notebook in examples/out
 	mkdir -p examples/out
 	rm -rf examples/out/exported
 	tar --extract --to-stdout --wildcards --occurrence --file data/shards/validation-00000.tar '*.png' \
@@ -119,6 +125,7 @@ examples: setup $(PINS) ## Run examples/ on what `make repro` left: images in ex
 	python examples/plain_diffusers.py data/backbone examples/out/exported \
 		examples/out/reference.png examples/out/plain_diffusers.png
 	python examples/compose.py examples/out/compose.jpg
+	jupyter execute examples/adapterbench.ipynb --output=out/adapterbench
 
 publish: setup ## Publish the trained backbone in this repository
 	rm -rf pins/emoji

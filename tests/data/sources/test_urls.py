@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -27,7 +28,11 @@ from adapterbench.data.prepare import prepare
 from adapterbench.data.sources import urls
 from adapterbench.formats.image import MAX_PIXELS, decode
 
+from . import clusters
+from .clusters import Cluster
+
 ROOT = Path(__file__).parents[3]
+PROGRAMS = ROOT / urls.ENVIRONMENT / "bin"
 GOOD = 12
 SLOW = 10
 """Seconds before the first answer to `/slow/<number>.jpg`."""
@@ -143,12 +148,33 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
 
 @pytest.fixture
-def img2dataset(workplace: Path) -> None:
+def distributor(request: pytest.FixtureRequest) -> str:
+    """By itself, unless the test names another."""
+    return getattr(request, "param", "multiprocessing")
+
+
+@pytest.fixture
+def img2dataset(workplace: Path, monkeypatch: pytest.MonkeyPatch, distributor: str) -> None:
     """The environment of its own, in the folder that the test runs in."""
-    environment = ROOT / urls.ENVIRONMENT
-    if not (environment / "bin/img2dataset").is_file():
-        pytest.skip("no img2dataset here: run `make img2dataset`")
-    (workplace / urls.ENVIRONMENT).symlink_to(environment)
+    for program, target in urls.TARGETS.items():
+        if program in ("img2dataset", distributor) and not (PROGRAMS / program).is_file():
+            pytest.skip(f"no {program} here: run `make {target}`")
+    (workplace / urls.ENVIRONMENT).symlink_to(ROOT / urls.ENVIRONMENT)
+    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    monkeypatch.setenv("HOME", str(workplace))  # where Ray keeps a token
+
+
+@pytest.fixture
+def cluster(distributor: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster of the distributor's, named to img2dataset."""
+    # pytest's own folders are too deep for Ray's sockets
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        clusters.running(distributor, PROGRAMS, Path(folder)) as cluster,
+    ):
+        for name, value in cluster.variables.items():
+            monkeypatch.setenv(name, value)
+        yield cluster
 
 
 def write_lists(folder: Path, train: list[str], validation: list[str]) -> dict[str, Any]:
@@ -187,12 +213,16 @@ def data_params(fetch: dict[str, Any]) -> DataParams:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("img2dataset")
-def test_good_ones_arrive_and_bad_ones_are_counted(web: Web, workplace: Path) -> None:
+@pytest.mark.parametrize("distributor", ["multiprocessing", "pyspark", "ray"], indirect=True)
+def test_good_ones_arrive_and_bad_ones_are_counted(
+    web: Web, workplace: Path, distributor: str
+) -> None:
     good = [web.url(f"good/{n}.jpg") for n in range(GOOD - 2)]
     good += [web.url("moved/10.jpg"), web.url("small/11.jpg")]
     bad = [web.url(f"{kind}/1.jpg") for kind in BAD]
     absent = ["http://no-such-host.invalid/1.jpg", "http://127.0.0.1:9/1.jpg"]
-    data = data_params(write_lists(workplace, [*good[:8], *bad, *absent], good[8:]))
+    values = write_lists(workplace, [*good[:8], *bad, *absent], good[8:])
+    data = data_params(values | {"distributor": distributor, "timeout": 20})
     params = parse(urls.Params, data.fetch, "data.fetch")
     began = time.monotonic()
     urls.fetch(params, workplace / "raw")
@@ -215,18 +245,51 @@ def test_good_ones_arrive_and_bad_ones_are_counted(web: Web, workplace: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("img2dataset")
+@pytest.mark.parametrize("distributor", ["pyspark", "ray"], indirect=True)
+def test_a_cluster_brings_what_one_machine_brings(
+    web: Web, workplace: Path, monkeypatch: pytest.MonkeyPatch, distributor: str, cluster: Cluster
+) -> None:
+    """Tars of five, so that there are some for every worker."""
+    monkeypatch.setattr(urls, "PER_TAR", 5)
+    kinds = [*["good"] * 20, "small", "gone", "html", "bomb", "error", "truncated"]
+    addresses = [web.url(f"{kind}/{n}.jpg") for n, kind in enumerate(kinds)]
+    values = write_lists(workplace, addresses[::2] * 2, addresses[1::2])
+    came = {}
+    for name in ("multiprocessing", distributor):
+        shared = values | {"distributor": name}
+        began = time.monotonic()
+        urls.fetch(urls.Params(**shared), workplace / name)
+        print(f"\n{name}: {time.monotonic() - began:.1f} s")
+        came[name] = downloaded(shared, workplace / name)
+    assert cluster.workers() == 2
+    assert came[distributor] == came["multiprocessing"]
+    causes = Counter(got for _, _, got in came[distributor].values() if isinstance(got, str))
+    assert causes == {
+        "HTTP 404": 1, "HTTP 500": 2, "not a readable image": 3, "too many pixels": 1
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("img2dataset")
 @pytest.mark.parametrize(
-    ("end", "number", "code", "survived"),
+    ("distributor", "end", "number", "code", "survived"),
     [
-        (os.killpg, signal.SIGKILL, -signal.SIGKILL, False),
-        (os.kill, signal.SIGKILL, -signal.SIGKILL, True),  # what it started writes on
-        (os.kill, signal.SIGTERM, 130, False),
-        (os.killpg, signal.SIGINT, 130, False),  # Ctrl-C
+        ("multiprocessing", os.killpg, signal.SIGKILL, -signal.SIGKILL, False),
+        # what it started writes on
+        ("multiprocessing", os.kill, signal.SIGKILL, -signal.SIGKILL, True),
+        ("multiprocessing", os.kill, signal.SIGTERM, 130, False),
+        ("multiprocessing", os.killpg, signal.SIGINT, 130, False),  # Ctrl-C
+        ("pyspark", os.killpg, signal.SIGKILL, -signal.SIGKILL, False),
+        ("pyspark", os.kill, signal.SIGTERM, 130, False),
+        ("ray", os.killpg, signal.SIGKILL, -signal.SIGKILL, False),
+        ("ray", os.kill, signal.SIGTERM, 130, False),
     ],
+    indirect=["distributor"],
 )
 def test_an_ended_download_goes_on(
     web: Web,
     workplace: Path,
+    distributor: str,
     end: Callable[[int, int], None],
     number: int,
     code: int,
@@ -237,7 +300,8 @@ def test_an_ended_download_goes_on(
     validation = ["good/3.jpg", "html/4.jpg", "good/5.jpg"]
     unfinished = ["good/6.jpg", "slow/7.jpg", "gone/8.jpg", "good/9.jpg", "error/1.jpg"]
     lists = [[web.url(path) for path in paths] for paths in (train, validation + unfinished)]
-    values = write_lists(workplace, *lists) | {"threads": 1, "timeout": 60}
+    options = {"distributor": distributor, "threads": 1, "timeout": 60}
+    values = write_lists(workplace, *lists) | options
     (workplace / "params.json").write_text(json.dumps(values))
     (workplace / "stage.py").write_text(STAGE)
 
@@ -255,10 +319,10 @@ def test_an_ended_download_goes_on(
     assert not list((workplace / ".resume").iterdir())
 
     assert start("unbroken").wait() == 0
-    manifests = [prepared(values, workplace / name) for name in ("raw", "unbroken")]
-    assert manifests[0] == manifests[1]
-    assert manifests[0]["dropped"] == {"HTTP 404": 2, "HTTP 500": 1, "not a readable image": 1}
-    assert [manifests[0]["splits"][name]["samples"] for name in ("train", "validation")] == [2, 5]
+    assert downloaded(values, workplace / "raw") == downloaded(values, workplace / "unbroken")
+    manifest = prepare(data_params(values), workplace / "raw", workplace / "shards")
+    assert manifest["dropped"] == {"HTTP 404": 2, "HTTP 500": 1, "not a readable image": 1}
+    assert [manifest["splits"][name]["samples"] for name in ("train", "validation")] == [2, 5]
 
 
 STAGE = """
@@ -306,7 +370,7 @@ def group_of(process: psutil.Process) -> int | None:
         return None
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 60) -> bool:
+def eventually(condition: Callable[[], Any], seconds: float = 600) -> bool:
     """Whether it comes true in that time."""
     until = time.monotonic() + seconds
     while not condition():
@@ -316,9 +380,10 @@ def eventually(condition: Callable[[], Any], seconds: float = 60) -> bool:
     return True
 
 
-def prepared(fetch: dict[str, Any], raw: Path) -> dict[str, Any]:
-    """The manifest of what was downloaded; it has the digests of the kept images' shards."""
-    return prepare(data_params(fetch), raw, raw.with_suffix(".shards"))
+def downloaded(fetch: dict[str, Any], raw: Path) -> dict[str, tuple[Any, ...]]:
+    """What came of each address: its captions, and the image or what was wrong."""
+    samples = urls.read(raw, urls.Params(**fetch))
+    return {s.key: (s.split, s.captions, s.image or s.problem) for s in samples}
 
 
 def leave_tar(tars: Path, name: str, count: int = 2) -> None:
@@ -379,6 +444,27 @@ def test_the_limit_of_pixels_is_that_of_the_pipeline() -> None:
     assert urls.MAX_PIXELS == MAX_PIXELS  # type: ignore[attr-defined]  # it does not re-export
 
 
+@pytest.mark.parametrize("program", ["pyspark", "ray"])
+def test_a_distributor_that_is_not_installed_is_one_line(workplace: Path, program: str) -> None:
+    stand_in(workplace)
+    (workplace / urls.ENVIRONMENT / "bin" / program).unlink()
+    urls.require_installed("multiprocessing")
+    with pytest.raises(UserError, match=f"has no {program}: run `make clusters`"):
+        urls.require_installed(program)
+
+
+@pytest.mark.parametrize("variable", ["PATH", "JAVA_HOME"])
+def test_spark_without_java_is_one_line(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    stand_in(workplace)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv(variable, str(workplace))
+    urls.require_installed("ray")
+    with pytest.raises(UserError, match=r"Spark needs Java 17 or later: install it"):
+        urls.require_installed("pyspark")
+
+
 @pytest.mark.usefixtures("workplace")
 def test_without_the_environment_is_one_line(tmp_path: Path) -> None:
     params = urls.Params(**write_lists(tmp_path, [], []))
@@ -387,11 +473,12 @@ def test_without_the_environment_is_one_line(tmp_path: Path) -> None:
 
 
 def stand_in(folder: Path, script: str = "exit 0") -> None:
-    """A program in img2dataset's place."""
-    program = folder / urls.ENVIRONMENT / "bin/img2dataset"
-    program.parent.mkdir(parents=True)
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
+    """A program in the place of the Python that runs img2dataset, with all of its distributors."""
+    programs = folder / urls.ENVIRONMENT / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", *urls.TARGETS):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
 
 
 def test_a_missing_list_is_one_line(workplace: Path) -> None:
@@ -415,7 +502,7 @@ def test_what_is_no_list_is_one_line(workplace: Path, text: str) -> None:
 def test_work_left_undone_is_one_line_whatever_the_exit_code(workplace: Path) -> None:
     stand_in(workplace)
     values = write_lists(workplace, ["http://x/1"], ["http://x/2"]) | {"distributor": "ray"}
-    with pytest.raises(UserError, match=r"made 0 of 1 tars .*exit code 0.* has ray, and run again"):
+    with pytest.raises(UserError, match=r"made 0 of 1 tars .*exit code 0.* and run again"):
         urls.fetch(urls.Params(**values), workplace / "raw")
     assert not (workplace / "raw").exists()
 

@@ -4,9 +4,11 @@ img2dataset has its own environment, since its pins conflict with requirements.l
 """
 
 import csv
+import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from adapterbench.core.config import Count, Section
 from adapterbench.core.documents import read_document
 from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import link_or_copy, publish, remove
+from adapterbench.data import distributors
 from adapterbench.data.sample import SPLITS, RawSample, read_tar
 from adapterbench.formats.image import MAX_PIXELS
 from adapterbench.formats.tars import open_tar
@@ -39,6 +42,12 @@ PER_TAR = 10_000
 """URLs per tar; a killed download resumes at its incomplete tars."""
 INTERRUPT_SECONDS = 5
 """Seconds between two interrupts of img2dataset."""
+TARGETS = {
+    "img2dataset": "img2dataset",
+    "pyspark": "clusters",
+    "ray": "clusters",
+}
+"""Programs of the environment, and the target of `make` that installs each."""
 SETTINGS = {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS), "NO_ALBUMENTATIONS_UPDATE": "1"}
 
 CAUSES = {
@@ -67,9 +76,9 @@ class Params(Section):
     image_size: Count
     """Larger images are scaled down to this shorter side, pixels; the aspect ratio is kept."""
     distributor: Literal["multiprocessing", "pyspark", "ray"]
-    """How img2dataset distributes the work; the last two use many machines."""
+    """How img2dataset shares its tars; Spark and Ray among machines, too."""
     processes: Count
-    """Processes that download."""
+    """Processes that download; a named cluster of Spark or Ray has its own number."""
     threads: Count
     """Connections per process."""
     timeout: Count
@@ -84,10 +93,10 @@ def fetch(params: Params, out: Path) -> None:
     A killed download resumes at the incomplete tars of either list.
 
     Raises:
-        UserError: img2dataset or a list is missing, or some tars are incomplete in the end.
+        UserError: a list, img2dataset or its distributor is missing, or some tars are incomplete
+            in the end.
     """
-    if not (ENVIRONMENT / "bin/img2dataset").is_file():
-        raise UserError(f"{ENVIRONMENT} has no img2dataset: run `make img2dataset`")
+    require_installed(params.distributor)
     lists = {split: Path(path).expanduser() for split, path in params if split in SPLITS}
     for split, path in lists.items():
         if not path.is_file():
@@ -107,6 +116,24 @@ def fetch(params: Params, out: Path) -> None:
         # not before: DVC deletes `out` when an unfinished stage starts
         for place in places.values():
             remove(place)
+
+
+def require_installed(distributor: str) -> None:
+    """Check that img2dataset's environment has what the distributor needs.
+
+    Raises:
+        UserError: a package is missing, or Java for Spark.
+    """
+    for program, target in TARGETS.items():
+        needed = program in ("img2dataset", distributor)
+        if needed and not (ENVIRONMENT / "bin" / program).is_file():
+            raise UserError(f"{ENVIRONMENT} has no {program}: run `make {target}`")
+    home = os.environ.get("JAVA_HOME")
+    if distributor == "pyspark" and not shutil.which(f"{home}/bin/java" if home else "java"):
+        raise UserError(
+            "Spark needs Java 17 or later: install it (`apt-get install default-jre-headless`), or "
+            "set JAVA_HOME to it"
+        )
 
 
 def download(path: Path, params: Params, place: Path) -> Path:
@@ -130,8 +157,7 @@ def download(path: Path, params: Params, place: Path) -> Path:
     if (whole := len(complete_tars(tars))) < all_:
         raise UserError(
             f"img2dataset made {whole} of {all_} tars of {path.name} (exit code {code}): see its "
-            f"output above, check that {ENVIRONMENT} has {params.distributor}, and run again to "
-            "resume"
+            "output above, and run again to resume"
         )
     return tars
 
@@ -185,11 +211,11 @@ def run_img2dataset(table: Path, tars: Path, params: Params) -> int:
     It stays in this process group, so that a signal to the group ends it and its processes.
     """
     options = {
-        "url_list": table,
+        "url_list": table.absolute(),  # workers run in other folders
         "input_format": "parquet",
         "url_col": "url",
         "caption_col": "caption",
-        "output_folder": tars,
+        "output_folder": tars.absolute(),
         "output_format": "webdataset",
         "incremental_mode": "incremental",
         "number_sample_per_shard": PER_TAR,
@@ -204,7 +230,11 @@ def run_img2dataset(table: Path, tars: Path, params: Params) -> int:
         "timeout": params.timeout,
         "retries": params.retries,
     }
-    command = [str(ENVIRONMENT / "bin/img2dataset"), *(f"--{k}={v}" for k, v in options.items())]
+    command = [
+        *(str(ENVIRONMENT / "bin/python"), "-P", distributors.__file__),
+        *(params.distributor, str(params.processes), json.dumps(SETTINGS)),
+        *(f"--{name}={value}" for name, value in options.items()),
+    ]
     with subprocess.Popen(command, env=os.environ | SETTINGS) as running:
         try:
             return running.wait()

@@ -1,0 +1,28 @@
+"""The notebook, executed from its first cell to its last in a project of toy size."""
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+
+from .project import ROOT, VARIANTS, Project
+
+
+@pytest.mark.slow
+def test_the_notebook_trains_what_is_missing_and_diffusers_agrees(project: Project) -> None:
+    four_tokens = VARIANTS["ip_adapter"] | {"tokens": 4}  # diffusers reads no other number
+    project.params(variants={"ip_adapter": four_tokens})
+    (project.root / "examples").mkdir()
+    shutil.copy(ROOT / "examples/adapterbench.ipynb", project.root / "examples")
+    project.run("jupyter", "execute", "examples/adapterbench.ipynb", "--output=out/executed")
+    executed = json.loads((project.root / "examples/out/executed.ipynb").read_text())
+    printed = [text(cell) for cell in executed["cells"] if cell["cell_type"] == "code"]
+    assert "Running stage 'train@ip_adapter'" in printed[2]
+    assert sum("image/png" in out for out in printed) == 4
+    assert "differ by at most 0 " in printed[-1] or "differ by at most 1 " in printed[-1]
+
+
+def text(cell: dict[str, Any]) -> str:
+    """What a cell printed and showed."""
+    return json.dumps(cell["outputs"])
