@@ -1,11 +1,17 @@
 """Estimate the costs of a run from its settings, with models built without weights."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adapterbench.adapters.core.build import build_adapter
-from adapterbench.cli.architecture import Architecture, Shapes, shapes
+from adapterbench.cli.architecture import (
+    Architecture,
+    Shapes,
+    image_encoder,
+    patch_shape,
+    shapes,
+)
 from adapterbench.cli.costs import Device, Sampling, Training, sampling, training
 from adapterbench.cli.disk import TEXT_BYTES, Corpus, count_shards, encoded_bytes, plain
 from adapterbench.cli.flops import build_unet, decoder_flops, text_flops, unet_passes
@@ -26,8 +32,7 @@ class Plan:
     sampling: Sampling
     corpus: Corpus | None
     """None: the number of samples is unknown."""
-    texts: str
-    """`encode.texts`."""
+    encode: EncodeParams
     text_flops: int
     """Operations of the text encoder per caption; part of every step if `encode.texts` is live."""
 
@@ -38,7 +43,8 @@ class Plan:
 
     def encoded_bytes(self, texts: str) -> dict[str, int] | None:
         """Bytes of each kind of tensor if `encode.texts` were `texts`."""
-        return encoded_bytes(self.corpus, self.shapes, texts) if self.corpus else None
+        params = self.encode.model_copy(update={"texts": texts})
+        return encoded_bytes(self.corpus, self.shapes, params) if self.corpus else None
 
     def total_bytes(self, texts: str) -> int | None:
         """Bytes of all encoded shards if `encode.texts` were `texts`."""
@@ -58,9 +64,9 @@ class Plan:
             "training": {name: timed(part) for name, part in self.training.items()},
             "sampling": timed(self.sampling),
             "samples": self.corpus.samples if self.corpus else None,
-            "encoded_bytes": self.encoded_bytes(self.texts),
+            "encoded_bytes": self.encoded_bytes(self.encode.texts),
             "texts": {
-                "chosen": self.texts,
+                "chosen": self.encode.texts,
                 "bytes_of_all": {name: self.total_bytes(name) for name in TEXT_BYTES},
                 "flops_per_caption": self.text_flops,
             },
@@ -81,16 +87,18 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
         UserError: a section, row or configuration is missing or invalid.
     """
     sample_shapes = shapes(architecture, params)
-    texts = load_params(EncodeParams, "encode", params).texts
+    encode = load_params(EncodeParams, "encode", params)
     trainings, predictions = {}, []
     with architecture.building():
         unet = build_unet(architecture.config("unet"))
         caption = text_flops(architecture.config("text_encoder"), sample_shapes)
-        in_step = caption if texts == "live" else 0
+        in_step = caption if encode.texts == "live" else 0
         for name, variant in variants(params).items():
             adapter = build_adapter(variant, unet, sample_shapes.image)
             adapter.attach(unet)
-            passes = unet_passes(unet, adapter, sample_shapes)
+            clip = image_encoder(architecture, params, variant.image_encoder)
+            own = replace(sample_shapes, patches=patch_shape(clip))
+            passes = unet_passes(unet, adapter, own)
             adapter.detach(unet)
             trainings[name] = training(adapter.count, passes, in_step, load_train(name, params))
             predictions.append(passes.forward)
@@ -103,7 +111,7 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
         training=trainings,
         sampling=sampling(predictions, bare.forward, decoder, sampled),
         corpus=corpus(samples),
-        texts=texts,
+        encode=encode,
         text_flops=caption,
     )
 

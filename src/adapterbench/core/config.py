@@ -37,6 +37,8 @@ Depth = Annotated[int, Field(ge=1, le=64)]
 """Number of consecutive layers."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Precision = Literal["no", "bf16", "fp16"]
+Fit = Literal["crop", "pad", "tiles"]
+"""Keys of `frozen.prompts.FITS`: how an image encoder reads an image that is not square."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -105,6 +107,13 @@ class EncodeParams(Section):
     """open_clip weights tag; `null` for a folder."""
     batch_size: Count
     """Images per forward pass."""
+    fit: Fit
+    """How the image encoder reads an image that is not square: its centre, padded with white, or
+    the mean over tiles. Latents are of the centre. Packed images are squares: none changes them.
+    """
+    patches: bool
+    """Whether the features of all patches of an image are stored beside its embedding, as variants
+    with `projection: resampler` need."""
     texts: Literal["stored", "live"]
     """What is stored of captions: `stored` keeps embeddings; `live` keeps token ids, embedded
     whenever they are needed: far less disk space for a little compute."""

@@ -94,16 +94,18 @@ class Sampler:
         """
         self.params = params
         self.device = torch.device(device)
-        self.data, self.split = EncodedSplit(encoded, split), split
+        row = (variant or load_variant(adapter)) if adapter else None
+        patches = row is not None and row.reads_stored_patches
+        self.data, self.split = EncodedSplit(encoded, split, patches), split
         self.unet = load_part(backbone, "unet").to(device, memory_format=torch.channels_last)
-        if adapter:
-            check_row(adapter, variant or load_variant(adapter))
+        if adapter and row:
+            check_row(adapter, row)
         self.adapter = load_adapter(adapter, self.unet) if adapter else None
-        if adapter and self.adapter:
+        if row and self.adapter:
             self.adapter.requires_grad_(False)
             self.adapter.attach(self.unet)
             self.adapter.scale = params.scale
-            self.prompts = self.prompts_of(variant or load_variant(adapter), shards)
+            self.prompts = self.prompts_of(row, shards)
         scheduler = solver(backbone)
         if params.steps > (timesteps := scheduler.config["num_train_timesteps"]):
             raise UserError(
