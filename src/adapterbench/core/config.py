@@ -18,10 +18,12 @@ YAML_ERRORS = (YAMLError, ValueError, LookupError, TypeError, AttributeError, Re
 NAME = re.compile(r"(?=.*[A-Za-z])(?!\d[\d_]*[eE]\d+\Z|0[box])\w[\w-]{0,63}", re.ASCII)
 """Valid name of a variant; 1e3 and 0x1f are not, since YAML reads them as numbers."""
 RESERVED_NAMES = {
+    "img2img",
     "no_prompt",
     "other_item",
     "reference",
     "reference_16px",
+    "reference_only",
     "shuffled_reference",
     "text_only",
     "vae",
@@ -406,6 +408,18 @@ def load_rows(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
             raise UserError(
                 f"{path}: variants.{name} must be a mapping of fields, not {short_repr(row)}"
             )
+    return rows
+
+
+def load_training_free(path: Path = PARAMS) -> dict[str, Any]:
+    """Load the fields of the training-free methods by name; their modules check them.
+
+    Raises:
+        UserError: the mapping `training_free` is missing.
+    """
+    rows = read_params(path).get("training_free")
+    if not isinstance(rows, dict):
+        raise UserError(f"{path} needs a mapping `training_free` of methods; use {{}} for none")
     return rows
 
 

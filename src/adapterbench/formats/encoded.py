@@ -131,8 +131,8 @@ class EncodedSplit:
         self.prompt = PATCHES if patches else EMBEDS
         zero = common.checked.get_tensor(ZERO_PATCHES) if patches else torch.zeros(self.embed_dim)
         self.unconditional: Tensor = to_fp32(zero)
-        """The unconditional image prompt: zeros `(c,)`, or the patches of a zero image `(S, p)`, as in
-        the training of IP-Adapter and IP-Adapter Plus."""
+        """The unconditional image prompt: zeros `(c,)`, or the patches of a zero image `(S, p)`, as
+        in the training of IP-Adapter and IP-Adapter Plus."""
         self.phrasings: Tensor = common.checked.get_tensor(split)
         """Index into all texts of each phrasing of each sample `(N, P)`."""
         self.empty: Tensor = to_fp32(common.checked.get_tensor("empty"))
