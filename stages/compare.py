@@ -22,11 +22,11 @@ def main(
 ) -> None:
     """Compare all variants and baselines under each protocol."""
     params = load_params(CompareParams, "compare")
-    rows, training_free = load_rows(), list(load_training_free())
+    rows, training_free = load_rows(), load_training_free()
     facts, inputs = {"compare": params}, [scores, train_metrics, illustrations]
     with stage_record("compare", params=facts, inputs=inputs) as record:
-        methods = rows, training_free
-        tables = write_tables(scores, train_metrics, *methods, params, "validation", out)
+        given = scores, train_metrics, rows, training_free
+        tables = write_tables(*given, params, "validation", out)
         pairs.write(pairs.compare_pairs(illustrations, list(rows), params), out)
         write_json(metrics, table.as_metrics(tables))
         record.headline(**table.best(tables[0], train_metrics))

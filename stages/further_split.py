@@ -25,15 +25,14 @@ def main(
 ) -> None:
     """Sample, score and compare all methods on a further split, as on the validation split."""
     params = config.load_params(config.SampleParams, "sample")
-    rows, others = config.load_rows(), config.load_training_free()
+    methods = config.load_rows(), config.load_training_free()
     scoring = config.load_params(config.ScoreParams, "score")
     intervals = config.load_params(config.CompareParams, "compare")
     facts, inputs = {"sample": params, "split": split}, Inputs(encoded, shards, backbone, models)
     with stage_record("further_split", params=facts, inputs=[encoded, shards, models]) as record:
-        samples = sample_methods(params, inputs, rows, others, split, out / "samples")
+        samples = sample_methods(params, inputs, *methods, split, out / "samples")
         score_methods(scoring, samples, shards, backbone, evaluator, split, out / "scores")
         if is_main_process():
-            methods = rows, list(others)
             write_tables(out / "scores", train_metrics, *methods, intervals, split, out)
             record.artifact(out / "comparison.md")
 

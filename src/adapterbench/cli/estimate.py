@@ -17,7 +17,13 @@ from adapterbench.cli.disk import TEXT_BYTES, Corpus, count_shards, encoded_byte
 from adapterbench.cli.flops import build_unet, decoder_flops, text_flops, unet_passes
 from adapterbench.cli.paths import SHARDS
 from adapterbench.cli.settings import variants
-from adapterbench.core.config import EncodeParams, SampleParams, load_params, load_train
+from adapterbench.core.config import (
+    EncodeParams,
+    SampleParams,
+    load_params,
+    load_train,
+    load_training_free,
+)
 from adapterbench.core.files import MANIFEST
 
 
@@ -105,11 +111,12 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
         bare = unet_passes(unet, None, sample_shapes)
         decoder = decoder_flops(architecture.config("vae"), sample_shapes)
     sampled = load_params(SampleParams, "sample", params)
+    free = len(load_training_free(params))
     return Plan(
         backbone=architecture.name,
         shapes=sample_shapes,
         training=trainings,
-        sampling=sampling(predictions, bare.forward, decoder, sampled),
+        sampling=sampling(predictions, bare.forward, free, decoder, sampled),
         corpus=corpus(samples),
         encode=encode,
         text_flops=caption,

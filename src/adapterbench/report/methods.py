@@ -1,6 +1,6 @@
 """The rows of the comparison: names, labels and order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 STUDY = {
     "uni_controlnet_global": "Uni-ControlNet (Global)",
@@ -67,7 +67,9 @@ def in_order(variants: Sequence[str]) -> list[str]:
     return sorted(variants, key=lambda v: known.index(v) if v in STUDY else len(known))
 
 
-def contrasts(variants: Sequence[str], training_free: Sequence[str] = ()) -> list[tuple[str, str]]:
+def contrasts(
+    variants: Sequence[str], training_free: Collection[str] = ()
+) -> list[tuple[str, str]]:
     """The pairs `(method, baseline)` to compare: each variant with every other method.
 
     The other methods are the training-free ones, the floors and the variants. A pair of variants

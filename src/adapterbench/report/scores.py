@@ -1,7 +1,7 @@
 """Read and check the per-image scores of all methods; average them to one value per item."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Scores:
 
 
 def read_scores(
-    folder: Path, variants: Sequence[str], protocol: str, training_free: Sequence[str] = ()
+    folder: Path, variants: Sequence[str], protocol: str, training_free: Collection[str] = ()
 ) -> Scores:
     """Read `folder/<method>.parquet` for the variants, training-free methods and baselines.
 

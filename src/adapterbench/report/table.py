@@ -1,6 +1,6 @@
 """The comparison of one protocol as tidy frames: a row per method, and paired differences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def compare(
     folder: Path,
     train_metrics: Path,
     rows: Mapping[str, Any],
-    training_free: Sequence[str],
+    training_free: Collection[str],
     protocol: str,
     params: CompareParams,
 ) -> Comparison:

@@ -1,6 +1,6 @@
 """The tables of one split: a comparison per protocol, as csv and as Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ def write_tables(
     scores: Path,
     train_metrics: Path,
     rows: Mapping[str, Any],
-    training_free: Sequence[str],
+    training_free: Collection[str],
     params: CompareParams,
     split: str,
     out: Path,

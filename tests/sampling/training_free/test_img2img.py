@@ -20,7 +20,7 @@ from adapterbench.sampling.items import generator, noise
 from adapterbench.sampling.methods import training_free_method
 from adapterbench.sampling.sampler import Sampler
 
-STEPS = 6
+STEPS = 4
 
 
 def sampler(toy: Toy, strength: float, **changes: Any) -> Sampler:
@@ -42,8 +42,7 @@ def theirs(pipeline: StableDiffusionPipeline) -> StableDiffusionImg2ImgPipeline:
     return made
 
 
-@pytest.mark.parametrize("strength", [0.34, 0.7, 1.0])
-@pytest.mark.parametrize("with_text", [True, False])
+@pytest.mark.parametrize(("strength", "with_text"), [(0.34, False), (0.7, True), (1.0, True)])
 def test_it_is_the_pipeline_of_diffusers(
     toy: Toy, theirs: StableDiffusionImg2ImgPipeline, strength: float, with_text: bool
 ) -> None:
@@ -72,7 +71,7 @@ def test_it_is_the_pipeline_of_diffusers(
 
 @torch.no_grad()
 def test_the_start_is_the_image_itself(toy: Toy) -> None:
-    """SDEdit by hand from pixels: encoded, noised to the first of the last two of six steps."""
+    """SDEdit by hand from pixels: encoded, noised to the last of four steps."""
     ours = sampler(toy, 0.34, guidance_scale=1.0)
     [image_id] = ours.image_ids()[:1]
     images = {sample.key: sample.image for sample in read_split(toy.shards, "validation")}
@@ -81,8 +80,8 @@ def test_the_start_is_the_image_itself(toy: Toy) -> None:
     z = vae.encode(pixels / 127.5 - 1).latent_dist.mode() * vae.config.scaling_factor
     solver = DPMSolverMultistepScheduler.from_config(ours.pipeline.scheduler.config)
     solver.set_timesteps(STEPS)
-    solver.set_begin_index(4)
-    start, *_ = steps = solver.timesteps[4:]
+    solver.set_begin_index(3)
+    start, *_ = steps = solver.timesteps[3:]
     z = solver.add_noise(z, noise(image_id.key, 0, 0, (4, 4, 4))[None], start[None])
     for t in steps:
         z = solver.step(ours.unet(z, t, ours.empty[None]).sample, t, z).prev_sample
@@ -103,9 +102,9 @@ def test_strength_is_the_distance_to_the_reference(toy: Toy) -> None:
         found = np.stack([np.asarray(image) for image in ours.make(image_ids, True)])
         return float(np.abs(found - references).mean())
 
-    assert distance(0.17) < distance(0.5) < distance(1.0)
+    assert distance(0.25) < distance(0.5) < distance(1.0)
 
 
 def test_less_than_a_step_is_one_line(toy: Toy) -> None:
-    with pytest.raises(UserError, match=r"strength = 0\.1 of sample\.steps = 6 .*: raise one"):
+    with pytest.raises(UserError, match=r"strength = 0\.1 of sample\.steps = 4 .*: raise one"):
         sampler(toy, 0.1)
