@@ -74,8 +74,8 @@ def warn_squares(fit: str, shards: Sequence[Shard]) -> None:
     """Log that `encode.fit` changes nothing where all images are squares."""
     if fit != "crop" and all(shard.holds_squares for shard in shards):
         log.warning(
-            "stage prepare packed all images as squares, which encode.fit = %s does not change: "
-            "to keep images whole, give them in tars (docs/own-data.md)",
+            "stage prepare packed all images as squares, which encode.fit = %s does not change; "
+            "sources whose images lie in tars, such as data=local, keep them whole",
             fit,
         )
 
