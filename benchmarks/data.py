@@ -69,7 +69,7 @@ def steps(params: EncodeParams, backbone: Path, images: int) -> Iterator[Step]:
     yield timed("prepare: check, split, list", 1, lambda: prepare(data, raw, shards))
     encoders = load_encoders(params, backbone)
     listed = [shard for split in SPLITS for shard in find_shards(shards, split)]
-    batches = read_batches(listed, params.batch_size, encoders.clip.preprocess)
+    batches = read_batches(listed, params.batch_size, encoders.clip.preprocess, params.fit)
     yield timed(f"encode: decode and crop to {SIDE} px", cores(), lambda: consume(batches))
 
     def networks() -> None:

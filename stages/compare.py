@@ -6,7 +6,7 @@ from typing import Annotated
 from remedies import run
 from typer import Option
 
-from adapterbench.core.config import CompareParams, load_params, load_rows
+from adapterbench.core.config import CompareParams, load_params, load_rows, load_training_free
 from adapterbench.core.files import write_json
 from adapterbench.report import pairs, table
 from adapterbench.report.tables import write_tables
@@ -22,10 +22,11 @@ def main(
 ) -> None:
     """Compare all variants and baselines under each protocol."""
     params = load_params(CompareParams, "compare")
-    rows = load_rows()
+    rows, training_free = load_rows(), load_training_free()
     facts, inputs = {"compare": params}, [scores, train_metrics, illustrations]
     with stage_record("compare", params=facts, inputs=inputs) as record:
-        tables = write_tables(scores, train_metrics, rows, params, "validation", out)
+        given = scores, train_metrics, rows, training_free
+        tables = write_tables(*given, params, "validation", out)
         pairs.write(pairs.compare_pairs(illustrations, list(rows), params), out)
         write_json(metrics, table.as_metrics(tables))
         record.headline(**table.best(tables[0], train_metrics))

@@ -25,14 +25,14 @@ def main(
 ) -> None:
     """Sample, score and compare all methods on a further split, as on the validation split."""
     params, rows = config.load_params(config.SampleParams, "sample"), config.load_rows()
-    scoring = config.load_params(config.ScoreParams, "score")
+    scoring, others = config.load_params(config.ScoreParams, "score"), config.load_training_free()
     intervals = config.load_params(config.CompareParams, "compare")
     facts, inputs = {"sample": params, "split": split}, Inputs(encoded, shards, backbone, models)
     with stage_record("further_split", params=facts, inputs=[encoded, shards, models]) as record:
-        samples = sample_methods(params, inputs, rows, split, out / "samples")
+        samples = sample_methods(params, inputs, rows, others, split, out / "samples")
         score_methods(scoring, samples, shards, backbone, evaluator, split, out / "scores")
         if is_main_process():
-            write_tables(out / "scores", train_metrics, rows, intervals, split, out)
+            write_tables(out / "scores", train_metrics, rows, others, intervals, split, out)
             record.artifact(out / "comparison.md")
 
 

@@ -74,6 +74,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> "Toy":
 
 
 @pytest.fixture(scope="session")
+def patches(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> "Toy":
+    """The toy project with patches in its encoded shards; nobody writes there."""
+    import toy_backbone
+
+    return toy_backbone.with_patches(toy, tmp_path_factory.mktemp("patches"))
+
+
+@pytest.fixture(scope="session")
 def pipeline(toy: "Toy") -> "StableDiffusionPipeline":
     """The toy backbone as diffusers itself loads it."""
     import torch

@@ -22,6 +22,7 @@ from pathspec import PathSpec
 from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core import config, registry
 from adapterbench.report.figures import looks
+from adapterbench.sampling.methods import training_free_method
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
@@ -97,6 +98,10 @@ LOADS = {
     ],
     "adapterbench.data.prepare": ["adapterbench.data.sources.{data.source}"],
     "adapterbench.pretraining.hold_out": ["adapterbench.data.sources.{data.source}"],
+    "adapterbench.sampling.methods": [
+        f"adapterbench.sampling.training_free.{name}"
+        for name in registry.keys("adapterbench.sampling.training_free")
+    ],
     "adapterbench.adapters.core.variant": [
         "adapterbench.adapters.projections.{item.projection}",
         "adapterbench.adapters.attention.{item.attention}",
@@ -184,19 +189,28 @@ def params() -> dict[str, Any]:
     return loaded
 
 
+FULL: dict[str, list[str] | dict[str, Any]] = {
+    "further_split": ["novel"],
+    "layers": ["ip_adapter"],
+    "sample_training_free": {"img2img": {}, "reference_only": {}},
+    "score_training_free": {"img2img": {}, "reference_only": {}},
+}
+"""Stages of the full evaluation alone, and what each is run for."""
+
+
 @cache
 def stages() -> dict[str, Any]:
     """The stages of both pipelines as DVC resolves them, by name such as `train@ip_adapter`.
 
-    Stages `further_split` and `layers` run in the full evaluation alone; here each has an item.
+    Some run in the full evaluation alone; here they have its splits and methods.
     """
     found: dict[str, Any] = {}
     for folder, prefix in ((ROOT, ""), (ROOT / "backbone", "backbone/")):
         with Repo(str(folder)) as repo:
             file = ProjectFile(repo, str(folder / "dvc.yaml"))
             if folder == ROOT:
-                file.contents["stages"]["further_split"]["foreach"] = ["novel"]
-                file.contents["stages"]["layers"]["foreach"] = ["ip_adapter"]
+                for name, items in FULL.items():
+                    file.contents["stages"][name]["foreach"] = items
             found |= {prefix + name: stage for name, stage in file.stages.items()}
     return found
 
@@ -321,6 +335,7 @@ READERS = {
     r'\bread_params\([\w.]*\)\.get\("(\w+)"': None,
     r"\bload_bases\(": {"bases"},
     r"\bload_rows\(": {"variants"},
+    r"\bload_training_free\(": {"training_free"},
     r"\bload_train\(": {"variants", "train"},
 }
 """How code reads sections of params.yaml; None: those that the call names, or the stage's item."""
@@ -415,7 +430,7 @@ def test_params_are_what_conf_composes(tmp_path: Path) -> None:
     assert (ROOT / "params.yaml").read_text() == (tmp_path / "params.yaml").read_text()
 
 
-def test_full_evaluation_differs_in_numbers_of_images_alone(tmp_path: Path) -> None:
+def test_full_evaluation_differs_in_images_and_methods_without_training(tmp_path: Path) -> None:
     full = compose(tmp_path / "params.yaml", "evaluation=full")
     assert full["sample"].pop("items") == 896
     assert full["sample"].pop("images_per_item") > params()["sample"]["images_per_item"]
@@ -431,8 +446,10 @@ def test_full_evaluation_differs_in_numbers_of_images_alone(tmp_path: Path) -> N
     assert {**full["layers"], "variants": []} == params()["layers"]
     separable = [name for name, row in full["variants"].items() if row["attention"] != "append"]
     assert measured == separable
-    changed = dict.fromkeys(("sample", "score", "illustrate", "further_splits", "layers"))
-    assert {**full, **changed} == {**params(), **changed}
+    assert params()["training_free"] == {}
+    assert list(full["training_free"]) == registry.keys("adapterbench.sampling.training_free")
+    changed = ("sample", "score", "illustrate", "further_splits", "layers", "training_free")
+    assert {**full, **dict.fromkeys(changed)} == {**params(), **dict.fromkeys(changed)}
 
 
 def test_rows_come_and_go_on_the_command_line(tmp_path: Path) -> None:
@@ -480,6 +497,7 @@ def test_every_option_of_a_group_is_a_valid_configuration(option: str, tmp_path:
         "variants",
         "bases",
         "further_splits",
+        "training_free",
     }
     config.load_bases(path)
     for name, section in sections.items():
@@ -487,6 +505,10 @@ def test_every_option_of_a_group_is_a_valid_configuration(option: str, tmp_path:
     data = config.load_params(config.DataParams, "data", path)
     source = registry.load("adapterbench.data.sources", data.source)
     config.parse(source.Params, data.fetch, "data.fetch")
-    for name, row in rows.items():
-        parse_variant(row, f"variants.{name}")
+    variants = [parse_variant(row, f"variants.{name}") for name, row in rows.items()]
+    for name in rows:
         config.load_train(name, path)
+    encode = config.load_params(config.EncodeParams, "encode", path)
+    assert encode.patches == any(variant.reads_patches for variant in variants)
+    for name, fields in config.load_training_free(path).items():
+        training_free_method(name, fields)

@@ -95,6 +95,16 @@ SAMPLE = SampleParams(
     seed=0,
 )
 VARIANT = {"projection": "linear", "attention": "decoupled", "tokens": 4}
+PLUS = {
+    "projection": "resampler",
+    "attention": "decoupled",
+    "tokens": 3,
+    "patch_width": CLIP_PARAMS.vision_width,
+    "channels": 16,
+    "depth": 4,
+    "heads": 2,
+}
+"""IP-Adapter "plus" over the toy's image encoder."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,12 @@ class Toy:
     @property
     def encode_params(self) -> EncodeParams:
         return EncodeParams(
-            image_encoder="backbone:image_encoder", pretrained=None, batch_size=4, texts="stored"
+            image_encoder="backbone:image_encoder",
+            pretrained=None,
+            batch_size=4,
+            fit="crop",
+            patches=False,
+            texts="stored",
         )
 
     @property
@@ -253,3 +268,15 @@ def make(root: Path) -> Toy:
         encode(toy.encode_params, toy.shards, toy.backbone, toy.encoded)
     write_adapter(toy)
     return toy
+
+
+def with_patches(toy: Toy, root: Path) -> Toy:
+    """The same project below `root`, with the features of patches in its encoded shards."""
+    own = Toy(root)
+    for path in toy.root.iterdir():
+        if path != toy.encoded:
+            (root / path.name).symlink_to(path)
+    params = toy.encode_params.model_copy(update={"patches": True})
+    with chdir(root):
+        encode(params, own.shards, own.backbone, own.encoded)
+    return own

@@ -9,9 +9,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from adapterbench.cli.architecture import Shapes, find, shapes
+from adapterbench.cli.architecture import Shapes, find, patch_shape, shapes
 from adapterbench.cli.settings import settings
 from adapterbench.core.errors import UserError
+from adapterbench.frozen.load import clip_config
 
 from .conftest import Cli
 
@@ -37,7 +38,13 @@ def test_the_packaged_parts_are_those_of_stable_diffusion_15() -> None:
 def test_shapes_of_stable_diffusion_15() -> None:
     with settings(None, "sd15") as path:
         found = shapes(find("sd15", None), path)
-    assert found == Shapes(latents=(4, 64, 64), text=(77, 768), image=512)
+    assert found == Shapes(latents=(4, 64, 64), text=(77, 768), image=512, patches=(50, 768))
+
+
+def test_patches_of_image_encoders() -> None:
+    """A class token, and squares of 32 or 14 pixels in 224."""
+    known = {"ViT-B-32": (50, 768), "ViT-H-14": (257, 1280), "RN50": None}
+    assert {name: patch_shape(clip_config(name)) for name in known} == known
 
 
 def test_a_backbone_that_is_not_there_is_one_line(workplace: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_training() -> None:
 def test_the_images_of_two_variants_and_two_floors(guidance: float, predictions: int) -> None:
     changes = {"items": 3, "images_per_item": 2, "steps": 5, "guidance_scale": guidance}
     params = load_params(SampleParams, "sample").model_copy(update=changes)
-    found = sampling([11, 13], bare=7, decoder=17, params=params)
-    # either protocol: both variants, and the model without
-    assert found.images == 6 * 2 * 3
-    assert found.flops == 6 * 2 * ((11 + 13 + 7) * predictions + 3 * 17)
+    found = sampling([11, 13], bare=7, training_free=1, decoder=17, params=params)
+    # either protocol: both variants, a method without training, and the model without
+    assert found.images == 6 * 2 * 4
+    assert found.flops == 6 * 2 * ((11 + 13 + 7 + 7) * predictions + 4 * 17)

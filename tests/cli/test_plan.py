@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from .conftest import Cli
 
@@ -18,7 +19,8 @@ def arguments(toy: "Toy", toy_params: Path) -> list[Any]:
 def test_a_plan_adds_up(cli: Cli, arguments: list[Any]) -> None:
     device = ["--tflops", 2, "--utilisation", 0.25, "--samples", 10]
     found = json.loads(cli(*arguments, *device, "--json").stdout)
-    assert found["shapes"] == {"latents": [4, 4, 4], "text": [16, 32], "image": 24}
+    shapes = {"latents": [4, 4, 4], "text": [16, 32], "image": 24, "patches": [5, 32]}
+    assert found["shapes"] == shapes
     mine = found["training"]["mine"]
     assert mine["steps"] == 5
     assert mine["samples_seen"] == 15
@@ -29,6 +31,19 @@ def test_a_plan_adds_up(cli: Cli, arguments: list[Any]) -> None:
     assert found["hours"] == pytest.approx(mine["hours"] + found["sampling"]["hours"])
     assert found["samples"] == 10
     assert found["encoded_bytes"]["latents"] == 10 * 4 * 4 * 4 * 2
+
+
+def test_bytes_of_patches_are_shown(cli: Cli, arguments: list[Any], toy_params: Path) -> None:
+    params = yaml.safe_load(toy_params.read_text())
+    bytes_of = 2 * 4 * 4 * 4 + 2 * 24 + 8  # latents, embedding, a phrasing
+    for stored in (False, True):
+        params["encode"]["patches"] = stored
+        toy_params.write_text(yaml.safe_dump(params))
+        found = json.loads(cli(*arguments, "--samples", 10, "--json").stdout)["encoded_bytes"]
+        assert sum(found.values()) - found["texts"] == 10 * bytes_of + stored * 11 * 2 * 5 * 32
+        shown = cli(*arguments, "--samples", 10).stdout
+        assert ("patches" in shown) == stored
+        assert "an image" in " ".join(shown.split())
 
 
 def test_what_nobody_said_stays_open(cli: Cli, arguments: list[Any]) -> None:

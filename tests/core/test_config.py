@@ -22,7 +22,7 @@ from adapterbench.core.config import (
     read_params,
 )
 from adapterbench.core.errors import UserError
-from adapterbench.report.methods import BASELINES
+from adapterbench.report.methods import WITHOUT_ADAPTER
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 TRAIN: dict[str, Any] = yaml.safe_load(PARAMS.read_text())["train"]
@@ -206,7 +206,7 @@ def test_a_name_that_dvc_cannot_run(name: str, reader: Callable[..., Any], tmp_p
     assert "cannot be the name of a variant" in refusal(lambda: reader(path=file))
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", WITHOUT_ADAPTER)
 def test_a_name_of_another_row(name: str, tmp_path: Path) -> None:
     file = written(tmp_path, variants={name: {}})
     assert f"'{name}' is the name of a baseline" in refusal(load_rows, file)

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import logging
 import os
 import shutil
@@ -18,23 +19,24 @@ import open_clip
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from toy_backbone import Toy, toy_samples
 
 import adapterbench.data.prepare as preparing
 import adapterbench.encoding.shards as module
-from adapterbench.core.config import DataParams, Section
+from adapterbench.core.config import DataParams, Fit, Section
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, read_json, sha256, write_json
-from adapterbench.data.sample import RawSample, read_tar
+from adapterbench.data.sample import SPLITS, RawSample, read_tar
 from adapterbench.encoding import captions, reading
 from adapterbench.encoding.encoders import Encoders, load_encoders
 from adapterbench.encoding.shards import encode
+from adapterbench.exchange.pipeline import load_adapter
 from adapterbench.formats import encoded as storage
 from adapterbench.formats.encoded import EncodedSplit
-from adapterbench.formats.image import to_array
-from adapterbench.formats.shards import Sample, Shard, open_shard, read_split
+from adapterbench.formats.image import to_array, to_png
+from adapterbench.formats.shards import Sample, Shard, find_shards, open_shard, read_split
 from adapterbench.runs import workers
 
 HALF: dict[str, Any] = {"atol": 2e-3, "rtol": 2e-3}
@@ -432,3 +434,135 @@ def test_a_tar_that_changed_under_its_listing_is_one_line(
         encode(toy.encode_params, tmp_path / "shards", toy.backbone, tmp_path / "encoded")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "encoded").exists()
+
+
+@torch.no_grad()
+def test_patches_are_those_of_the_last_layer_but_one(toy: Toy, patches: Toy) -> None:
+    """Read by a hook of the layer, before the last norm; those of a zero image likewise."""
+    model, _, preprocess = open_clip.create_model_and_transforms(toy.image_encoder)
+    model.eval()
+    outputs: list[torch.Tensor] = []
+    blocks = model.visual.transformer.resblocks
+    blocks[len(blocks) - 2].register_forward_hook(lambda _, __, out: outputs.append(out))
+    samples = list(read_split(toy.shards, "validation"))
+    pixels = torch.stack([preprocess(sample.image) for sample in samples])
+    model.encode_image(torch.cat([pixels, torch.zeros_like(pixels[:1])]))
+    *expected, zero = outputs[0]
+    encoded = EncodedSplit(patches.encoded, "validation", patches=True)
+    assert len(expected) == len(encoded) == 6
+    for number, features in enumerate(expected):
+        stored = encoded.row(number)[1]
+        assert stored.dtype == torch.float16
+        assert stored.shape == (5, 32)  # the class token, and 2 x 2 patches
+        torch.testing.assert_close(stored.float(), features, **HALF)
+    torch.testing.assert_close(encoded.unconditional, zero, **HALF)
+
+
+def test_patches_are_stored_only_if_asked_for(toy: Toy, patches: Toy) -> None:
+    added = {"train": {"patches"}, "validation": {"patches"}, "common": {"zero_patches"}}
+    for path in toy.encoded.glob("*.safetensors"):
+        plain, more = load_file(path), load_file(patches.encoded / path.name)
+        assert more.keys() - plain.keys() == added.get(path.stem.partition("-")[0], set())
+        assert all(torch.equal(plain[name], more[name]) for name in plain)
+    assert torch.equal(EncodedSplit(toy.encoded, "train").unconditional, torch.zeros(24))
+    with pytest.raises(UserError, match=r"no patch features: set encode\.patches = true"):
+        EncodedSplit(toy.encoded, "train", patches=True)
+
+
+def wide(image: Image.Image) -> Image.Image:
+    """The image twice as wide, its right half inverted."""
+    both = Image.new("RGB", (2 * image.width, image.height))
+    both.paste(image)
+    both.paste(ImageOps.invert(image), (image.width, 0))
+    return both
+
+
+def widen(raw: Path) -> None:
+    """Make the images of the tars wide, the first one too elongated for tiles."""
+    shutil.rmtree(raw)
+    raw.mkdir()
+    with tarfile.open(raw / "1.tar", "w") as tar:
+        for number, sample in enumerate(toy_samples()):
+            image = wide(sample.image) if number else sample.image.resize((32 * 20, 32))
+            files = {
+                "png": to_png(image),
+                "txt": sample.captions[0].encode(),
+                "json": json.dumps({"concept": sample.meta["concept"]}).encode(),
+            }
+            for kind, data in files.items():
+                info = tarfile.TarInfo(f"{sample.key}.{kind}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def wide_images(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A project of listed images that are not square, not encoded yet."""
+    project = Toy(tmp_path / "wide")
+    project.root.mkdir()
+    project.backbone.symlink_to(toy.backbone)
+    (project.root / "raw").mkdir()
+    widen(project.root / "raw")
+    prepare_raw(project.root, True, monkeypatch)
+    return project
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("fit", ["pad", "tiles"])
+def test_a_fit_is_that_of_load_adapter(
+    wide_images: Toy, fit: Fit, pipeline: StableDiffusionPipeline, toy: Toy
+) -> None:
+    image_prompt = load_adapter(pipeline, toy.adapter, image_encoder=toy.image_encoder, fit=fit)
+    image_prompt.detach()
+    params = toy.encode_params.model_copy(update={"fit": fit, "patches": True, "batch_size": 5})
+    whole = {
+        sample.key: wide(sample.image) if number else sample.image.resize((32 * 20, 32))
+        for number, sample in enumerate(toy_samples())
+    }
+    encoders = load_encoders(params, toy.backbone)
+    shards = [s for split in SPLITS for s in find_shards(wide_images.shards, split)]
+    seen = 0
+    for images in reading.read_batches(shards, 5, encoders.clip.preprocess, fit):
+        prompts = encoders.image_prompts(images)
+        for embeds, row in zip(prompts["image_embeds"], images.rows, strict=True):
+            expected = image_prompt.encode(whole[row["key"].removeprefix("1-")])[0]
+            torch.testing.assert_close(embeds, expected, atol=1e-6, rtol=0)
+            seen += 1
+        assert prompts["patches"].shape == (len(images.rows), 5, 32)
+    skipped = [key for key in whole if fit == "tiles" and whole[key].width == 640]
+    assert seen == sum(shard.samples for shard in shards) - len(skipped)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_fit_is_of_the_image_encoder_alone(
+    wide_images: Toy, toy: Toy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Latents are of the centre square; an image too elongated for tiles is skipped, and said."""
+    splits = {}
+    for fit in ("crop", "pad", "tiles"):
+        params = toy.encode_params.model_copy(update={"fit": fit})
+        out = wide_images.root / fit
+        with caplog.at_level(logging.WARNING):
+            encode(params, wide_images.shards, toy.backbone, out)
+        splits[fit] = [EncodedSplit(out, split) for split in SPLITS]
+    rows = {
+        fit: {s["key"]: part.row(n) for part in parts for n, s in enumerate(part.samples)}
+        for fit, parts in splits.items()
+    }
+    [elongated] = rows["crop"].keys() - rows["tiles"].keys()
+    assert elongated in caplog.text
+    assert "gives 20 tiles, more than 16" in caplog.text
+    for key, (latents, embeds, _) in rows["tiles"].items():
+        for fit in ("crop", "pad"):
+            assert torch.equal(rows[fit][key][0], latents)
+            assert not torch.equal(rows[fit][key][1], embeds)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_fit_that_changes_nothing_says_so(own: Toy, caplog: pytest.LogCaptureFixture) -> None:
+    encode(own.encode_params, own.shards, own.backbone, own.root / "crop")
+    assert "encode.fit" not in caplog.text
+    params = own.encode_params.model_copy(update={"fit": "tiles"})
+    encode(params, own.shards, own.backbone, own.root / "tiles")
+    assert "encode.fit = tiles does not change" in caplog.text
+    assert contents(own.root / "crop") == contents(own.root / "tiles")

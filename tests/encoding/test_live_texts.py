@@ -82,7 +82,9 @@ def test_the_plan_knows_the_bytes(live: Toy) -> None:
             written[{"empty": "texts"}.get(name, "phrasings" if name in SPLITS else name)] += (
                 tensor.nbytes
             )
-    expected = encoded_bytes(count_shards(live.shards), Shapes((4, 4, 4), (16, 32), 24), "live")
+    shapes = Shapes((4, 4, 4), (16, 32), 24, None)
+    params = live.encode_params.model_copy(update={"texts": "live"})
+    expected = encoded_bytes(count_shards(live.shards), shapes, params)
     assert expected == dict(written)
 
 

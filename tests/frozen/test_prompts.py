@@ -1,15 +1,16 @@
 """What adapters read of images, against `transformers`' image encoder with the same weights."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 import torch
 from toy_backbone import picture
 
+from adapterbench.core.config import Fit
 from adapterbench.core.errors import UserError
 from adapterbench.exchange.vision import vision_model
 from adapterbench.frozen.load import Clip, load_clip
-from adapterbench.frozen.prompts import image_prompts
+from adapterbench.frozen.prompts import FITS, averaged, image_prompts
 
 if TYPE_CHECKING:
     from toy_backbone import Toy
@@ -43,3 +44,14 @@ def test_an_encoder_without_patches_is_refused(clip: Clip) -> None:
     other.model.visual = torch.nn.Linear(1, 1)
     with pytest.raises(UserError, match=r"\(Linear\) has no patch features"):
         image_prompts(other, IMAGES, patches=True)
+
+
+def test_the_parameter_has_the_names_of_the_fits() -> None:
+    assert get_args(Fit) == tuple(FITS)
+
+
+def test_views_are_averaged_by_image() -> None:
+    embeds = torch.arange(12.0).reshape(6, 2)
+    found = averaged(embeds, [1, 3, 2])
+    assert torch.equal(found, torch.tensor([[0.0, 1.0], [4.0, 5.0], [9.0, 10.0]]))
+    assert averaged(embeds, [1] * 6) is embeds

@@ -9,16 +9,23 @@ import numpy as np
 import pytest
 import torch
 import toy_backbone
+from diffusers import StableDiffusionPipeline
 from PIL import Image
-from toy_backbone import Toy
+from toy_backbone import FIT, PLUS, Toy
 
+from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.backbone.bases import fetch_base
-from adapterbench.core.config import BackboneParams, IllustrateParams
+from adapterbench.core.config import BackboneParams, IllustrateParams, TrainParams
+from adapterbench.exchange.pipeline import load_adapter
+from adapterbench.formats.shards import read_split
 from adapterbench.frozen.load import load_part
 from adapterbench.illustrating.illustrate import Inputs, draw, items, mentioning
 from adapterbench.pretraining import descendant
-from adapterbench.sampling.sampler import Sampler
+from adapterbench.sampling.items import noise
+from adapterbench.sampling.sampler import Sampler, sample, solver
 from adapterbench.scoring.evaluator import load_evaluator
+from adapterbench.scoring.scores import load_scorer, score_samples
+from adapterbench.training.adapter import train_adapter
 
 SAMPLE = toy_backbone.SAMPLE.model_copy(update={"items": 4, "images_per_item": 2, "batch_size": 4})
 PARAMS = IllustrateParams.model_validate(
@@ -167,3 +174,48 @@ def test_what_is_no_base_is_one_line(toy: Toy, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=line) as caught:
             fetch_base("mine", params(path), toy.backbone, tmp_path / "out")
         assert "\n" not in str(caught.value)
+
+
+def test_plus_goes_through_all_stages(
+    patches: Toy, bases: Path, workplace: Path, pipeline: StableDiffusionPipeline
+) -> None:
+    """Trained, sampled as diffusers draws with `load_adapter`, scored and illustrated."""
+    row = parse_variant(PLUS)
+    model, out = workplace / "models/plus", workplace / "samples/plus"
+    rates = {"drop_image": 0.1, "drop_text": 0.5, "drop_both": 0.1}
+    rest = {"accumulate": 1, "compile": False, "min_snr_gamma": None}
+    fitted = {**FIT, **rates, **rest, "gradient_checkpointing": False, "mixed_precision": "no"}
+    params, inputs = TrainParams(**fitted), (patches.encoded, patches.backbone)
+    train_adapter("plus", row, params, *inputs, model, on_log=lambda *_: None)
+    assert sample(SAMPLE, *inputs, model, ["image", "image_text"], out, variant=row) == 16
+
+    scorer = load_scorer(patches.score_params(), patches.folders, patches.shards, out)
+    scores = score_samples(scorer, out, workplace / "plus.parquet")
+    assert len(scores) == 16
+    assert scores[["clip_t", "clip_i", "neutral"]].notna().all(axis=None)
+
+    parts = {**pipeline.components, "scheduler": solver(patches.backbone)}
+    theirs = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
+    image_prompt = load_adapter(theirs, model, patches.image_encoder)
+    drawn = read(out / "image.tar")
+    images = {s.key: s.image for s in read_split(patches.shards, "validation")}
+    for name, found in list(drawn.items())[:2]:
+        key, k, _ = name.split(".")
+        image = theirs(
+            "",
+            **image_prompt(images[key], guidance_scale=SAMPLE.guidance_scale),
+            latents=noise(key, int(k), SAMPLE.seed, (4, 4, 4))[None],
+            num_inference_steps=SAMPLE.steps,
+        ).images[0]
+        difference = np.abs(np.asarray(image, dtype=int) - found.astype(int))
+        assert difference.max() <= 2  # patches are stored as fp16
+    image_prompt.detach()
+
+    wanted = patches.score_params().evaluators.neutral
+    neutral = load_evaluator(wanted, patches.folders, "score.evaluators.neutral")
+    given = Inputs(*inputs[:1], patches.shards, patches.backbone, bases, model, row)
+    assert draw(PARAMS, SAMPLE, given, neutral, workplace / "illustrations") > 0
+    off = read(workplace / "illustrations/sweep/0.tar")
+    base = Sampler(SAMPLE, *inputs, None)
+    assert same(base.make(items(base)[:3], True), off)

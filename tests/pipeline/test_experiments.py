@@ -44,6 +44,8 @@ def test_a_group_of_conf_is_chosen_by_name(project: Project) -> None:
     assert before.pop("further_splits") == []
     assert after["layers"].pop("variants")
     assert before["layers"].pop("variants") == []
+    assert list(after.pop("training_free")) == ["img2img", "reference_only"]
+    assert before.pop("training_free") == {}
     numbers = {
         "sample": ("items", "images_per_item"),
         "score": ("kid_subset_size",),

@@ -10,7 +10,7 @@ import yaml
 
 from adapterbench.report.metrics import COSTS
 
-from .project import FLOORS, REAL, VARIANTS, Project, all_stages, stages_of
+from .project import FLOORS, REAL, TABLE_STAGES, VARIANTS, Project, all_stages, stages_of
 
 COST_COLUMNS = [cost.key for cost in COSTS]
 TABLE = "results/comparison.csv"
@@ -129,6 +129,19 @@ def test_layers_are_measured_of_the_variants_that_are_listed(project: Project) -
     assert presets["presets"].keys() <= {"style", "layout"}
     assert "What each layer carries" in (project.root / "results/report.html").read_text()
     assert project.ran("repro") == set()
+
+
+@pytest.mark.slow
+def test_methods_without_training_are_added_and_nothing_else_runs(project: Project) -> None:
+    path = project.root / "params.yaml"
+    added = {"img2img": {"strength": 0.5}, "reference_only": {"weight": 1.0}}
+    params = yaml.safe_load(path.read_text()) | {"training_free": added}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    before = methods(project)
+    stages = {f"{stage}_training_free@{name}" for stage in ("sample", "score") for name in added}
+    assert project.ran("repro") == stages | {*TABLE_STAGES}
+    assert set(methods(project)) - set(before) == added.keys()
+    assert "Against Image to image" in (project.root / "results/comparison.md").read_text()
 
 
 def test_the_same_training_gives_the_same_bytes(project: Project) -> None:

@@ -1,7 +1,9 @@
 """Figures: no clipped or overlapping text, the same bytes twice, readable sizes."""
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,15 @@ from adapterbench.core.errors import UserError
 from adapterbench.formats.generated import decode_images, read_names
 from adapterbench.report import figures
 from adapterbench.report.illustrations import bases_grid, prompts_grid, read_sweep
-from adapterbench.report.methods import BASELINES, CEILINGS, STUDY, label
+from adapterbench.report.methods import (
+    BASELINES,
+    CEILINGS,
+    STUDY,
+    TRAINING_FREE,
+    WITHOUT_ADAPTER,
+    label,
+)
+from adapterbench.report.metrics import SCORES
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison, compare
 
@@ -23,8 +33,21 @@ from adapterbench.report.table import Comparison, compare
 def both(finished: Path, variants: list[str], params: CompareParams) -> list[Comparison]:
     folders = finished / "results/scores", finished / "metrics/train"
     return [
-        compare(*folders, {v: {} for v in variants}, p, params) for p in ("image", "image_text")
+        compare(*folders, {v: {} for v in variants}, [], p, params) for p in ("image", "image_text")
     ]
+
+
+@pytest.fixture
+def with_training_free(
+    project: Path, variants: list[str], params: CompareParams
+) -> list[Comparison]:
+    """Both protocols with the methods that need no training, whose scores are two variants'."""
+    scores = project / "results/scores"
+    for name, variant in zip(TRAINING_FREE, variants, strict=False):
+        shutil.copyfile(scores / f"{variant}.parquet", scores / f"{name}.parquet")
+    rows: dict[str, Any] = {variant: {} for variant in variants}
+    given = scores, project / "metrics/train", rows, list(TRAINING_FREE)
+    return [compare(*given, protocol, params) for protocol in ("image", "image_text")]
 
 
 def check_text(figure: Figure, path: Path) -> None:
@@ -50,6 +73,19 @@ def test_pareto(both: list[Comparison], tmp_path: Path) -> None:
         assert all(low.y1 <= high.y0 for low, high in pairwise(boxes))
     figures.save(figures.pareto(both[0]), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_methods_without_training_are_lines_like_floors(
+    with_training_free: list[Comparison], tmp_path: Path
+) -> None:
+    image = with_training_free[0]
+    figure = figures.pareto(image)
+    check_text(figure, tmp_path / "pareto.png")
+    for ax, metric in zip(figure.axes, SCORES, strict=True):
+        heights = {line.get_ydata()[0] for line in ax.lines if line.get_color() == figures.GREY}
+        assert {image.row(method)[metric.key] for method in TRAINING_FREE} <= heights
+        assert len(ax.texts) == len(WITHOUT_ADAPTER)
+    check_text(figures.forest(with_training_free), tmp_path / "forest.png")
 
 
 def test_the_frontier_by_hand() -> None:

@@ -1,5 +1,7 @@
 """The sentences follow from the numbers."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import pytest
 
@@ -14,7 +16,9 @@ Means = dict[str, tuple[float, ...]]
 """`(clip_t, clip_i)` of a method, then `neutral` if it differs from `clip_i`."""
 
 
-def comparison(scores: Means, floors: Means, protocol: str) -> Comparison:
+def comparison(
+    scores: Means, floors: Means, protocol: str, training_free: Sequence[str] = ()
+) -> Comparison:
     """A comparison whose intervals all have the half width 0.01; R@1 is 0 throughout."""
     rest = dict.fromkeys(BASELINES, (0.3, 1.0))
     means = {
@@ -37,7 +41,7 @@ def comparison(scores: Means, floors: Means, protocol: str) -> Comparison:
             "difference": (d := means[a][m.key] - means[b][m.key]),
             **{"lo": d - HALF, "hi": d + HALF},
         }
-        for a, b in contrasts(list(scores))
+        for a, b in contrasts(list(scores), training_free)
         for m in SCORES
     ]
     return Comparison(protocol=protocol, rows=pd.DataFrame(rows), paired=pd.DataFrame(paired))
@@ -140,3 +144,13 @@ def test_one_variant_alone_has_nothing_to_be_compared_with() -> None:
     sentences = texts({"ip_adapter": (0.25, 0.70)})
     assert "Best on CLIP-I: IP-Adapter, 0.700 [0.690, 0.710]." in sentences
     assert not any(s.startswith(("Lightest", "On CLIP")) for s in sentences)
+
+
+def test_methods_without_training_have_a_sentence_each() -> None:
+    scores = {"ip_adapter": (0.19, 0.7), "better": (0.19, 0.9)}
+    others: Means = {**FLOORS, "img2img": (0.19, 0.8), "reference_only": (0.3, 0.7)}
+    free = ["img2img", "reference_only"]
+    found = [f.text for f in findings(comparison(scores, others, "image", free))]
+    sentence = "Against Image to image (CLIP-I 0.800 [0.790, 0.810]), "
+    assert f"{sentence}better: better; worse: IP-Adapter." in found
+    assert not any("Against Image" in text for text in texts(scores))

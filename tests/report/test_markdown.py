@@ -21,7 +21,7 @@ def test_the_file(
     write_scores(project / "flat", {"my_sixth_row": 0.0})
     rows: dict[str, dict[str, Any]] = {name: {} for name in variants}
     rows["ip_adapter_lora"] = {"train": {"steps": 300, "learning_rate": 0.001}}
-    comparison = compare(project / "flat", project / "metrics/train", rows, "image", params)
+    comparison = compare(project / "flat", project / "metrics/train", rows, [], "image", params)
     markdown.write(comparison, measured, project)
     text = (project / "comparison.md").read_text()
     lines = text.splitlines()

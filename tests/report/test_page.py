@@ -28,7 +28,8 @@ def test_page_is_escaped_and_self_contained(
     figure = CaptionedFigure(project / "image_prompts.png", f'a "quoted" {EVIL}', f'"{EVIL}')
     folders = project / "results/scores", project / "metrics/train"
     comparisons = {
-        p: compare(*folders, {v: {} for v in variants}, p, params) for p in ("image", "image_text")
+        p: compare(*folders, {v: {} for v in variants}, [], p, params)
+        for p in ("image", "image_text")
     }
     answers = compare_pairs(project / "illustrations", variants, params)
     text = page.render(
@@ -74,7 +75,7 @@ def test_what_a_reader_needs_first_stands_first(
     ]
     folders = project / "results/scores", project / "metrics/train"
     rows: dict[str, dict[str, Any]] = {v: {} for v in variants}
-    comparisons = {p: compare(*folders, rows, p, params) for p in ("image", "image_text")}
+    comparisons = {p: compare(*folders, rows, [], p, params) for p in ("image", "image_text")}
     answers = compare_pairs(project / "illustrations", variants, params)
     text = page.render(comparisons, answers, {}, measured, figures, {}, {})
     order = ["follows the image prompt best", "caption of image_prompts", "<nav", "<table"]

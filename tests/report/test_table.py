@@ -1,7 +1,8 @@
 """The comparison: order, columns, values and files."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ COLUMNS = (
 )
 
 
-def build(project: Path, variants: list[str], params: CompareParams) -> dict[str, Comparison]:
+def build(
+    project: Path, variants: list[str], params: CompareParams, training_free: Sequence[str] = ()
+) -> dict[str, Comparison]:
     folders = project / "results/scores", project / "metrics/train"
-    return {
-        p: compare(*folders, {v: {} for v in variants}, p, params) for p in ("image", "image_text")
-    }
+    rows: dict[str, Any] = {v: {} for v in variants}
+    return {p: compare(*folders, rows, training_free, p, params) for p in ("image", "image_text")}
 
 
 def test_files_have_the_promised_columns_rows_and_bytes(
@@ -117,6 +119,44 @@ def test_every_variant_is_paired_with_floors_and_with_the_original(
     assert set(paired["protocol"]) == {"image_text"}
 
 
+FREE = ("img2img", "reference_only")
+
+
+def with_training_free(project: Path) -> None:
+    """Scores of both methods: those of two variants."""
+    scores = project / "results/scores"
+    for name, variant in zip(FREE, ("ip_adapter", "ip_adapter_mlp"), strict=True):
+        shutil.copyfile(scores / f"{variant}.parquet", scores / f"{name}.parquet")
+
+
+def test_methods_without_training_are_rows_of_both_tables(
+    project: Path, variants: list[str], params: CompareParams
+) -> None:
+    with_training_free(project)
+    built, plain = (build(project, variants, params, free) for free in (FREE, ()))
+    table.write(built.values(), project / "out")
+    for protocol, comparison in table.read(project / "out").items():
+        methods = list(comparison.rows["method"])
+        places = [methods.index(name) for name in FREE]
+        assert places == [len(variants), len(variants) + 1]
+        assert comparison.training_free == list(FREE)
+        assert comparison.variants == plain[protocol].variants
+        # under their own protocol, and no shuffled reference of theirs in the mean
+        twin, row = comparison.row("ip_adapter"), comparison.row("img2img")
+        assert (row["clip_i"], row["k"], row["trainable_params"]) == (twin["clip_i"], 3, 0)
+        shuffled, expected = (
+            each.row("shuffled_reference")["clip_i"] for each in (comparison, plain[protocol])
+        )
+        assert shuffled == pytest.approx(expected, abs=1e-6)
+        assert comparison.difference("ip_adapter", "img2img", "clip_i") == (0, 0, 0)
+        assert comparison.difference("ip_adapter", "reference_only", "clip_i") == pytest.approx(
+            comparison.difference("ip_adapter", "ip_adapter_mlp", "clip_i"), abs=1e-6
+        )
+    (project / "results/scores/img2img.parquet").unlink()
+    with pytest.raises(UserError, match=r"img2img\.parquet is missing"):
+        build(project, variants, params, FREE)
+
+
 def test_without_the_original_the_first_variant_takes_its_place(
     project: Path, params: CompareParams
 ) -> None:
@@ -194,7 +234,7 @@ def test_no_variants_is_a_clear_error(
 ) -> None:
     write_scores(tmp_path)
     with pytest.raises(UserError, match="no variants"):
-        compare(tmp_path, tmp_path, {}, "image", params)
+        compare(tmp_path, tmp_path, {}, [], "image", params)
 
 
 def test_a_row_has_the_name_that_the_user_gives_it(
@@ -203,11 +243,11 @@ def test_a_row_has_the_name_that_the_user_gives_it(
     folders = project / "results/scores", project / "metrics/train"
     rows: dict[str, dict[str, Any]] = {v: {} for v in variants}
     named = params.model_copy(update={"labels": {"my_sixth_row": "Mine, rank 4"}})
-    built = compare(*folders, rows, "image", named)
+    built = compare(*folders, rows, [], "image", named)
     assert built.label("my_sixth_row") == "Mine, rank 4"
     assert built.label("ip_adapter") == "IP-Adapter"
-    table.write([built, compare(*folders, rows, "image_text", named)], project / "out")
+    table.write([built, compare(*folders, rows, [], "image_text", named)], project / "out")
     assert table.read(project / "out")["image"].label("my_sixth_row") == "Mine, rank 4"
     twice = params.model_copy(update={"labels": {"my_sixth_row": "IP-Adapter"}})
     with pytest.raises(UserError, match=r"two rows have the label 'IP-Adapter'.*compare\.labels"):
-        compare(*folders, rows, "image", twice)
+        compare(*folders, rows, [], "image", twice)

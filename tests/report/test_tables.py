@@ -13,7 +13,7 @@ def test_both_protocols_have_a_csv_and_a_text_that_names_the_split(
 ) -> None:
     scores, metrics, out = project / "results/scores", project / "metrics/train", project / "novel"
     rows: dict[str, dict[str, Any]] = {name: {} for name in variants}
-    written = write_tables(scores, metrics, rows, params, "novel", out)
+    written = write_tables(scores, metrics, rows, [], params, "novel", out)
     assert [item.protocol for item in written] == ["image", "image_text"]
     stems = ("comparison", "comparison_image_text")
     names = {f"{stem}{end}" for stem in stems for end in (".csv", ".md")}

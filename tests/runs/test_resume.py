@@ -12,7 +12,9 @@ from adapterbench.core.config import EncodeParams
 from adapterbench.core.errors import UserError
 from adapterbench.runs.resume import RESUME, exclusive_run, resume_path
 
-PARAMS = EncodeParams(image_encoder="e", pretrained=None, batch_size=1, texts="stored")
+PARAMS = EncodeParams(
+    image_encoder="e", pretrained=None, batch_size=1, fit="crop", patches=False, texts="stored"
+)
 
 
 @pytest.fixture

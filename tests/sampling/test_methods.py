@@ -1,6 +1,7 @@
 """All methods of a split: which images each has, and that another split gives other items."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy_backbone
@@ -11,6 +12,8 @@ from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.generated import find_tars, read_names
 from adapterbench.sampling.methods import Inputs, sample_methods
 
+FREE: dict[str, Any] = {"img2img": {"strength": 0.5}, "reference_only": {"weight": 1}}
+
 pytestmark = pytest.mark.usefixtures("workplace")
 
 
@@ -19,11 +22,13 @@ def inputs(toy: Toy) -> Inputs:
     return Inputs(toy.encoded, toy.shards, toy.backbone, toy.adapter.parent)
 
 
-def test_variants_have_both_protocols_and_floors_their_own(inputs: Inputs) -> None:
-    folders = sample_methods(toy_backbone.SAMPLE, inputs, {"toy": VARIANT}, "train", Path("out"))
-    assert [folder.name for folder in folders] == ["toy", "no_prompt", "text_only"]
+def test_what_sees_an_image_has_both_protocols_and_floors_their_own(inputs: Inputs) -> None:
+    sample, rows = toy_backbone.SAMPLE, {"toy": VARIANT}
+    folders = sample_methods(sample, inputs, rows, FREE, "train", Path("out"))
+    assert [folder.name for folder in folders] == ["toy", *FREE, "no_prompt", "text_only"]
     tars = [[path.stem for path in find_tars(folder)] for folder in folders]
-    assert tars == [["image", "image_text"], ["image"], ["image_text"]]
+    both = ["image", "image_text"]
+    assert tars == [both, both, both, ["image"], ["image_text"]]
     names = [read_names(path) for folder in folders for path in find_tars(folder)]
     assert all(each == names[0] for each in names)
     known = {row["key"] for row in EncodedSplit(inputs.encoded, "train").samples}
@@ -32,7 +37,7 @@ def test_variants_have_both_protocols_and_floors_their_own(inputs: Inputs) -> No
 
 def test_a_split_with_fewer_items_is_sampled_whole(inputs: Inputs) -> None:
     many = toy_backbone.SAMPLE.model_copy(update={"items": 1000, "steps": 1, "batch_size": 8})
-    [folder, *_] = sample_methods(many, inputs, {}, "validation", Path("out"))
+    [folder, *_] = sample_methods(many, inputs, {}, {}, "validation", Path("out"))
     data = EncodedSplit(inputs.encoded, "validation")
     assert len(read_names(find_tars(folder)[0])) == len(data)
 
@@ -40,6 +45,25 @@ def test_a_split_with_fewer_items_is_sampled_whole(inputs: Inputs) -> None:
 def test_an_unknown_split_and_a_missing_adapter_are_one_line(inputs: Inputs) -> None:
     sample, out = toy_backbone.SAMPLE, Path("out")
     with pytest.raises(UserError, match=r"no split 'novel' \(it has train, validation\)"):
-        sample_methods(sample, inputs, {"toy": VARIANT}, "novel", out)
+        sample_methods(sample, inputs, {"toy": VARIANT}, {}, "novel", out)
     with pytest.raises(UserError, match="other"):
-        sample_methods(sample, inputs, {"other": VARIANT}, "train", out)
+        sample_methods(sample, inputs, {"other": VARIANT}, {}, "train", out)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("inversion", {}, "unknown training_free 'inversion' .*img2img, reference_only"),
+        ("img2img", {}, "training_free.img2img.strength is missing"),
+        ("img2img", {"strength": 1.5}, "training_free.img2img.strength = 1.5"),
+        ("img2img", {"strength": 0.4}, "strength = 0.4 of sample.steps = 2 is less than a step"),
+        ("reference_only", {"weight": -1}, "training_free.reference_only.weight = -1"),
+    ],
+)
+def test_a_bad_training_free_method_is_one_line(
+    inputs: Inputs, name: str, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        sample_methods(toy_backbone.SAMPLE, inputs, {}, {name: fields}, "train", Path("out"))
+    assert "\n" not in str(caught.value)
+    assert not Path("out").exists()

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from toy_adapters import PLUS
-from toy_backbone import VARIANT
+from toy_backbone import PLUS, VARIANT
 
 from adapterbench.adapters.core.variant import Variant, parse_variant
 from adapterbench.core.errors import UserError
@@ -28,12 +27,16 @@ def data(toy: "Toy") -> EncodedSplit:
     return EncodedSplit(toy.encoded, "validation")
 
 
-def test_the_same_encoder_gives_what_encode_wrote(toy: "Toy", data: EncodedSplit) -> None:
-    own = OwnPrompts(data, named(VARIANT, toy.image_encoder), toy.shards, 2, "validation")
+@pytest.mark.parametrize("row", [VARIANT, PLUS], ids=["embeddings", "patches"])
+def test_the_same_encoder_gives_what_encode_wrote(patches: "Toy", row: dict[str, Any]) -> None:
+    variant = named(row, patches.image_encoder)
+    data = EncodedSplit(patches.encoded, "validation", variant.reads_patches)
+    own = OwnPrompts(data, variant, patches.shards, 2, "validation")
     expected, nothing = encoded_prompts(data)([4, 0, 0])
     found, none = own([4, 0, 0])
-    torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)  # the rounding of fp16
-    assert torch.equal(none, nothing)
+    half: dict[str, Any] = {"atol": 2e-3, "rtol": 2e-3}  # the rounding of fp16
+    torch.testing.assert_close(found, expected, **half)
+    torch.testing.assert_close(none, nothing, **half)
 
 
 def test_another_encoder_reads_the_images(toy: "Toy", data: EncodedSplit) -> None:

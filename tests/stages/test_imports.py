@@ -35,6 +35,7 @@ MAY = {
     "encode": {"accelerate", "torch"},
     "train": UNET,
     "sample": UNET,
+    "sample_training_free": UNET,
     "score": {"accelerate", "torch"} | TABLES,
     "illustrate": UNET | TABLES,
     "layers": UNET | TABLES,

@@ -21,8 +21,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
-from toy_adapters import PLUS
-from toy_backbone import CLIP_PARAMS, FIT, VARIANT, Toy
+from toy_backbone import CLIP_PARAMS, FIT, PLUS, VARIANT, Toy
 
 import adapterbench.training.adapter as module
 import adapterbench.training.batches as batches
@@ -120,10 +119,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     return unets
 
 
-@pytest.mark.parametrize("variant", [VARIANT, LORA, GLOBAL], ids=["decoupled", "lora", "append"])
+@pytest.mark.parametrize(
+    "variant", [VARIANT, LORA, GLOBAL, PLUS], ids=["decoupled", "lora", "append", "plus"]
+)
 def test_only_the_adapter_learns(
-    toy: Toy, loaded: list[nn.Module], variant: dict[str, Any]
+    patches: Toy, loaded: list[nn.Module], variant: dict[str, Any]
 ) -> None:
+    toy = patches
     train(toy, "out", variant)
     base = load_part(toy.backbone, "unet").state_dict()
     after = loaded[0].state_dict()
@@ -151,21 +153,32 @@ def test_two_runs_write_the_same_bytes(toy: Toy) -> None:
     assert weights("a") != (train(toy, "c", seed=1), weights("c"))[1]
 
 
-def test_losses_are_those_of_a_plain_loop(toy: Toy) -> None:
+@pytest.mark.parametrize(
+    ("variant", "prompt_name"),
+    [(VARIANT, "image_embeds"), (PLUS, "patches")],
+    ids=["linear", "plus"],
+)
+def test_losses_are_those_of_a_plain_loop(
+    patches: Toy, variant: dict[str, Any], prompt_name: str
+) -> None:
+    """A dropped image prompt is zeros, or the patches of a zero image."""
+    toy = patches
     params = train_params(log_every=1, batch_size=6, warmup_steps=2)  # 18 images: 1 2/3 epochs
-    losses = train(toy, "out", **params.model_dump()).losses
+    losses = train(toy, "out", variant, **params.model_dump()).losses
 
     files = sorted(toy.encoded.glob("train-*.safetensors"))
     shards = [load_file(file) for file in files]
     latents, embeds = (
-        torch.cat([shard[name] for shard in shards]).float() for name in ("latents", "image_embeds")
+        torch.cat([shard[name] for shard in shards]).float() for name in ("latents", prompt_name)
     )
     texts = load_file(toy.encoded / "texts-00000.safetensors")["texts"].float()
     common = load_file(toy.encoded / "common.safetensors")
+    zeros = torch.zeros(embeds.shape[1:])
+    without = common["zero_patches"].float() if prompt_name == "patches" else zeros
     unet = load_part(toy.backbone, "unet").to(memory_format=torch.channels_last)
     schedule = load_part(toy.backbone, "scheduler")
     torch.manual_seed(params.seed)
-    adapter = build_adapter(parse_variant(VARIANT), unet, CLIP_PARAMS.embed_dim)
+    adapter = build_adapter(parse_variant(variant), unet, CLIP_PARAMS.embed_dim)
     adapter.attach(unet)
     optimizer = torch.optim.AdamW(adapter.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     orders = [torch.randperm(18, generator=seeded(params.seed, epoch)) for epoch in range(2)]
@@ -178,7 +191,9 @@ def test_losses_are_those_of_a_plain_loop(toy: Toy) -> None:
         rows = common["train"][index, (phrasing * common["train"].shape[1]).long()]
         no_image = (drop < 0.1) | ((drop >= 0.2) & (drop < 0.3))
         no_text = (drop >= 0.1) & (drop < 0.3)
-        prompt = torch.where(no_image[:, None], 0, embeds[index])
+        prompt = torch.stack(
+            [without if off else embeds[n] for off, n in zip(no_image, index, strict=True)]
+        )
         text = torch.where(no_text[:, None, None], common["empty"].float(), texts[rows])
         noisy = schedule.add_noise(latents[index], noise, t)
         prompts = {"image_embeds": [prompt[:, None]]}
@@ -418,6 +433,7 @@ def test_a_missing_input_is_one_line(toy: Toy, tmp_path: Path, missing: str) -> 
 
 COUNT = 20_000
 EMBEDS, TEXTS, EMPTY = torch.ones(COUNT, 3), torch.ones(COUNT, 2, 5), torch.full((2, 5), 7.0)
+NOTHING = torch.zeros(3)
 
 
 def dropped(seed: int = 0, **rates: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -425,7 +441,7 @@ def dropped(seed: int = 0, **rates: float) -> tuple[torch.Tensor, torch.Tensor]:
     values = {"drop_image": 0.0, "drop_text": 0.0, "drop_both": 0.0, **rates}
     generator = torch.Generator().manual_seed(seed)
     draw = torch.rand(COUNT, generator=generator)
-    conditions = drop_conditions(EMBEDS, TEXTS, EMPTY, train_params(**values), draw)
+    conditions = drop_conditions(EMBEDS, TEXTS, NOTHING, EMPTY, train_params(**values), draw)
     image = conditions["added_cond_kwargs"]["image_embeds"][0]
     text = conditions["encoder_hidden_states"]
     assert image.shape == (COUNT, 1, 3)
@@ -437,11 +453,18 @@ def dropped(seed: int = 0, **rates: float) -> tuple[torch.Tensor, torch.Tensor]:
     return no_image, no_text
 
 
-def test_what_reads_patches_is_brought_not_trained(toy: Toy) -> None:
-    plus = {"projection": "resampler", "attention": "decoupled", "tokens": 3, "patch_width": 8}
-    with pytest.raises(UserError, match="adapterbench adopt") as error:
-        train(toy, "out", {**plus, "channels": 8, "depth": 1, "heads": 1})
-    assert "\n" not in str(error.value)
+def test_patches_that_are_not_stored_or_of_another_width_are_one_line(
+    toy: Toy, patches: Toy
+) -> None:
+    wrong = {**PLUS, "patch_width": 24}
+    for data, row, message in (
+        (toy, PLUS, r"encoded holds no patch features: set encode\.patches = true"),
+        (patches, wrong, r"variants\.toy\.patch_width = 24, .* 32 wide: set it to 32"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            train(data, "out", row)
+        assert "\n" not in str(error.value)
+    assert not Path("out").exists()
 
 
 def test_conditions_are_dropped_at_their_rates() -> None:
@@ -499,7 +522,10 @@ def test_a_batch_that_no_machine_holds_is_one_line(toy: Toy) -> None:
             {**VARIANT, "image_encoder": "ViT-H-14"},
             r"variants\.toy\.image_encoder .* remove it",
         ),
-        (PLUS, r"variants\.toy\.projection = 'resampler' reads patches.*such as linear"),
+        (
+            {**PLUS, "image_encoder": "ViT-H-14"},
+            r"variants\.toy\.image_encoder .* remove it",
+        ),
     ],
 )
 def test_what_stage_encode_does_not_make_is_not_trained_on(

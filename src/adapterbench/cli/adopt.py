@@ -55,7 +55,7 @@ def adopt(
     own = ImageEncoderParams(image_encoder=image_encoder, pretrained=pretrained)
     encoder = first(own, of_stage_encode(backbone), of_backbone(backbone))
     check_width(adapter, encoder)
-    if adapter.reads_patches:  # stage encode stores no patches
+    if adapter.reads_patches:  # which stage encode stores only if asked to
         own = encoder
     origin = {"checkpoint": checkpoint.name, "sha256": sha256(checkpoint)}
     save_adapter(adapter, folder, variant, origin, **own.model_dump())

@@ -1,12 +1,13 @@
 """Configurations of a backbone's parts, without weights, and the tensor shapes they imply."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 from pydantic import Field
 
 from adapterbench.cli.paths import BACKBONE
@@ -107,17 +108,42 @@ def find(profile: str | None, backbone: Path | None) -> Architecture:
     )
 
 
-def image_width(architecture: Architecture, params: Path) -> int:
-    """Width c of an image embedding, by `encode.image_encoder` of a params file.
+def image_encoder(
+    architecture: Architecture, params: Path, name: str | None = None
+) -> dict[str, Any]:
+    """open_clip's configuration of an image encoder.
+
+    Args:
+        architecture: the backbone, which may hold it.
+        params: a params file.
+        name: of the encoder; None: `encode.image_encoder` of `params`.
 
     Raises:
         UserError: open_clip knows no such model.
     """
     from adapterbench.frozen.load import clip_config, clip_name  # slow import
 
-    name = load_params(EncodeParams, "encode", params).image_encoder
-    width: int = clip_config(clip_name(name, architecture.folder))["embed_dim"]
-    return width
+    name = name or load_params(EncodeParams, "encode", params).image_encoder
+    return clip_config(clip_name(name, architecture.folder))
+
+
+def patch_shape(clip: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Shape `(S, p)` of an image's patch features, class token included.
+
+    Args:
+        clip: open_clip's configuration.
+
+    Returns:
+        None if the image encoder is no plain vision transformer.
+    """
+    from open_clip import CLIPVisionCfg  # slow import
+
+    known = {field.name for field in fields(CLIPVisionCfg)}
+    vision = CLIPVisionCfg(**{k: v for k, v in clip["vision_cfg"].items() if k in known})
+    if vision.timm_model_name or not isinstance(vision.layers, int):
+        return None
+    height, width = np.broadcast_to(vision.image_size, 2) // np.broadcast_to(vision.patch_size, 2)
+    return int(1 + height * width), vision.width
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,8 @@ class Shapes:
     """`(L, D)`"""
     image: int
     """Width c of the image embedding."""
+    patches: tuple[int, int] | None
+    """`(S, p)` of the patch features; None: the image encoder has none."""
 
 
 def shapes(architecture: Architecture, params: Path) -> Shapes:
@@ -140,11 +168,13 @@ def shapes(architecture: Architecture, params: Path) -> Shapes:
     """
     vae = architecture.read(Vae, "vae")
     text = architecture.read(TextEncoder, "text_encoder")
+    clip = image_encoder(architecture, params)
     resolution = load_params(DataParams, "data", params).resolution
     # every block of the VAE but the last halves the side
     side = resolution // 2 ** (len(vae.block_out_channels) - 1)
     return Shapes(
         latents=(vae.latent_channels, side, side),
         text=(text.max_position_embeddings, text.hidden_size),
-        image=image_width(architecture, params),
+        image=clip["embed_dim"],
+        patches=patch_shape(clip),
     )

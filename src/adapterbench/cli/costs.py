@@ -66,19 +66,23 @@ class Sampling:
     flops: int
 
 
-def sampling(adapted: list[int], bare: int, decoder: int, params: SampleParams) -> Sampling:
-    """Costs of the images of every variant under each protocol, and of each protocol's floor.
+def sampling(
+    adapted: list[int], bare: int, training_free: int, decoder: int, params: SampleParams
+) -> Sampling:
+    """Costs of the images of every method under each protocol, and of each protocol's floor.
 
     Args:
         adapted: operations of one UNet prediction with each variant.
         bare: operations of one UNet prediction without an adapter.
+        training_free: number of training-free methods, each of which is counted as the bare UNet.
         decoder: operations of the VAE decoder per image.
         params: sampling parameters.
     """
     images = params.items * params.images_per_item  # of a method under a protocol
     # DPM-Solver++ needs one prediction per step; guidance doubles it (with and without prompts)
     predictions = params.steps * (2 if params.guidance_scale > 1 else 1)
-    forwards = [*(forward for forward in adapted for _ in PROTOCOLS), *(bare for _ in PROTOCOLS)]
+    methods = [*adapted, *(bare for _ in range(training_free)), bare]  # the last: the floors
+    forwards = [forward for forward in methods for _ in PROTOCOLS]
     return Sampling(
         images=images * len(forwards),
         flops=images * (predictions * sum(forwards) + decoder * len(forwards)),

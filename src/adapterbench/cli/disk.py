@@ -6,6 +6,8 @@ from math import prod
 from pathlib import Path
 
 from adapterbench.cli.architecture import Shapes
+from adapterbench.core.config import EncodeParams
+from adapterbench.core.errors import UserError
 from adapterbench.formats.shards import find_shards, read_captions, read_manifest
 
 HALF, TOKEN, INTEGER = 2, 4, 8
@@ -50,18 +52,29 @@ def count_shards(folder: Path) -> Corpus:
     return Corpus(samples, len(distinct), phrasings)
 
 
-def encoded_bytes(corpus: Corpus, shapes: Shapes, texts: str) -> dict[str, int]:
+def encoded_bytes(corpus: Corpus, shapes: Shapes, params: EncodeParams) -> dict[str, int]:
     """Bytes of each kind of tensor in the encoded shards, without the sample keys.
 
     Args:
         corpus: size of the data.
         shapes: shapes of one sample.
-        texts: one of `TEXT_BYTES`.
+        params: whether patches are stored, and what of texts.
+
+    Raises:
+        UserError: patches are to be stored, and the image encoder has none.
     """
+    if params.patches and shapes.patches is None:
+        raise UserError(
+            f"encode.patches = true, but the image encoder {params.image_encoder} has no patch "
+            "features: choose a vision transformer, or set it to false"
+        )
+    # + 1: the unconditional ones
+    patches = HALF * prod(shapes.patches or ()) * (corpus.samples + 1)
     return {
         "latents": HALF * prod(shapes.latents) * corpus.samples,
         "image_embeds": HALF * shapes.image * corpus.samples,
+        **({"patches": patches} if params.patches else {}),
         # + 1: the empty caption
-        "texts": TEXT_BYTES[texts](shapes.text) * (corpus.captions + 1),
+        "texts": TEXT_BYTES[params.texts](shapes.text) * (corpus.captions + 1),
         "phrasings": INTEGER * corpus.phrasings,
     }

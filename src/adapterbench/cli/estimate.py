@@ -1,17 +1,29 @@
 """Estimate the costs of a run from its settings, with models built without weights."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adapterbench.adapters.core.build import build_adapter
-from adapterbench.cli.architecture import Architecture, Shapes, shapes
+from adapterbench.cli.architecture import (
+    Architecture,
+    Shapes,
+    image_encoder,
+    patch_shape,
+    shapes,
+)
 from adapterbench.cli.costs import Device, Sampling, Training, sampling, training
 from adapterbench.cli.disk import TEXT_BYTES, Corpus, count_shards, encoded_bytes, plain
 from adapterbench.cli.flops import build_unet, decoder_flops, text_flops, unet_passes
 from adapterbench.cli.paths import SHARDS
 from adapterbench.cli.settings import variants
-from adapterbench.core.config import EncodeParams, SampleParams, load_params, load_train
+from adapterbench.core.config import (
+    EncodeParams,
+    SampleParams,
+    load_params,
+    load_train,
+    load_training_free,
+)
 from adapterbench.core.files import MANIFEST
 
 
@@ -26,8 +38,7 @@ class Plan:
     sampling: Sampling
     corpus: Corpus | None
     """None: the number of samples is unknown."""
-    texts: str
-    """`encode.texts`."""
+    encode: EncodeParams
     text_flops: int
     """Operations of the text encoder per caption; part of every step if `encode.texts` is live."""
 
@@ -38,7 +49,8 @@ class Plan:
 
     def encoded_bytes(self, texts: str) -> dict[str, int] | None:
         """Bytes of each kind of tensor if `encode.texts` were `texts`."""
-        return encoded_bytes(self.corpus, self.shapes, texts) if self.corpus else None
+        params = self.encode.model_copy(update={"texts": texts})
+        return encoded_bytes(self.corpus, self.shapes, params) if self.corpus else None
 
     def total_bytes(self, texts: str) -> int | None:
         """Bytes of all encoded shards if `encode.texts` were `texts`."""
@@ -58,9 +70,9 @@ class Plan:
             "training": {name: timed(part) for name, part in self.training.items()},
             "sampling": timed(self.sampling),
             "samples": self.corpus.samples if self.corpus else None,
-            "encoded_bytes": self.encoded_bytes(self.texts),
+            "encoded_bytes": self.encoded_bytes(self.encode.texts),
             "texts": {
-                "chosen": self.texts,
+                "chosen": self.encode.texts,
                 "bytes_of_all": {name: self.total_bytes(name) for name in TEXT_BYTES},
                 "flops_per_caption": self.text_flops,
             },
@@ -81,29 +93,32 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
         UserError: a section, row or configuration is missing or invalid.
     """
     sample_shapes = shapes(architecture, params)
-    texts = load_params(EncodeParams, "encode", params).texts
+    encode = load_params(EncodeParams, "encode", params)
     trainings, predictions = {}, []
     with architecture.building():
         unet = build_unet(architecture.config("unet"))
         caption = text_flops(architecture.config("text_encoder"), sample_shapes)
-        in_step = caption if texts == "live" else 0
+        in_step = caption if encode.texts == "live" else 0
         for name, variant in variants(params).items():
             adapter = build_adapter(variant, unet, sample_shapes.image)
             adapter.attach(unet)
-            passes = unet_passes(unet, adapter, sample_shapes)
+            clip = image_encoder(architecture, params, variant.image_encoder)
+            own = replace(sample_shapes, patches=patch_shape(clip))
+            passes = unet_passes(unet, adapter, own)
             adapter.detach(unet)
             trainings[name] = training(adapter.count, passes, in_step, load_train(name, params))
             predictions.append(passes.forward)
         bare = unet_passes(unet, None, sample_shapes)
         decoder = decoder_flops(architecture.config("vae"), sample_shapes)
     sampled = load_params(SampleParams, "sample", params)
+    free = len(load_training_free(params))
     return Plan(
         backbone=architecture.name,
         shapes=sample_shapes,
         training=trainings,
-        sampling=sampling(predictions, bare.forward, decoder, sampled),
+        sampling=sampling(predictions, bare.forward, free, decoder, sampled),
         corpus=corpus(samples),
-        texts=texts,
+        encode=encode,
         text_flops=caption,
     )
 

@@ -17,9 +17,6 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.cli.architecture import Shapes
 
-PATCHES = 257
-"""Patch features per image, for adapters that read patches: those of ViT-H-14."""
-
 
 @dataclass(frozen=True)
 class Passes:
@@ -43,11 +40,12 @@ def unet_passes(unet: UNet2DConditionModel, adapter: Adapter | None, shapes: Sha
     Args:
         unet: frozen, on the meta device.
         adapter: attached to `unet`, on the meta device; None for the bare model.
+        shapes: of a sample; `patches` are those that the adapter reads, if it reads patches.
     """
     with torch.device("meta"):
         conditions: dict[str, Any] = {"encoder_hidden_states": torch.empty(1, *shapes.text)}
         if adapter:
-            patches = [PATCHES] if adapter.reads_patches else []
+            patches = shapes.patches[:1] if adapter.reads_patches and shapes.patches else []
             prompt = torch.empty(1, 1, *patches, adapter.embed_dim)
             conditions["added_cond_kwargs"] = {"image_embeds": [prompt]}
         step = torch.empty(1, dtype=torch.long)

@@ -23,7 +23,7 @@ COLUMNS = {
 
 def show(facts: dict[str, Any]) -> None:
     """Print the output of `Plan.facts`: a row per variant, then the totals of the run."""
-    shapes = {name: shape_text(size) for name, size in facts["shapes"].items() if name != "image"}
+    shapes = {name: shape_text(facts["shapes"][name]) for name in ("latents", "text")}
     console = Console()
     console.print(
         f"Backbone {facts['backbone']}: latents {shapes['latents']}, text {shapes['text']}, "
@@ -75,12 +75,14 @@ def whole_run(facts: dict[str, Any]) -> Table:
 
 
 def encoded(facts: dict[str, Any]) -> str:
-    """Disk space of the encoded data: total and by kind."""
+    """Disk space of the encoded data: total, by kind, and per image."""
     sizes = facts["encoded_bytes"]
     if sizes is None:
         return "unknown: give --samples, or prepare the data (stage prepare)"
     kinds = ", ".join(f"{name} {BYTES(size)}" for name, size in sizes.items())
-    return f"{facts['samples']:,} images, {BYTES(sum(sizes.values()))} ({kinds})"
+    total = sum(sizes.values())
+    each = BYTES(total / facts["samples"])
+    return f"{facts['samples']:,} images, {BYTES(total)} ({kinds}), {each} an image"
 
 
 def texts(facts: dict[str, Any]) -> str:

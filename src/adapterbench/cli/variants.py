@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapterbench.cli import settings
-from adapterbench.cli.architecture import find, image_width
+from adapterbench.cli.architecture import find, image_encoder
 from adapterbench.cli.options import Backbone, Json, Params, Profile
 from adapterbench.core.imports import fast_imports
 
@@ -31,7 +31,7 @@ def variants(
 
     with settings.settings(params, profile) as path:
         table, unet = settings.variants(path), architecture.config("unet")
-        width = image_width(architecture, path)
+        width = image_encoder(architecture, path)["embed_dim"]
     with architecture.building():
         counts = count_parameters(table, unet, width)
     if as_json:

@@ -18,10 +18,12 @@ YAML_ERRORS = (YAMLError, ValueError, LookupError, TypeError, AttributeError, Re
 NAME = re.compile(r"(?=.*[A-Za-z])(?!\d[\d_]*[eE]\d+\Z|0[box])\w[\w-]{0,63}", re.ASCII)
 """Valid name of a variant; 1e3 and 0x1f are not, since YAML reads them as numbers."""
 RESERVED_NAMES = {
+    "img2img",
     "no_prompt",
     "other_item",
     "reference",
     "reference_16px",
+    "reference_only",
     "shuffled_reference",
     "text_only",
     "vae",
@@ -37,6 +39,8 @@ Depth = Annotated[int, Field(ge=1, le=64)]
 """Number of consecutive layers."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Precision = Literal["no", "bf16", "fp16"]
+Fit = Literal["crop", "pad", "tiles"]
+"""Keys of `frozen.prompts.FITS`: how an image encoder reads an image that is not square."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -105,6 +109,13 @@ class EncodeParams(Section):
     """open_clip weights tag; `null` for a folder."""
     batch_size: Count
     """Images per forward pass."""
+    fit: Fit
+    """How the image encoder reads an image that is not square: its centre, padded with white, or
+    the mean over tiles. Latents are of the centre. Packed images are squares: none changes them.
+    """
+    patches: bool
+    """Whether the features of all patches of an image are stored beside its embedding, as variants
+    with `projection: resampler` need."""
     texts: Literal["stored", "live"]
     """What is stored of captions: `stored` keeps embeddings; `live` keeps token ids, embedded
     whenever they are needed: far less disk space for a little compute."""
@@ -406,6 +417,18 @@ def load_rows(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
             raise UserError(
                 f"{path}: variants.{name} must be a mapping of fields, not {short_repr(row)}"
             )
+    return rows
+
+
+def load_training_free(path: Path = PARAMS) -> dict[str, Any]:
+    """Load the fields of the training-free methods by name; their modules check them.
+
+    Raises:
+        UserError: the mapping `training_free` is missing.
+    """
+    rows = read_params(path).get("training_free")
+    if not isinstance(rows, dict):
+        raise UserError(f"{path} needs a mapping `training_free` of methods; use {{}} for none")
     return rows
 
 

@@ -6,10 +6,14 @@ from typing import Any
 
 import torch
 from more_itertools import chunked
+from PIL import Image
 from torch import Tensor
 
 from adapterbench.core.config import EncodeParams
+from adapterbench.encoding.reading import Images
+from adapterbench.formats.encoded import EMBEDS, PATCHES, ZERO_PATCHES
 from adapterbench.frozen.load import Clip, clip_name, load_clip, load_part
+from adapterbench.frozen.prompts import averaged, image_prompts, patch_features
 from adapterbench.frozen.texts import embeddings, token_ids
 
 
@@ -22,6 +26,8 @@ class Encoders:
     tokenizer: Any
     clip: Clip
     batch_size: int
+    patches: bool
+    """Whether image prompts include patches."""
 
     @torch.no_grad()
     def latents(self, pixels: Tensor) -> Tensor:
@@ -29,6 +35,21 @@ class Encoders:
         scaled = pixels.to(self.vae.device).float() / 127.5 - 1
         latents: Tensor = self.vae.encode(scaled).latent_dist.mode()
         return latents.cpu() * self.vae.config.scaling_factor
+
+    def image_prompts(self, images: Images) -> dict[str, Tensor]:
+        """Embeddings `(B, c)` by their name in the shards, and patches `(B, S, p)` if asked for."""
+        pixels = torch.from_numpy(images.clip_pixels)
+        prompts = {EMBEDS: self.clip.pixel_embeds(pixels)}
+        if self.patches:
+            prompts[PATCHES] = patch_features(self.clip, pixels)
+        return {name: averaged(prompt, images.views) for name, prompt in prompts.items()}
+
+    def unconditional(self) -> dict[str, Tensor]:
+        """The patches of a zero image `(S, p)` by their name, if asked for."""
+        if not self.patches:
+            return {}
+        _, zero = image_prompts(self.clip, [Image.new("RGB", (1, 1))], patches=True)
+        return {ZERO_PATCHES: zero[0]}
 
     def texts(self, captions: list[str]) -> Tensor:
         """Embeddings `(T, L, D)`, as the pipeline computes them."""
@@ -52,4 +73,5 @@ def load_encoders(
         tokenizer=load_part(backbone, "tokenizer"),
         clip=load_clip(clip_name(params.image_encoder, backbone), params.pretrained).to(device),
         batch_size=params.batch_size,
+        patches=params.patches,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from adapterbench.core.config import EncodeParams
@@ -43,11 +44,12 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
     done = resume_path("encode", facts, shards / MANIFEST)
     encoders = load_encoders(params, backbone, state.device)
     shards_of = {split: find_shards(shards, split) for split in read_manifest(shards).splits}
+    warn_squares(params.fit, [shard for part in shards_of.values() for shard in part])
     own_shards = share([shard for part in shards_of.values() for shard in part], state)
     with exclusive_run(done, is_main=state.is_main_process):
         done.mkdir(parents=True, exist_ok=True)
         todo = [shard for shard in own_shards if not index_of(shard, done).exists()]
-        batches = read_batches(todo, encoders.batch_size, encoders.clip.preprocess)
+        batches = read_batches(todo, encoders.batch_size, encoders.clip.preprocess, params.fit)
         by_shard = groupby(batches, key=attrgetter("shard"))
         is_silent = not state.is_main_process
         for number, images in tqdm(by_shard, "encode", len(todo), unit="shard", disable=is_silent):
@@ -59,12 +61,23 @@ def encode(params: EncodeParams, shards: Path, backbone: Path, out: Path) -> dic
         texts = write(captions, encode_texts, done, state)
         state.wait_for_everyone()
         if state.is_main_process:
-            save_half({"empty": encode_texts([""])[0]} | captions.phrasings, done / COMMON)
+            common = {"empty": encode_texts([""])[0]} | encoders.unconditional()
+            save_half(common | captions.phrasings, done / COMMON)
             publish_shards(indices, texts, encoders.clip.embed_dim, out)
             shutil.rmtree(done)
         state.wait_for_everyone()
     manifest: dict[str, Any] = read_json(out / MANIFEST)
     return manifest
+
+
+def warn_squares(fit: str, shards: Sequence[Shard]) -> None:
+    """Log that `encode.fit` changes nothing where all images are squares."""
+    if fit != "crop" and all(shard.holds_squares for shard in shards):
+        log.warning(
+            "stage prepare packed all images as squares, which encode.fit = %s does not change; "
+            "sources whose images lie in tars, such as data=local, keep them whole",
+            fit,
+        )
 
 
 def index_of(shard: Shard, folder: Path) -> Path:
@@ -80,18 +93,18 @@ def encode_shard(shard: Shard, batches: Iterable[Images], encoders: Encoders, ou
     """
     bad: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
-    latents, image_embeds = [], []
+    batched: list[dict[str, Tensor]] = []
     for images in batches:
         bad += images.skipped
         rows += images.rows
         if images.rows:
-            latents.append(encoders.latents(torch.from_numpy(images.pixels)).half())
-            clip_pixels = torch.from_numpy(images.clip_pixels)
-            image_embeds.append(encoders.clip.pixel_embeds(clip_pixels).half())
+            latents = encoders.latents(torch.from_numpy(images.pixels))
+            tensors = {"latents": latents} | encoders.image_prompts(images)
+            batched.append({name: tensor.half() for name, tensor in tensors.items()})
     if not rows:
         raise InputError(f"shard {shard.path} has no readable image", shard.path)
     encoded = out / f"{shard.path.stem}.safetensors"
-    save_half({"latents": torch.cat(latents), "image_embeds": torch.cat(image_embeds)}, encoded)
+    save_half({name: torch.cat([part[name] for part in batched]) for name in batched[0]}, encoded)
     facts = {"name": encoded.name, "sha256": sha256(encoded), "samples": rows, "skipped": bad}
     write_json(index_of(shard, out), facts)
 

@@ -1,13 +1,15 @@
 """Encoded shards: the output of the frozen encoders, with random access.
 
 `<split>-00000.safetensors` encodes `<split>-00000.tar` and holds, for N images, `latents
-(N, C, h, w)` (scaled) and `image_embeds (N, c)`; `<split>-00000.json` beside it lists keys,
-concepts and captions. `texts-00000.safetensors` and so on hold `texts`, each distinct caption of
-all splits once: embeddings `(T, L, D)` or, where they are computed live, token ids `(T, L)`.
-`common.safetensors` holds `empty`, the same for the empty caption, and by the name of each split
-its phrasings `(N, P)`: the index into all `texts` of each phrasing of each sample. All floats are
-fp16. `manifest.json` lists the files with digests and numbers of samples; its size does not depend
-on the number of images. A file with another digest is never read.
+(N, C, h, w)` (scaled), `image_embeds (N, c)` and, with `encode.patches`, `patches (N, S, p)`, the
+features of S patches; `<split>-00000.json` beside it lists keys, concepts and captions.
+`texts-00000.safetensors` and so on hold `texts`, each distinct caption of all splits once:
+embeddings `(T, L, D)` or, where they are computed live, token ids `(T, L)`. `common.safetensors`
+holds `empty`, the same for the empty caption, by the name of each split its phrasings `(N, P)`: the
+index into all `texts` of each phrasing of each sample, and, with `encode.patches`, `zero_patches
+(S, p)`, the patches of a zero image. All floats are fp16. `manifest.json` lists the files with
+digests and numbers of samples; its size does not depend on the number of images. A file with
+another digest is never read.
 """
 
 from bisect import bisect_right
@@ -29,10 +31,12 @@ from torch import Tensor
 
 from adapterbench.core.config import Count
 from adapterbench.core.documents import Document, FileName, Sha256, read_document
-from adapterbench.core.errors import InputError, one_line
+from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import MANIFEST, check_digest, publish
 
 COMMON = "common.safetensors"
+EMBEDS, PATCHES, ZERO_PATCHES = "image_embeds", "patches", "zero_patches"
+"""Tensors of the two kinds of image prompts, and of the unconditional patches."""
 AT_ONCE = 4
 """Files whose digests are checked at the same time."""
 
@@ -85,7 +89,7 @@ class Batch:
     latents: Tensor
     """`(B, C, h, w)`"""
     image_embeds: Tensor
-    """`(B, c)`"""
+    """Image prompts: embeddings `(B, c)` or patches `(B, S, p)`."""
     texts: Tensor
     """One phrasing per caption: embeddings `(B, L, D)` or token ids `(B, L)`."""
 
@@ -93,11 +97,17 @@ class Batch:
 class EncodedSplit:
     """Random access to an encoded split; shards are memory-mapped."""
 
-    def __init__(self, folder: Path, split: str) -> None:
+    def __init__(self, folder: Path, split: str, patches: bool = False) -> None:
         """Open the shards of `split` and check their digests.
 
+        Args:
+            folder: of stage `encode`.
+            split: one of its manifest.
+            patches: whether patches are the image prompts, rather than embeddings.
+
         Raises:
-            UserError: a file is missing or damaged, or the manifest has no such split.
+            UserError: a file is missing or damaged, the manifest has no such split, or patches are
+                not stored.
         """
         manifest = read_document(Manifest, folder / MANIFEST, "a manifest of encoded shards")
         if split not in manifest.splits:
@@ -113,6 +123,16 @@ class EncodedSplit:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(attrgetter("checked"), [*self.shards, common]))
         self.texts_per_file = self.texts[0].rows("texts")
+        if patches and ZERO_PATCHES not in set(common.checked.keys()):
+            raise UserError(
+                f"{folder} holds no patch features: set encode.patches = true in params.yaml and "
+                "run stage encode again"
+            )
+        self.prompt = PATCHES if patches else EMBEDS
+        zero = common.checked.get_tensor(ZERO_PATCHES) if patches else torch.zeros(self.embed_dim)
+        self.unconditional: Tensor = to_fp32(zero)
+        """The unconditional image prompt: zeros `(c,)`, or the patches of a zero image `(S, p)`, as
+        in the training of IP-Adapter and IP-Adapter Plus."""
         self.phrasings: Tensor = common.checked.get_tensor(split)
         """Index into all texts of each phrasing of each sample `(N, P)`."""
         self.empty: Tensor = to_fp32(common.checked.get_tensor("empty"))
@@ -142,10 +162,10 @@ class EncodedSplit:
         return Batch(latents, image_embeds, texts)
 
     def row(self, number: int, draw: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, image embedding and one phrasing of a sample, in the stored dtype."""
+        """Latents, image prompt and one phrasing of a sample, in the stored dtype."""
         place = bisect_right(self.starts, number) - 1
         shard, at = self.shards[place], number - self.starts[place]
-        latents, embeds = (shard[name][at] for name in ("latents", "image_embeds"))
+        latents, embeds = (shard[name][at] for name in ("latents", self.prompt))
         phrasings = self.phrasings[number]
         # all files but the last have the same number of texts
         file, row = divmod(int(phrasings[int(draw * len(phrasings))]), self.texts_per_file)

@@ -70,14 +70,22 @@ class LazySample:
         """Its phrasings and metadata."""
         return tuple(self.row.captions), self.row.meta
 
-    def image(self) -> Image.Image:
-        """Its image, square.
+    def whole(self) -> Image.Image:
+        """Its image, as the tar holds it.
 
         Raises:
-            BadImageError: it cannot be decoded, or has one colour.
+            BadImageError: it cannot be decoded.
             UserError: its tar is missing or has changed.
         """
-        image = square(decode(read_file(self.root / self.row.tar, self.row)), self.side)
+        return decode(read_file(self.root / self.row.tar, self.row))
+
+    def cropped(self, whole: Image.Image) -> Image.Image:
+        """The centre square of the image at the resolution of the listing.
+
+        Raises:
+            BadImageError: it has one colour.
+        """
+        image = square(whole, self.side)
         if is_blank(image):
             raise BadImageError("blank image")
         return image

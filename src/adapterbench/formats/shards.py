@@ -39,10 +39,12 @@ class Sample:
 
     key: str
     image: Image.Image
-    """RGB."""
+    """RGB, square."""
     captions: tuple[str, ...]
     """Phrasings; the first is the one that is scored."""
     meta: dict[str, Any]
+    whole: Image.Image | None = None
+    """The image before it was cropped and scaled, RGB; None: not asked for."""
 
     def packed(self) -> "Packed":
         """The sample with its image encoded as PNG."""
@@ -70,6 +72,11 @@ class Shard:
     """Number of samples."""
     sha256: str | None = None
     """Digest of the file, if known."""
+
+    @property
+    def holds_squares(self) -> bool:
+        """Whether its images were cropped when it was written, as those of a tar are."""
+        return self.path.suffix == ".tar"
 
 
 class ShardRow(Document):
@@ -149,8 +156,11 @@ class Unread(Protocol):
     def texts(self) -> tuple[tuple[str, ...], dict[str, Any]]:
         """Its phrasings and other facts."""
 
-    def image(self) -> Image.Image:
-        """Its image, decoded."""
+    def whole(self) -> Image.Image:
+        """Its image, decoded, as it is stored."""
+
+    def cropped(self, whole: Image.Image) -> Image.Image:
+        """The square of the image that latents are made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +179,8 @@ class Member:
         """See `texts`."""
         return texts(self.read(TEXTS))
 
-    def image(self) -> Image.Image:
-        """Its image.
+    def whole(self) -> Image.Image:
+        """Its image, which stage `prepare` packed as a square.
 
         Raises:
             BadImageError: it is missing or cannot be decoded.
@@ -179,6 +189,10 @@ class Member:
         record = self.read(SUFFIXES)
         kinds = [kind for kind in SUFFIXES if kind in record]
         return decode(record.read(kinds[0]) or b"" if kinds else b"")
+
+    def cropped(self, whole: Image.Image) -> Image.Image:
+        """The image as it is."""
+        return whole
 
 
 @contextmanager
@@ -207,20 +221,30 @@ class OpenShard:
         self.shard, self.samples = shard, samples
 
     def read(
-        self, numbers: Iterable[int], on_bad: list[dict[str, str]] | None = None
+        self,
+        numbers: Iterable[int],
+        on_bad: list[dict[str, str]] | None = None,
+        keep_whole: bool = False,
     ) -> Iterator[Sample]:
-        """Yield the samples of these numbers; see `read_shard`."""
+        """Yield the samples of these numbers, with `whole` if asked for; see `read_shard`."""
         with input_errors(self.shard):
             for sample in (self.samples[number] for number in numbers):
                 try:
-                    image, (captions, meta) = sample.image(), sample.texts()
+                    whole = sample.whole()
+                    image, (captions, meta) = sample.cropped(whole), sample.texts()
                 except BadImageError as error:
                     if on_bad is None:
                         cause = f"image {sample.key} in {self.shard.path} is corrupt ({error})"
                         raise InputError(cause, self.shard.path) from error
                     on_bad.append({"key": sample.key, "cause": str(error)})
                 else:
-                    yield Sample(key=sample.key, image=image, captions=captions, meta=meta)
+                    yield Sample(
+                        key=sample.key,
+                        image=image,
+                        captions=captions,
+                        meta=meta,
+                        whole=whole if keep_whole else None,
+                    )
 
 
 @contextmanager

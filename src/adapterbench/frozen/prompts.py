@@ -1,6 +1,6 @@
 """Image prompts: the CLIP embeddings or patch features that an adapter reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -73,20 +73,33 @@ def image_prompts(
     Raises:
         UserError: the image encoder has no patch features, or see `tiles`.
     """
-    parts = [FITS[fit](image) for image in images]
-    flat = [part for several in parts for part in several]
+    views = [FITS[fit](image) for image in images]
+    pixels = torch.stack([clip.preprocess(view) for several in views for view in several])
     if patches:
-        pixels = torch.stack([clip.preprocess(image) for image in flat])
         features = patch_features(clip, torch.cat([pixels, torch.zeros_like(pixels[:1])]))
         embeds, unconditional = features[:-1], features[-1:]
     else:
-        embeds = clip.image_embeds(flat)
+        embeds = clip.pixel_embeds(pixels)
         unconditional = unconditional_embeds(embeds[:1])
-    if len(flat) > len(images):
-        embeds = torch.stack([part.mean(dim=0) for part in embeds.split([*map(len, parts)])])
-    return embeds, unconditional
+    return averaged(embeds, [*map(len, views)]), unconditional
 
 
+def averaged(embeds: Tensor, counts: Sequence[int]) -> Tensor:
+    """The mean over the views of each image.
+
+    Args:
+        embeds: of the views of all images, one image after the other, `(V, ..)`.
+        counts: views of each of N images, V in all.
+
+    Returns:
+        `(N, ..)`; the argument itself where every image has one view.
+    """
+    if len(embeds) == len(counts):
+        return embeds
+    return torch.stack([views.mean(dim=0) for views in embeds.split([*counts])])
+
+
+@torch.no_grad()
 def patch_features(clip: Clip, pixels: Tensor) -> Tensor:
     """Features of the penultimate layer, class token first: `(N, 3, H, W)` to `(N, S, c)`.
 

@@ -182,7 +182,7 @@ def image_grid(comparison: Comparison, keys: Sequence[str], sources: Sources) ->
         "Caption (not given)": [reference.caption for reference in references],
         "Image prompt": [reference.image for reference in references],
         **generated(comparison, comparison.variants, keys, sources),
-        **generated(comparison, ["no_prompt"], keys, sources),
+        **generated(comparison, [*comparison.training_free, "no_prompt"], keys, sources),
     }
 
 
@@ -193,7 +193,7 @@ def image_text_grid(comparison: Comparison, keys: Sequence[str], sources: Source
         "Image prompt": [reference.image for reference in references],
         "Text prompt": [reference.caption for reference in references],
         **generated(comparison, comparison.variants, keys, sources),
-        **generated(comparison, ["text_only"], keys, sources),
+        **generated(comparison, [*comparison.training_free, "text_only"], keys, sources),
     }
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from adapterbench.core.errors import InputError, one_line
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
-from adapterbench.report.methods import BASELINES, CEILINGS, FLOORS, STUDY, Names
+from adapterbench.report.methods import CEILINGS, STUDY, Names
 from adapterbench.report.metrics import SCORES, TRAINABLE, Metric
 from adapterbench.report.references import thumbnail
 from adapterbench.report.table import Comparison
@@ -27,6 +27,8 @@ from adapterbench.report.table import Comparison
 DPI = 200
 MARKERS = "osD^vPX<>*"
 DASHES = {
+    "img2img": (0, (6, 1.5, 1, 1.5)),
+    "reference_only": (0, (6, 1.5, 1, 1.5, 1, 1.5)),
     "no_prompt": (0, (1, 1.5)),
     "text_only": (0, (6, 2)),
     "shuffled_reference": (0, (3, 1.5, 1, 1.5)),
@@ -122,9 +124,8 @@ def pareto(comparison: Comparison) -> Figure:
             ax.set_xlabel(f"{TRAINABLE.label} (log scale)")
             ax.set_ylabel(f"{metric.label}, {metric.better} is better")
             ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol].title}")
-            draw_baselines(
-                ax, {method: rows[method][metric.key] for method in BASELINES}, comparison.label
-            )
+            others = {m: rows[m][metric.key] for m in rows if m not in comparison.variants}
+            draw_baselines(ax, others, comparison.label)
         handles, labels = ax.get_legend_handles_labels()
         figure.legend(
             handles,
@@ -167,8 +168,9 @@ def tick_points(ax: Axes, sizes: Sequence[float]) -> None:
 
 
 def draw_baselines(ax: Axes, values: Mapping[str, float], label: Names) -> None:
-    """Draw floors and near ceilings as lines; name all of them in the right margin."""
-    lines = [*FLOORS, *(ceiling for ceiling in CEILINGS if near(values[ceiling], ax.get_ylim()))]
+    """Draw methods without an adapter as lines, without far ceilings; name all in the margin."""
+    limits = ax.get_ylim()
+    lines = [m for m, value in values.items() if m not in CEILINGS or near(value, limits)]
     for method in lines:
         ax.axhline(values[method], color=GREY, linestyle=DASHES[method], linewidth=1, zorder=1)
     low, high = ax.get_ylim()

@@ -37,6 +37,7 @@ def findings(comparison: Comparison) -> list[Finding]:
         best,
         trade_off,
         against_text,
+        against_training_free,
         insignificant_pairs,
     )
     results = [finding for sentence in sentences for finding in sentence(comparison)]
@@ -224,12 +225,23 @@ def trade_off(comparison: Comparison) -> list[Finding]:
 
 def against_text(comparison: Comparison) -> list[Finding]:
     """The adapters compared with the caption without an image prompt."""
+    return against(comparison, "text_only", "the caption alone")
+
+
+def against_training_free(comparison: Comparison) -> list[Finding]:
+    """The adapters compared with each method that needs no training."""
+    names = comparison.training_free
+    return [it for name in names for it in against(comparison, name, comparison.label(name))]
+
+
+def against(comparison: Comparison, baseline: str, name: str) -> list[Finding]:
+    """The adapters compared with a baseline, called `name` in the sentence, by each metric."""
     label = comparison.label
     sentences = []
     for metric in SCORES:
         groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
         for variant in comparison.variants:
-            groups[significance_sign(comparison, variant, "text_only", metric)].append(variant)
+            groups[significance_sign(comparison, variant, baseline, metric)].append(variant)
         names = {1: "better", -1: "worse", 0: "no significant difference"}
         parts = [
             f"{names[sign]}: "
@@ -237,8 +249,7 @@ def against_text(comparison: Comparison) -> list[Finding]:
             for sign, group in groups.items()
             if group
         ]
-        text_only = interval(comparison, "text_only", metric)
-        text = f"Against the caption alone ({metric.label} {text_only}), "
+        text = f"Against {name} ({metric.label} {interval(comparison, baseline, metric)}), "
         sentences.append(Finding(text + "; ".join(parts) + "."))
     return sentences
 

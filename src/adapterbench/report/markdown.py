@@ -41,6 +41,7 @@ def render(comparison: Comparison, measured: MeasuredOn) -> str:
         *dagger_note(comparison),
         HOW_TO_READ,
         ROWS,
+        *training_free_note(comparison),
         "## What it shows",
         bullets(sentences),
         "## Cost of training",
@@ -49,6 +50,16 @@ def render(comparison: Comparison, measured: MeasuredOn) -> str:
         bullets(facts),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def training_free_note(comparison: Comparison) -> list[str]:
+    """Explanation of the rows of training-free methods, if there are any."""
+    rows = {
+        "img2img": "sampling starts from the noised image prompt",
+        "reference_only": "self-attention also attends to the noised image prompt",
+    }
+    texts = [f"{comparison.label(name)}: {rows[name]}." for name in comparison.training_free]
+    return [f"Without any training: {' '.join(texts)}"] if texts else []
 
 
 def dagger_note(comparison: Comparison) -> list[str]:

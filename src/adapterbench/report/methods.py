@@ -1,6 +1,6 @@
 """The rows of the comparison: names, labels and order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 STUDY = {
     "uni_controlnet_global": "Uni-ControlNet (Global)",
@@ -24,6 +24,15 @@ BASELINES = {
 }
 """Floors and ceilings. None uses the item's image prompt, so they belong to no protocol and are
 rows of both tables."""
+
+TRAINING_FREE = {
+    "img2img": "Image to image",
+    "reference_only": "Reference only",
+}
+"""Methods that use the item's image without an adapter: the modules of `sampling.training_free`.
+They are rows of both tables where the parameter file lists them."""
+
+WITHOUT_ADAPTER = {**TRAINING_FREE, **BASELINES}
 
 FLOORS = ("no_prompt", "text_only", SHUFFLED, "other_item")
 
@@ -49,7 +58,7 @@ def label(method: str, own: Mapping[str, str] | None = None) -> str:
     Args:
         own: labels that the user set, by method.
     """
-    return {**STUDY, **BASELINES, **(own or {})}.get(method, method)
+    return {**STUDY, **WITHOUT_ADAPTER, **(own or {})}.get(method, method)
 
 
 def in_order(variants: Sequence[str]) -> list[str]:
@@ -58,14 +67,17 @@ def in_order(variants: Sequence[str]) -> list[str]:
     return sorted(variants, key=lambda v: known.index(v) if v in STUDY else len(known))
 
 
-def contrasts(variants: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs `(method, baseline)` to compare: each variant with each floor and each variant.
+def contrasts(
+    variants: Sequence[str], training_free: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """The pairs `(method, baseline)` to compare: each variant with every other method.
 
-    A pair of variants appears once. `ip_adapter`, if present, or else the first variant, is the
-    baseline in all its pairs.
+    The other methods are the training-free ones, the floors and the variants. A pair of variants
+    appears once. `ip_adapter`, if present, or else the first variant, is the baseline in all its
+    pairs.
     """
     original = ORIGINAL if ORIGINAL in variants else variants[0]
     others = [v for v in variants if v != original]
-    pairs = [(v, floor) for v in variants for floor in FLOORS]
+    pairs = [(v, other) for v in variants for other in (*training_free, *FLOORS)]
     pairs += [(v, original) for v in others]
     return pairs + [(b, a) for i, a in enumerate(others) for b in others[i + 1 :]]

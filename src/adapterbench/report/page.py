@@ -15,7 +15,7 @@ from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.formats.pairs import PROTOCOLS as PAIR_PROTOCOLS
 from adapterbench.report import layers, pairs, sheets
 from adapterbench.report.findings import findings
-from adapterbench.report.markdown import HOW_TO_READ, ROWS, dagger_note
+from adapterbench.report.markdown import HOW_TO_READ, ROWS, dagger_note, training_free_note
 from adapterbench.report.measured import MeasuredOn
 from adapterbench.report.table import Comparison
 from adapterbench.report.verdict import verdict
@@ -102,7 +102,7 @@ def render(
         layers=carried,
         rule=layers.RULE,
         facts=measured.facts(),
-        notes=[*dagger_note(headline), HOW_TO_READ, ROWS],
+        notes=[*dagger_note(headline), HOW_TO_READ, ROWS, *training_free_note(headline)],
         verdict=verdict(headline),
         sections=sections,
         costs=sheets.costs(headline),

@@ -1,7 +1,7 @@
 """Read and check the per-image scores of all methods; average them to one value per item."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Scores:
     """
 
     methods: dict[str, pd.DataFrame]
-    """Variants in the given order, then the baselines."""
+    """Variants and training-free methods in the given order, then the baselines."""
     shuffled: dict[str, pd.DataFrame]
     """Each variant's images compared with another item's caption and reference."""
     sets: pd.DataFrame
@@ -43,16 +43,19 @@ class Scores:
         return self.shuffled[variant] if method == SHUFFLED else self.methods[method]
 
 
-def read_scores(folder: Path, variants: Sequence[str], protocol: str) -> Scores:
-    """Read `folder/<method>.parquet` for the variants and the baselines.
+def read_scores(
+    folder: Path, variants: Sequence[str], protocol: str, training_free: Collection[str] = ()
+) -> Scores:
+    """Read `folder/<method>.parquet` for the variants, training-free methods and baselines.
 
     Raises:
         UserError: a file is missing or damaged, lacks a column or rows, has a score that is not a
             finite number, or has other items or another K than the first variant.
     """
-    warn_unknown_methods(folder, variants)
+    warn_unknown_methods(folder, [*variants, *training_free])
     raw = {v: read_method(folder / f"{v}.parquet", KEYS + SHUFFLED_KEYS) for v in variants}
-    raw |= {b: read_method(folder / f"{b}.parquet", KEYS) for b in BASELINES if b != SHUFFLED}
+    others = [*training_free, *(b for b in BASELINES if b != SHUFFLED)]
+    raw |= {method: read_method(folder / f"{method}.parquet", KEYS) for method in others}
     rows = {m: of_protocol(frame, protocol, m, m in BASELINES) for m, frame in raw.items()}
     images = {method: images_per_item(frame, method) for method, frame in rows.items()}
     items = {method: frame.groupby("key").mean(numeric_only=True) for method, frame in rows.items()}
@@ -60,7 +63,7 @@ def read_scores(folder: Path, variants: Sequence[str], protocol: str) -> Scores:
     shuffled = {v: items[v][SHUFFLED_KEYS].set_axis(KEYS, axis=1) for v in variants}
     items[SHUFFLED] = sum(shuffled.values()) / len(variants)  # type: ignore[assignment]
     images[SHUFFLED] = images[variants[0]]
-    order = [*variants, *BASELINES]
+    order = [*variants, *training_free, *BASELINES]
     sets = pd.DataFrame({method: frame[SET_KEYS].mean() for method, frame in rows.items()}).T
     return Scores(
         methods={method: items[method][KEYS] for method in order},
@@ -70,10 +73,10 @@ def read_scores(folder: Path, variants: Sequence[str], protocol: str) -> Scores:
     )
 
 
-def warn_unknown_methods(folder: Path, variants: Sequence[str]) -> None:
+def warn_unknown_methods(folder: Path, known: Sequence[str]) -> None:
     """Log score files that belong to no row of the table."""
     for path in sorted(folder.glob("*.parquet")):
-        if path.stem not in {*variants, *BASELINES}:
+        if path.stem not in {*known, *BASELINES}:
             log.warning("%s belongs to no variant of params.yaml: ignored", path)
 
 

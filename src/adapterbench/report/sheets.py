@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from adapterbench.report.findings import amount, interval, significance_sign
-from adapterbench.report.methods import BASELINES
 from adapterbench.report.metrics import (
     CLIP_T,
     COSTS,
@@ -29,7 +28,7 @@ class Sheet:
     names: int = 1
     """Number of leading columns with names."""
     baselines: int = 0
-    """Number of closing rows with floors and ceilings."""
+    """Number of closing rows of methods without an adapter."""
     best: frozenset[tuple[int, int]] = frozenset()
     """Cells `(row, column)` with the best value of a column."""
 
@@ -63,7 +62,8 @@ def headline(comparison: Comparison) -> Sheet:
         rows.append([comparison.label(row["method"]), size, *scores, *joint, scaled])
     labels = [metric.label for metric in (*SCORES, *sets)]
     header = ["Method", TRAINABLE.label, *labels, "CLIPScore"]
-    return Sheet(header, rows, baselines=len(BASELINES), best=best_cells(comparison, 2, SCORES))
+    baselines = len(rows) - len(comparison.variants)
+    return Sheet(header, rows, baselines=baselines, best=best_cells(comparison, 2, SCORES))
 
 
 def best_cells(
@@ -79,7 +79,7 @@ def best_cells(
 
 def costs(comparison: Comparison) -> Sheet:
     """Training cost of each variant."""
-    frame = comparison.rows[~comparison.rows["method"].isin(list(BASELINES))]
+    frame = comparison.rows[comparison.rows["method"].isin(comparison.variants)]
     rows = [
         [
             comparison.label(row["method"]),

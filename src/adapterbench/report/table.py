@@ -1,6 +1,6 @@
 """The comparison of one protocol as tidy frames: a row per method, and paired differences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,16 @@ from adapterbench.core.errors import InputError, UserError, one_line
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import HEADLINE, PROTOCOLS
 from adapterbench.report.intervals import bootstrap
-from adapterbench.report.methods import BASELINES, DAGGER, ORIGINAL, contrasts, in_order, label
+from adapterbench.report.methods import (
+    BASELINES,
+    DAGGER,
+    ORIGINAL,
+    TRAINING_FREE,
+    WITHOUT_ADAPTER,
+    contrasts,
+    in_order,
+    label,
+)
 from adapterbench.report.metrics import COSTS, SCORES, SETS, TRAINABLE
 from adapterbench.report.scores import Scores, read_scores
 
@@ -47,14 +56,19 @@ class Comparison:
 
     protocol: str
     rows: pd.DataFrame
-    """`COLUMNS`, one row per method: the variants, then floors and ceilings."""
+    """`COLUMNS`, one row per method: variants, training-free methods, floors and ceilings."""
     paired: pd.DataFrame
     """`PAIRED`, one row per pair of methods and metric; `apart`: the interval excludes zero."""
 
     @property
     def variants(self) -> list[str]:
         """The trained methods, in the order of the table."""
-        return [method for method in self.rows["method"] if method not in BASELINES]
+        return [method for method in self.rows["method"] if method not in WITHOUT_ADAPTER]
+
+    @property
+    def training_free(self) -> list[str]:
+        """The methods that use the item's image without an adapter."""
+        return [method for method in self.rows["method"] if method in TRAINING_FREE]
 
     @property
     def original(self) -> str:
@@ -102,6 +116,7 @@ def compare(
     folder: Path,
     train_metrics: Path,
     rows: Mapping[str, Any],
+    training_free: Collection[str],
     protocol: str,
     params: CompareParams,
 ) -> Comparison:
@@ -109,6 +124,7 @@ def compare(
 
     Args:
         rows: the variants of the parameter file, by name.
+        training_free: names of the training-free methods.
 
     Raises:
         UserError: scores are missing, damaged or not paired (see `read_scores`), a training
@@ -117,8 +133,8 @@ def compare(
     variants = in_order(list(rows))
     if not variants:
         raise UserError("params.yaml has no variants: add a row under `variants:`")
-    scores = read_scores(folder, variants, protocol)
-    paired = differences(scores, contrasts(variants), params)
+    scores = read_scores(folder, variants, protocol, training_free)
+    paired = differences(scores, contrasts(variants, training_free), params)
     paired.insert(0, "protocol", protocol)
     table = means(scores, params).assign(
         k=[scores.images[m] for m in scores.methods],
@@ -185,8 +201,8 @@ def mean_and_interval(
 
 
 def training(folder: Path, method: str) -> dict[str, float]:
-    """Trainable parameters and costs of one method; 0 and NaN for a baseline."""
-    if method in BASELINES:
+    """Trainable parameters and costs of one method; 0 and NaN for one without an adapter."""
+    if method in WITHOUT_ADAPTER:
         return {TRAINABLE.key: 0, **dict.fromkeys(COST_KEYS, np.nan)}
     path, record = folder / f"{method}.json", read_training(folder, method)
     keys = [TRAINABLE.key, *COST_KEYS]
@@ -271,7 +287,8 @@ def check_complete(comparison: Comparison, folder: Path) -> None:
         raise InputError(f"{path} lacks a score", path)
     pairs = comparison.paired
     names = set(pairs[["method", "baseline", "metric"]].itertuples(index=False, name=None))
-    expected = {(*pair, metric.key) for pair in contrasts(comparison.variants) for metric in SCORES}
+    compared = contrasts(comparison.variants, comparison.training_free)
+    expected = {(*pair, metric.key) for pair in compared for metric in SCORES}
     if names != expected or not np.isfinite(pairs[["difference", "lo", "hi"]]).all(axis=None):
         path = folder / PAIRED_FILE
         raise InputError(f"{path} lacks a difference", path)

@@ -1,6 +1,6 @@
 """The tables of one split: a comparison per protocol, as csv and as Markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ def write_tables(
     scores: Path,
     train_metrics: Path,
     rows: Mapping[str, Any],
+    training_free: Collection[str],
     params: CompareParams,
     split: str,
     out: Path,
@@ -25,12 +26,14 @@ def write_tables(
         scores: folder of `<method>.parquet`.
         train_metrics: folder of `<variant>.json`.
         rows: the variants of the parameter file, by name.
+        training_free: names of the training-free methods.
         split: whose items were scored.
 
     Raises:
         UserError: see `table.compare` and `measured_on`.
     """
-    tables = [table.compare(scores, train_metrics, rows, name, params) for name in PROTOCOLS]
+    methods = rows, training_free
+    tables = [table.compare(scores, train_metrics, *methods, name, params) for name in PROTOCOLS]
     table.write(tables, out)
     for item in tables:
         markdown.write(item, measured_on(*item.size, split), out)

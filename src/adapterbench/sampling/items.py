@@ -37,5 +37,9 @@ def choose_items(samples: list[dict[str, Any]], count: int, seed: int) -> list[i
 
 def noise(key: str, k: int, seed: int, shape: tuple[int, ...]) -> Tensor:
     """Initial noise (of `shape`) of image `k` of an item; independent of method and batch size."""
-    generator = torch.Generator().manual_seed(image_seed(key, k, seed))
-    return torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator(key, k, seed))
+
+
+def generator(key: str, k: int, seed: int) -> torch.Generator:
+    """The generator whose first draw is the initial noise of image `k` of an item."""
+    return torch.Generator().manual_seed(image_seed(key, k, seed))

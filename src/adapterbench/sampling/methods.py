@@ -1,4 +1,7 @@
-"""The images of all methods on one split: variants under every protocol, floors under their own."""
+"""The images of all methods on one split.
+
+Variants and training-free methods have images of every protocol, floors of their own one.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from adapterbench.adapters.core.variant import parse_variant
-from adapterbench.core.config import SampleParams
+from adapterbench.core import registry
+from adapterbench.core.config import SampleParams, parse
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.generated import PROTOCOLS
-from adapterbench.sampling.sampler import sample
+from adapterbench.sampling.sampler import TrainingFree, sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,12 @@ class Inputs:
 
 
 def sample_methods(
-    params: SampleParams, inputs: Inputs, rows: Mapping[str, Any], split: str, out: Path
+    params: SampleParams,
+    inputs: Inputs,
+    rows: Mapping[str, Any],
+    training_free: Mapping[str, Any],
+    split: str,
+    out: Path,
 ) -> list[Path]:
     """Write `out/<method>/<protocol>.tar` for all methods; return the methods' folders.
 
@@ -33,13 +42,16 @@ def sample_methods(
 
     Args:
         rows: the variants of the parameter file, by name.
+        training_free: the fields of training-free methods, by name.
 
     Raises:
         UserError: there is no such split, or an input is missing or does not fit the others.
     """
     items = min(params.items, len(EncodedSplit(inputs.encoded, split)))
     fitting = params.model_copy(update={"items": items})
-    for method, protocols in protocols_of(rows).items():
+    without_training = {n: training_free_method(n, row) for n, row in training_free.items()}
+    protocols_by_method = protocols_of([*rows, *training_free])
+    for method, protocols in protocols_by_method.items():
         trained = method in rows
         sample(
             fitting,
@@ -51,11 +63,22 @@ def sample_methods(
             shards=inputs.shards,
             variant=parse_variant(rows[method], f"variants.{method}") if trained else None,
             split=split,
+            training_free=without_training.get(method),
         )
-    return [out / method for method in protocols_of(rows)]
+    return [out / method for method in protocols_by_method]
 
 
-def protocols_of(variants: Iterable[str]) -> dict[str, list[str]]:
-    """The protocols of each method; a floor, which has no adapter, stands for one protocol."""
+def protocols_of(methods: Iterable[str]) -> dict[str, list[str]]:
+    """The protocols of each method; a floor, which sees no image, stands for one protocol."""
     floors = {protocol.floor: [name] for name, protocol in PROTOCOLS.items()}
-    return {**{variant: list(PROTOCOLS) for variant in variants}, **floors}
+    return {**{method: list(PROTOCOLS) for method in methods}, **floors}
+
+
+def training_free_method(name: str, fields: Any) -> TrainingFree:
+    """The training-free method of this name.
+
+    Raises:
+        UserError: there is none, or a field is missing or wrong.
+    """
+    module = registry.load("adapterbench.sampling.training_free", name)
+    return TrainingFree(parse(module.Params, fields, f"training_free.{name}"), module.build)

@@ -15,7 +15,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.shards import read_split
 from adapterbench.frozen.load import load_clip
-from adapterbench.frozen.prompts import image_prompts, unconditional_embeds
+from adapterbench.frozen.prompts import image_prompts
 from adapterbench.runs.processes import process_state
 
 Embeds = tuple[Float[Tensor, " items *features"], Float[Tensor, " 1 *features"]]
@@ -26,11 +26,11 @@ Prompts = Callable[[list[int]], Embeds]
 
 
 def encoded_prompts(data: EncodedSplit) -> Prompts:
-    """Image prompts from the embeddings that stage `encode` stored."""
+    """The image prompts that stage `encode` stored."""
 
     def prompts(numbers: list[int]) -> Embeds:
         embeds = torch.stack([data.row(number)[1] for number in numbers]).float()
-        return embeds, unconditional_embeds(embeds[:1])
+        return embeds, data.unconditional[None]
 
     return prompts
 
@@ -43,8 +43,7 @@ def check_row(adapter: Path, variant: Variant) -> None:
         variant: the parsed row of `variants:`.
 
     Raises:
-        UserError: the adapter is another variant or was trained with another image encoder; or it
-            reads patches, which stage `encode` does not store, and the row names no encoder.
+        UserError: the adapter is another variant or was trained with another image encoder.
     """
     config, encoder = load_config(adapter), variant.encoder
     if (stored := load_variant(adapter).row()) != variant.row():
@@ -60,11 +59,6 @@ def check_row(adapter: Path, variant: Variant) -> None:
         raise UserError(
             f"{adapter} says that it was trained with {trained_with}, but {row} has {encoder}: "
             "if you trust the adapter, set image_encoder and pretrained of the row to its values"
-        )
-    if variant.reads_patches and encoder.image_encoder is None:
-        raise UserError(
-            f"{adapter} reads patches, which stage encode does not store: set image_encoder in "
-            f"{row} to the one that it was trained with"
         )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from adapterbench.adapters.core.storage import (
     load_variant,
 )
 from adapterbench.adapters.core.variant import Variant
-from adapterbench.core.config import SampleParams
+from adapterbench.core.config import SampleParams, Section
 from adapterbench.core.errors import InputError, UserError
 from adapterbench.core.files import MANIFEST, publish
 from adapterbench.formats.encoded import EncodedSplit
@@ -52,6 +53,18 @@ class ImageId:
     def name(self) -> str:
         """Stem of its temporary file; not the key, since some file systems ignore case."""
         return f"{self.number}.{self.k}"
+
+
+Generate = Callable[[list[ImageId], dict[str, Any]], Any]
+"""Images and the texts, steps and guidance of a pipeline -> the pipeline's output."""
+
+
+@dataclass(frozen=True)
+class TrainingFree:
+    """A method that uses the reference image without an adapter; see `sampling.training_free`."""
+
+    params: Section
+    build: Callable[[Any, "Sampler"], Generate]
 
 
 class PairedPipeline(StableDiffusionPipeline):
@@ -94,16 +107,18 @@ class Sampler:
         """
         self.params = params
         self.device = torch.device(device)
-        self.data, self.split = EncodedSplit(encoded, split), split
+        row = (variant or load_variant(adapter)) if adapter else None
+        patches = row is not None and row.reads_stored_patches
+        self.data, self.split = EncodedSplit(encoded, split, patches), split
         self.unet = load_part(backbone, "unet").to(device, memory_format=torch.channels_last)
-        if adapter:
-            check_row(adapter, variant or load_variant(adapter))
+        if adapter and row:
+            check_row(adapter, row)
         self.adapter = load_adapter(adapter, self.unet) if adapter else None
-        if adapter and self.adapter:
+        if row and self.adapter:
             self.adapter.requires_grad_(False)
             self.adapter.attach(self.unet)
             self.adapter.scale = params.scale
-            self.prompts = self.prompts_of(variant or load_variant(adapter), shards)
+            self.prompts = self.prompts_of(row, shards)
         scheduler = solver(backbone)
         if params.steps > (timesteps := scheduler.config["num_train_timesteps"]):
             raise UserError(
@@ -126,6 +141,7 @@ class Sampler:
         ).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.shape = tuple(self.data.row(0)[0].shape)
+        self.generate: Generate = self.from_noise
 
     def prompts_of(self, variant: Variant, shards: Path | None) -> Prompts:
         """Image prompts: stored by stage `encode`, or by the adapter's own image encoder."""
@@ -170,18 +186,27 @@ class Sampler:
             text: embeddings `(N, L, D)`; None: the empty caption.
         """
         empty = self.empty.expand(len(image_ids), -1, -1)
+        conditions = {
+            "prompt_embeds": empty if text is None else text,
+            "negative_prompt_embeds": empty,
+            "num_inference_steps": self.params.steps,
+            "guidance_scale": self.params.guidance_scale,
+        }
+        with autocast(self.device, self.params.mixed_precision):
+            images: list[Image.Image] = self.generate(image_ids, conditions).images
+        return images
+
+    def from_noise(self, image_ids: list[ImageId], conditions: dict[str, Any]) -> Any:
+        """Generate from noise, with the image prompts of an adapter; see `Generate`."""
         latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in image_ids]
         prompts = self.image_prompts(image_ids)
-        with autocast(self.device, self.params.mixed_precision):
-            images: list[Image.Image] = self.pipeline(
-                prompt_embeds=empty if text is None else text,
-                negative_prompt_embeds=empty,
-                ip_adapter_image_embeds=prompts,
-                latents=torch.stack(latents),
-                num_inference_steps=self.params.steps,
-                guidance_scale=self.params.guidance_scale,
-            ).images
-        return images
+        return self.pipeline(
+            latents=torch.stack(latents), ip_adapter_image_embeds=prompts, **conditions
+        )
+
+    def references(self, image_ids: list[ImageId]) -> Float[Tensor, "batch channels height width"]:
+        """Scaled latents `(N, C, h, w)` of the items' reference images, fp32."""
+        return torch.stack([self.data.row(p.number)[0] for p in image_ids]).float()
 
     def image_prompts(
         self, image_ids: list[ImageId]
@@ -211,11 +236,24 @@ def sample(
     shards: Path | None = None,
     variant: Variant | None = None,
     split: str = "validation",
+    training_free: TrainingFree | None = None,
 ) -> int:
     """Write `out/<protocol>.tar` with members `<key>.<k>.png`; return the number of images.
 
     Processes that `accelerate launch` starts share the images. A killed run resumes: images that
     are already generated are kept.
+
+    Args:
+        params: how images are generated.
+        encoded: folder of stage `encode`.
+        backbone: folder in diffusers layout.
+        adapter: folder of a trained adapter; None: the base model alone.
+        protocols: some of `PROTOCOLS`.
+        out: folder named after the method.
+        shards: see `Sampler`.
+        variant: see `Sampler`.
+        split: whose items images are generated of.
+        training_free: how the base model alone uses the reference image; None: not at all.
 
     Raises:
         UserError: a protocol is unknown, or an input is missing or does not fit the others.
@@ -226,12 +264,16 @@ def sample(
     # the batch size changes no image, so a resumed run may use another
     same = params.model_copy(update={"batch_size": 1})
     identity = fingerprint(backbone)
-    facts = {"sample": same, "backbone": identity, "split": split}
+    facts: dict[str, Any] = {"sample": same, "backbone": identity, "split": split}
+    if training_free:
+        facts["training_free"] = training_free.params
     own = [adapter / WEIGHTS, adapter / CONFIG] if adapter else []
     made = resume_path(f"sample-{out.name}", facts, encoded / MANIFEST, *own)
     if adapter:
         check_backbone(adapter, identity)
     sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, variant, split)
+    if training_free:
+        sampler.generate = training_free.build(training_free.params, sampler)
     image_ids = sampler.image_ids()
     # batch first, then share: rounding depends on the composition of the batch
     mine = share(list(chunked(image_ids, params.batch_size)), state)

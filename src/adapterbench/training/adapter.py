@@ -22,7 +22,6 @@ from adapterbench.core.files import MANIFEST, publish, remove, write_json
 from adapterbench.core.limits import check_memory
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import fingerprint, load_part
-from adapterbench.frozen.prompts import unconditional_embeds
 from adapterbench.frozen.texts import as_embeddings
 from adapterbench.runs.resume import exclusive_run, resume_path
 from adapterbench.training.batches import Batches, LocalBatches
@@ -77,7 +76,7 @@ def train_adapter(
     identity = fingerprint(backbone)
     facts = {"variant": variant.row(), "train": params, "backbone": identity}
     resume = resume_path(f"train-{name}", facts, encoded / MANIFEST).with_suffix(".safetensors")
-    data = EncodedSplit(encoded, "train")
+    data = EncodedSplit(encoded, "train", patches=variant.reads_patches)
     context = DistributedContext(params.mixed_precision, params.accumulate)
     unet = load_part(backbone, "unet").to(context.device, memory_format=torch.channels_last)
     if params.gradient_checkpointing:
@@ -87,6 +86,7 @@ def train_adapter(
     schedule = DDPMScheduler.from_config(load_part(backbone, "scheduler").config)
     torch.manual_seed(params.seed)
     adapter = build_adapter(variant, unet, data.embed_dim)
+    check_width(name, adapter.embed_dim, data)
     # else autocast would cast the frozen weights at each call; the adapter has its own fp32 copies
     unet.type(context.dtype)
     adapter.attach(unet)
@@ -94,6 +94,7 @@ def train_adapter(
     if data.live:
         text_encoder = load_part(backbone, "text_encoder").to(context.device, context.dtype)
     empty = as_embeddings(data.empty[None].to(context.device), text_encoder)[0]
+    unconditional = data.unconditional.to(context.device)
     shape = data.row(0)[0].shape
     # every process draws the noise of the whole batch, so it does not depend on their number
     noise_bytes = 4 * params.batch_size * shape.numel()
@@ -106,7 +107,8 @@ def train_adapter(
         local = slice(part.start - share.start, part.stop - share.start)
         batch = batches(step).map(lambda tensor: tensor[local])
         texts = as_embeddings(batch.texts, text_encoder)
-        conditions = drop_conditions(batch.image_embeds, texts, empty, params, batch.drop)
+        image_texts = batch.image_embeds, texts
+        conditions = drop_conditions(*image_texts, unconditional, empty, params, batch.drop)
         return denoising_loss(
             unet, schedule, batch.latents, conditions, batch.noise, batch.t, params.min_snr_gamma
         )
@@ -139,35 +141,44 @@ def check_trainable(name: str, variant: Variant) -> None:
     """Reject a variant that needs more than stage `encode` stores, before anything is loaded.
 
     Raises:
-        UserError: it names its own image encoder, or its projection reads patches.
+        UserError: it names its own image encoder.
     """
     if fields := variant.encoder.model_dump(exclude_none=True):
         raise UserError(
             f"variants.{name}.{min(fields)} is for adapters that `adapterbench "
             "adopt` imports: training here reads embeddings of stage encode, so remove it"
         )
-    if variant.reads_patches:
+
+
+def check_width(name: str, expected: int, data: EncodedSplit) -> None:
+    """Check the width of the image prompts; only that of patches is a field of the row.
+
+    Raises:
+        UserError: the adapter reads image prompts of another width.
+    """
+    if expected != (stored := data.unconditional.shape[-1]):
         raise UserError(
-            f"variants.{name}.projection = {variant.projection!r} reads patches, which stage "
-            "encode does not store: choose a projection of the image embedding, such as linear, "
-            "or import a trained adapter with `adapterbench adopt`"
+            f"variants.{name}.patch_width = {expected}, but the image encoder's patches are "
+            f"{stored} wide: set it to {stored}"
         )
 
 
 def drop_conditions(
-    image_embeds: Float[Tensor, "batch embed"],
+    image_embeds: Float[Tensor, " batch *features"],
     texts: Float[Tensor, "batch text dim"],
+    unconditional: Float[Tensor, " *features"],
     empty: Float[Tensor, "text dim"],
     params: TrainParams,
     draw: Float[Tensor, " batch"],
 ) -> dict[str, Any]:
     """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
 
-    A dropped image prompt becomes the unconditional embedding, a dropped text the empty caption.
+    A dropped image prompt becomes the unconditional one, a dropped text the empty caption.
 
     Args:
-        image_embeds: `(B, c)`.
+        image_embeds: embeddings `(B, c)` or patches `(B, S, p)`.
         texts: embedded captions `(B, L, D)`.
+        unconditional: see `EncodedSplit`.
         empty: the embedded empty caption `(L, D)`.
         draw: uniform numbers in [0, 1) that decide what is dropped, `(B,)`.
     """
@@ -175,7 +186,8 @@ def drop_conditions(
     both = (draw >= text_only) & (draw < text_only + params.drop_both)
     no_image = (draw < image_only) | both
     no_text = ((draw >= image_only) & (draw < text_only)) | both
-    embeds = torch.where(no_image[:, None], unconditional_embeds(image_embeds), image_embeds)
+    dropped = no_image.reshape(-1, *[1] * unconditional.ndim)
+    embeds = torch.where(dropped, unconditional, image_embeds)
     text = torch.where(no_text[:, None, None], empty, texts)
     return {
         "encoder_hidden_states": text,

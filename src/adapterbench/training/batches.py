@@ -32,8 +32,8 @@ class LocalBatch:
 
     latents: Float[Tensor, "samples channels height width"]
     """`(N, C, h, w)`"""
-    image_embeds: Float[Tensor, "samples embed"]
-    """`(N, c)`"""
+    image_embeds: Float[Tensor, " samples *features"]
+    """Image prompts: embeddings `(N, c)` or patches `(N, S, p)`."""
     texts: Float[Tensor, "samples text dim"] | Int[Tensor, "samples text"]
     """One phrasing per caption: embeddings `(N, L, D)` or token ids `(N, L)`."""
     noise: Float[Tensor, "samples channels height width"]

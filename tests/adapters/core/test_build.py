@@ -54,6 +54,26 @@ def test_counts_of_dora_and_oft_by_hand() -> None:
     assert count_parameters(variants, sd15(), embed_dim=512) == expected
 
 
+def test_count_of_plus_by_hand() -> None:
+    """Its published sizes, over the patches of a ViT-B/32: 768 wide, in layers as wide."""
+    widths = 5 * [320] + 5 * [640] + 6 * [1280]
+    C, D, tokens, depth, heads = 768, 768, 16, 4, 12  # inside the resampler; of image tokens
+    queries = tokens * C
+    ends = (C * C + C) + (C * D + D) + 2 * D  # linear in, linear out, the norm
+    norms = 3 * 2 * C  # of patches, of latents, before the feed-forward block
+    attention = 4 * C * 64 * heads  # Q, K, V, O without biases
+    feedforward = 2 * C * 4 * C
+    resampler = queries + ends + depth * (norms + attention + feedforward)
+    layers = sum(2 * D * width for width in widths)  # K and V
+    assert (resampler, layers) == (29_524_992, 19_169_280)
+    row = {
+        **{"projection": "resampler", "attention": "decoupled", "tokens": tokens},
+        **{"patch_width": C, "channels": C, "depth": depth, "heads": heads},
+    }
+    found = count_parameters({"plus": parse_variant(row)}, sd15(), embed_dim=512)
+    assert found == {"plus": resampler + layers}
+
+
 def test_the_count_is_that_of_the_built_adapter(
     variant: dict[str, Any], unet: UNet2DConditionModel
 ) -> None:

@@ -59,6 +59,11 @@ class Variant(ImageEncoderParams):
         """Whether the projection reads patches; else it reads the pooled embedding."""
         return isinstance(self, ReadsPatches)
 
+    @property
+    def reads_stored_patches(self) -> bool:
+        """Whether it reads the patches that stage `encode` stores."""
+        return self.reads_patches and self.image_encoder is None
+
     def as_given(self) -> dict[str, Any]:
         """The row as given, without defaults."""
         return self.model_dump(exclude_unset=True)
