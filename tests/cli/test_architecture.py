@@ -37,7 +37,7 @@ def test_the_packaged_parts_are_those_of_stable_diffusion_15() -> None:
 def test_shapes_of_stable_diffusion_15() -> None:
     with settings(None, "sd15") as path:
         found = shapes(find("sd15", None), path)
-    assert found == Shapes(latents=(4, 64, 64), text=(77, 768), image=512)
+    assert found == Shapes(latents=(4, 64, 64), text=(77, 768), image=512, text_encoders=1)
 
 
 def test_a_backbone_that_is_not_there_is_one_line(workplace: Path) -> None:
@@ -51,13 +51,13 @@ def test_a_backbone_that_is_not_there_is_one_line(workplace: Path) -> None:
 
 @pytest.mark.usefixtures("in_project")
 def test_a_profile_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"no profile 'sd16' \(there are emoji, sd15\)"):
+    with pytest.raises(UserError, match=r"no profile 'sd16' \(there are emoji, sd15, sd21, sdxl\)"):
         find("sd16", None)
 
 
 @pytest.mark.usefixtures("workplace")
 def test_outside_a_project_the_profiles_are_those_of_the_package() -> None:
-    with pytest.raises(UserError, match=r"no profile 'mine' \(there are emoji, sd15\)"):
+    with pytest.raises(UserError, match=r"no profile 'mine' \(there are emoji, sd15, sd21, sdxl\)"):
         find("mine", None)
 
 

@@ -24,7 +24,7 @@ def test_the_bytes_are_those_that_encode_writes(toy: "Toy") -> None:
     for path in toy.encoded.glob("*.safetensors"):
         for name, tensor in load_file(path).items():
             written[KINDS.get(name, name)] += tensor.nbytes
-    expected = encoded_bytes(count_shards(toy.shards), Shapes((4, 4, 4), (16, 32), 24), "stored")
+    expected = encoded_bytes(count_shards(toy.shards), Shapes((4, 4, 4), (16, 32), 24, 1), "stored")
     assert expected == dict(written)
 
 
@@ -37,7 +37,7 @@ def test_captions_are_counted_once(toy: "Toy") -> None:
 
 def test_bytes_of_cc3m() -> None:
     """Two bytes a value: 4 x 64 x 64 latents, 77 x 768 text, 512 of the image embedding."""
-    shapes = Shapes((4, 64, 64), (77, 768), 512)
+    shapes = Shapes((4, 64, 64), (77, 768), 512, 1)
     sizes = encoded_bytes(plain(1000), shapes, "stored")
     assert sizes == {
         "latents": 32_768_000,

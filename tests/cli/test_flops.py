@@ -16,7 +16,7 @@ from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.cli.architecture import Shapes
 from adapterbench.cli.flops import Passes, build_unet, decoder_flops, unet_passes
 
-SHAPES = Shapes(latents=(4, 8, 8), text=(7, WIDTH), image=EMBED_DIM)
+SHAPES = Shapes(latents=(4, 8, 8), text=(7, WIDTH), image=EMBED_DIM, text_encoders=1)
 LAYERS = [(64, 32), (16, 64), (16, 64), (16, 64), (16, 64), (64, 32), (64, 32)]
 """Positions and width of the toy's cross-attentions: two down, one in the middle, four up."""
 
@@ -82,5 +82,5 @@ def test_a_backward_pass_costs_less_than_two_forward_ones() -> None:
 def test_the_decoder_grows_with_the_image() -> None:
     config = AutoencoderKL(block_out_channels=(32,), mid_block_add_attention=False).config
     small = decoder_flops(config, SHAPES)
-    large = decoder_flops(config, Shapes((4, 16, 16), SHAPES.text, EMBED_DIM))
+    large = decoder_flops(config, Shapes((4, 16, 16), SHAPES.text, EMBED_DIM, 1))
     assert large == 4 * small > 0

@@ -1,7 +1,7 @@
 """Further base models for the same adapters: full models, or a LoRA fused into the backbone."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -12,7 +12,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.core.files import remove
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 SOURCES = f"{__package__}.sources"
 
@@ -49,14 +49,18 @@ def fetch_base(name: str, params: BackboneParams, backbone: Path, out: Path) -> 
     model.save_pretrained(out, safe_serialization=True)
 
 
-def fuse_lora(backbone: Path, lora: Path) -> "StableDiffusionPipeline":
+def fuse_lora(backbone: Path, lora: Path) -> "DiffusionPipeline":
     """The backbone with a LoRA fused into its weights: `W' = W + (alpha / r) B A`."""
     import torch
-    from diffusers import StableDiffusionPipeline  # takes seconds; full models do not need it
+    from diffusers import DiffusionPipeline  # takes seconds; full models do not need it
 
-    pipeline = StableDiffusionPipeline.from_pretrained(
+    from adapterbench.frozen.load import pipeline_index
+
+    # a source may leave out the checker, which SDXL does not have
+    absent = {name: None for name in pipeline_index(backbone) if name == "safety_checker"}
+    pipeline: Any = DiffusionPipeline.from_pretrained(
         backbone,
-        safety_checker=None,
+        **absent,
         torch_dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,
@@ -67,4 +71,5 @@ def fuse_lora(backbone: Path, lora: Path) -> "StableDiffusionPipeline":
     )
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
-    return pipeline
+    fused: DiffusionPipeline = pipeline
+    return fused

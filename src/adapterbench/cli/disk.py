@@ -10,11 +10,11 @@ from adapterbench.formats.shards import find_shards, read_captions, read_manifes
 
 HALF, TOKEN, INTEGER = 2, 4, 8
 """Bytes of an fp16 value, a token id and a row number."""
-TEXT_BYTES: dict[str, Callable[[tuple[int, int]], int]] = {
-    "stored": lambda text: HALF * prod(text),
-    "live": lambda text: TOKEN * text[0],
+TEXT_BYTES: dict[str, Callable[[Shapes], int]] = {
+    "stored": lambda shapes: HALF * prod(shapes.text),
+    "live": lambda shapes: TOKEN * shapes.text[0] * shapes.text_encoders,
 }
-"""`encode.texts` -> function from the shape `(L, D)` of an embedding to bytes per caption."""
+"""`encode.texts` -> function from the shapes of a sample to bytes per caption."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,6 @@ def encoded_bytes(corpus: Corpus, shapes: Shapes, texts: str) -> dict[str, int]:
         "latents": HALF * prod(shapes.latents) * corpus.samples,
         "image_embeds": HALF * shapes.image * corpus.samples,
         # + 1: the empty caption
-        "texts": TEXT_BYTES[texts](shapes.text) * (corpus.captions + 1),
+        "texts": TEXT_BYTES[texts](shapes) * (corpus.captions + 1),
         "phrasings": INTEGER * corpus.phrasings,
     }

@@ -23,7 +23,7 @@ COLUMNS = {
 
 def show(facts: dict[str, Any]) -> None:
     """Print the output of `Plan.facts`: a row per variant, then the totals of the run."""
-    shapes = {name: shape_text(size) for name, size in facts["shapes"].items() if name != "image"}
+    shapes = {name: shape_text(facts["shapes"][name]) for name in ("latents", "text")}
     console = Console()
     console.print(
         f"Backbone {facts['backbone']}: latents {shapes['latents']}, text {shapes['text']}, "

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -21,9 +20,10 @@ from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import MANIFEST, publish, remove, write_json
 from adapterbench.core.limits import check_memory
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.frozen.conditions import Texts, unet_inputs
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.prompts import unconditional_embeds
-from adapterbench.frozen.texts import as_embeddings
+from adapterbench.frozen.texts import as_texts, load_text_encoders
 from adapterbench.runs.resume import exclusive_run, resume_path
 from adapterbench.training.batches import Batches, LocalBatches
 from adapterbench.training.distributed import DistributedContext
@@ -90,10 +90,10 @@ def train_adapter(
     # else autocast would cast the frozen weights at each call; the adapter has its own fp32 copies
     unet.type(context.dtype)
     adapter.attach(unet)
-    text_encoder = None
+    encoders = None
     if data.live:
-        text_encoder = load_part(backbone, "text_encoder").to(context.device, context.dtype)
-    empty = as_embeddings(data.empty[None].to(context.device), text_encoder)[0]
+        encoders = load_text_encoders(backbone).to(context.device, context.dtype)
+    empty = as_texts(data.empty[None].to(context.device), encoders)
     shape = data.row(0)[0].shape
     # every process draws the noise of the whole batch, so it does not depend on their number
     noise_bytes = 4 * params.batch_size * shape.numel()
@@ -105,8 +105,9 @@ def train_adapter(
     def loss(step: int, _generator: torch.Generator, part: slice) -> Float[Tensor, ""]:
         local = slice(part.start - share.start, part.stop - share.start)
         batch = batches(step).map(lambda tensor: tensor[local])
-        texts = as_embeddings(batch.texts, text_encoder)
-        conditions = drop_conditions(batch.image_embeds, texts, empty, params, batch.drop)
+        texts = as_texts(batch.texts, encoders)
+        embeds, texts = drop_conditions(batch.image_embeds, texts, empty, params, batch.drop)
+        conditions = unet_inputs(texts, batch.latents, embeds[:, None])
         return denoising_loss(
             unet, schedule, batch.latents, conditions, batch.noise, batch.t, params.min_snr_gamma
         )
@@ -156,19 +157,19 @@ def check_trainable(name: str, variant: Variant) -> None:
 
 def drop_conditions(
     image_embeds: Float[Tensor, "batch embed"],
-    texts: Float[Tensor, "batch text dim"],
-    empty: Float[Tensor, "text dim"],
+    texts: Texts,
+    empty: Texts,
     params: TrainParams,
     draw: Float[Tensor, " batch"],
-) -> dict[str, Any]:
-    """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
+) -> tuple[Float[Tensor, "batch embed"], Texts]:
+    """Embeddings and texts with image, text or both dropped at random (IP-Adapter, section 3.3).
 
     A dropped image prompt becomes the unconditional embedding, a dropped text the empty caption.
 
     Args:
         image_embeds: `(B, c)`.
-        texts: embedded captions `(B, L, D)`.
-        empty: the embedded empty caption `(L, D)`.
+        texts: B embedded captions.
+        empty: the embedded empty caption.
         draw: uniform numbers in [0, 1) that decide what is dropped, `(B,)`.
     """
     image_only, text_only = params.drop_image, params.drop_image + params.drop_text
@@ -176,11 +177,7 @@ def drop_conditions(
     no_image = (draw < image_only) | both
     no_text = ((draw >= image_only) & (draw < text_only)) | both
     embeds = torch.where(no_image[:, None], unconditional_embeds(image_embeds), image_embeds)
-    text = torch.where(no_text[:, None, None], empty, texts)
-    return {
-        "encoder_hidden_states": text,
-        "added_cond_kwargs": {"image_embeds": [embeds[:, None]]},
-    }
+    return embeds, empty.where(no_text, texts)
 
 
 def costs(count: int, fitted: FitResult, params: TrainParams, model: Path) -> dict[str, float]:
