@@ -18,7 +18,12 @@ def arguments(toy: "Toy", toy_params: Path) -> list[Any]:
 def test_a_plan_adds_up(cli: Cli, arguments: list[Any]) -> None:
     device = ["--tflops", 2, "--utilisation", 0.25, "--samples", 10]
     found = json.loads(cli(*arguments, *device, "--json").stdout)
-    assert found["shapes"] == {"latents": [4, 4, 4], "text": [16, 32], "image": 24, "text_encoders": 1}
+    assert found["shapes"] == {
+        "latents": [4, 4, 4],
+        "text": [16, 32],
+        "image": 24,
+        "text_encoders": 1,
+    }
     mine = found["training"]["mine"]
     assert mine["steps"] == 5
     assert mine["samples_seen"] == 15

@@ -23,8 +23,8 @@ from adapterbench.cli.architecture import Shapes
 from adapterbench.cli.disk import count_shards, encoded_bytes
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.encoded import EncodedSplit
-from adapterbench.frozen.load import load_part
 from adapterbench.frozen.conditions import Texts
+from adapterbench.frozen.load import load_part
 from adapterbench.frozen.texts import TextEncoders, as_texts, load_text_encoders
 from adapterbench.sampling.sampler import Sampler
 

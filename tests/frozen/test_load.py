@@ -113,9 +113,9 @@ def test_a_part_that_loads_and_does_not_work_is_one_line(
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("unet", {"addition_time_embed_dim": 4}, "addition_time_embed_dim|shapes"),
-        ("unet", {"transformer_layers_per_block": [1, 1]}, ""),
-        ("text_encoder_2", {"architectures": None, "hidden_act": "none"}, ""),
+        ("unet", {"addition_time_embed_dim": 100}, "negative"),
+        ("unet", {"projection_class_embeddings_input_dim": 12}, ""),
+        ("text_encoder_2", {"hidden_act": "none"}, ""),
         ("text_encoder_2", {"projection_dim": 7}, ""),
     ],
 )
@@ -129,7 +129,9 @@ def test_a_part_of_sdxl_that_does_not_work_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_second_text_encoder_without_a_projection_is_one_line(xl: "ToyXL", tmp_path: Path) -> None:
+def test_a_second_text_encoder_without_a_projection_is_one_line(
+    xl: "ToyXL", tmp_path: Path
+) -> None:
     folder = tmp_path / "backbone"
     shutil.copytree(xl.backbone, folder)
     shutil.copytree(folder / "text_encoder", folder / "text_encoder_2", dirs_exist_ok=True)
