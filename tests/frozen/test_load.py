@@ -137,7 +137,7 @@ def test_a_second_text_encoder_without_a_projection_is_one_line(
     shutil.copytree(folder / "text_encoder", folder / "text_encoder_2", dirs_exist_ok=True)
     name = ["transformers", "CLIPTextModel"]
     edit_json(folder / "model_index.json", lambda index: index.update(text_encoder_2=name))
-    with pytest.raises(UserError, match="cannot load .*text_encoder_2.*text_embeds"):
+    with pytest.raises(UserError, match=r"cannot load .*text_encoder_2.*text_embeds"):
         load_part(folder, "text_encoder_2")
 
 

@@ -1,4 +1,4 @@
-"""The stages over SDXL: encoded, trained, sampled, scored, illustrated, and held to diffusers' pipeline."""
+"""The stages over SDXL, each on what the one before makes, held to diffusers' own pipeline."""
 
 import tarfile
 from collections.abc import Iterator
