@@ -3,11 +3,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
+from safetensors.torch import load_file
+from toy_xl import WIDTHS
 
 from .conftest import Cli
 
 if TYPE_CHECKING:
     from toy_backbone import Toy
+    from toy_xl import ToyXL
 
 
 @pytest.fixture
@@ -34,6 +38,27 @@ def test_a_plan_adds_up(cli: Cli, arguments: list[Any]) -> None:
     assert found["hours"] == pytest.approx(mine["hours"] + found["sampling"]["hours"])
     assert found["samples"] == 10
     assert found["encoded_bytes"]["latents"] == 10 * 4 * 4 * 4 * 2
+
+
+def test_a_plan_over_sdxl(cli: Cli, toy_params: Path, xl: "ToyXL") -> None:
+    params = yaml.safe_load(toy_params.read_text())
+    arguments = ["plan", "--params", toy_params, "--backbone", xl.backbone]
+    Path("data").mkdir()
+    Path("data/shards").symlink_to(xl.shards)
+    stored = cli(*arguments)
+    assert "encode.texts = stored keeps no pooled" in stored.stderr
+    assert len(stored.stderr.splitlines()) == 1
+    params["encode"]["texts"] = "live"
+    toy_params.write_text(yaml.safe_dump(params))
+    found = json.loads(cli(*arguments, "--json").stdout)
+    shapes = {"latents": [4, 4, 4], "text": [16, sum(WIDTHS)], "image": 24, "text_encoders": 2}
+    assert found["shapes"] == shapes
+    assert found["texts"]["bytes_of_all"].keys() == {"live"}
+    written = [load_file(path) for path in xl.encoded.glob("*.safetensors")]
+    assert sum(found["encoded_bytes"].values()) == sum(
+        tensor.nbytes for tensors in written for tensor in tensors.values()
+    )
+    assert "live (live: " in cli(*arguments).stdout
 
 
 def test_what_nobody_said_stays_open(cli: Cli, arguments: list[Any]) -> None:

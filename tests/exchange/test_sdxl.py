@@ -21,6 +21,7 @@ from torch import Tensor
 from toy_adapters import EMBED_DIM, VARIANTS, build, toy_unet, trained
 from toy_backbone import SIDE, picture
 from toy_xl import WIDTHS, ToyXL, unet_xl
+from transformers import AutoImageProcessor
 from typer.testing import CliRunner, Result
 
 from adapterbench import load_adapter
@@ -223,9 +224,8 @@ def test_adopt_takes_it_with_its_encoder(xl: ToyXL) -> None:
     save_file(shrunk(published_sdxl(), unet_xl()), WEIGHTS)
 
     def adopt(encoder: str) -> Result:
-        arguments = ["adopt", WEIGHTS, "theirs", "--backbone", str(xl.backbone)]
-        arguments += ["--image-encoder", encoder, "--pretrained", "laion2b_s39b_b160k"]
-        return CliRunner().invoke(program(*COMMANDS, help=HELP), arguments)
+        encoders = ["--image-encoder", encoder, "--pretrained", "laion2b_s39b_b160k"]
+        return command("adopt", WEIGHTS, "theirs", "--backbone", str(xl.backbone), *encoders)
 
     [line] = adopt("ViT-H-14").stderr.splitlines()
     assert re.search("width 1280, those of .*ViT-H-14.* have width 1024", line)
@@ -233,3 +233,34 @@ def test_adopt_takes_it_with_its_encoder(xl: ToyXL) -> None:
     adopted = adopt("ViT-bigG-14")
     assert "image_encoder: ViT-bigG-14" in adopted.stdout, adopted.output
     assert Path("models/theirs").is_dir()
+
+
+def command(*arguments: str) -> Result:
+    """Run `adapterbench ARGUMENTS`."""
+    return CliRunner().invoke(program(*COMMANDS, help=HELP), arguments)
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("workplace")
+def test_an_export_is_exact_and_its_card_names_the_pipeline(
+    xl: ToyXL, xl_pipeline: StableDiffusionXLPipeline, adapter: Adapter
+) -> None:
+    """From an image, by the exported encoder and preprocessing, to the same latents."""
+    folder, image = saved(adapter, Path()), picture("bar", "blue")
+    image_prompt = load_adapter(xl_pipeline, folder)
+    ours = latents(xl_pipeline, **image_prompt(image, SCALE, GUIDANCE), **SIZE)
+    image_prompt.detach()
+    over = ("--backbone", str(xl.backbone))
+    exported = command("export", str(folder), "out", *over)
+    assert "out: exact" in exported.stdout, exported.output
+    encoder = "out/image_encoder"
+    xl_pipeline.feature_extractor = AutoImageProcessor.from_pretrained(encoder, backend="pil")
+    xl_pipeline.load_ip_adapter("out", subfolder="", weight_name=WEIGHTS)
+    xl_pipeline.set_ip_adapter_scale(SCALE)
+    theirs = latents(xl_pipeline, ip_adapter_image=image, guidance_scale=GUIDANCE, **SIZE)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+    assert command("export", str(folder), "hub", "--format", "hub", *over).exit_code == 0
+    card = Path("hub/README.md").read_text()
+    assert "import StableDiffusionXLPipeline" in card
+    assert "StableDiffusionPipeline" not in card

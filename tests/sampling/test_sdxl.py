@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionXLPipeline
+from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from training.test_adapter import Log, train_params
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import load_adapter
 from adapterbench.adapters.core.variant import parse_variant
-from adapterbench.core.config import IllustrateParams
+from adapterbench.backbone.bases import fetch_base
+from adapterbench.core.config import BackboneParams, IllustrateParams
 from adapterbench.core.errors import UserError
 from adapterbench.encoding.shards import encode
 from adapterbench.exchange.ip_adapter import save_ip_adapter, to_ip_adapter
@@ -210,7 +212,9 @@ def test_images_are_scored_and_illustrated(xl: ToyXL, trained: Path) -> None:
     params = IllustrateParams.model_validate(
         {"prompts": prompts, "scales": [0, 1], "sweep_items": 2, "pairs": 0, "twin_cosine": None}
     )
-    Path("bases").mkdir()
+    styled(xl, Path("lora"))
+    lora = BackboneParams(source="local", path="lora/lora.safetensors", revision=None)
+    fetch_base("styled", lora, xl.backbone, Path("bases/styled"))
     inputs = Inputs(xl.encoded, xl.shards, xl.backbone, Path("bases"), trained)
     illustrate(params, PARAMS, xl.score_params(), inputs, xl.folders, Path("drawn"))
     layout = Illustrations(Path("drawn"))
@@ -218,3 +222,13 @@ def test_images_are_scored_and_illustrated(xl: ToyXL, trained: Path) -> None:
     assert len(off) == len(on) == 2
     assert not any(map(np.array_equal, off, on))
     assert len(read(layout.prompts)) == len(prompts)
+    assert len(read(layout.base("styled"))) == 1  # both name the same item
+
+
+def styled(xl: ToyXL, folder: Path) -> None:
+    """Write a LoRA of SDXL's UNet as diffusers' trainer does."""
+    unet = load_part(xl.backbone, "unet")
+    unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
+    StableDiffusionXLPipeline.save_lora_weights(
+        folder, unet_lora_layers=get_peft_model_state_dict(unet), weight_name="lora.safetensors"
+    )

@@ -9,7 +9,7 @@ from adapterbench.backbone.fetch import fetch
 from adapterbench.core import registry
 from adapterbench.core.config import BackboneParams
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import remove
+from adapterbench.core.files import read_json, remove
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -54,13 +54,11 @@ def fuse_lora(backbone: Path, lora: Path) -> "DiffusionPipeline":
     import torch
     from diffusers import DiffusionPipeline  # takes seconds; full models do not need it
 
-    from adapterbench.frozen.load import pipeline_index
-
-    # a source may leave out the checker, which SDXL does not have
-    absent = {name: None for name in pipeline_index(backbone) if name == "safety_checker"}
+    # sources leave out the safety checker, which SDXL does not have
+    absent = {"safety_checker"} & read_json(backbone / "model_index.json").keys()
     pipeline: Any = DiffusionPipeline.from_pretrained(
         backbone,
-        **absent,
+        **dict.fromkeys(absent),
         torch_dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,

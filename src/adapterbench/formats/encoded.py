@@ -3,11 +3,12 @@
 `<split>-00000.safetensors` encodes `<split>-00000.tar` and holds, for N images, `latents
 (N, C, h, w)` (scaled) and `image_embeds (N, c)`; `<split>-00000.json` beside it lists keys,
 concepts and captions. `texts-00000.safetensors` and so on hold `texts`, each distinct caption of
-all splits once: embeddings `(T, L, D)` or, where they are computed live, token ids `(T, L)`.
-`common.safetensors` holds `empty`, the same for the empty caption, and by the name of each split
-its phrasings `(N, P)`: the index into all `texts` of each phrasing of each sample. All floats are
-fp16. `manifest.json` lists the files with digests and numbers of samples; its size does not depend
-on the number of images. A file with another digest is never read.
+all splits once: embeddings `(T, L, D)` or, where they are computed live, token ids `(T, L)`,
+those of two text encoders one after the other. `common.safetensors` holds `empty`, the same for
+the empty caption, and by the name of each split its phrasings `(N, P)`: the index into all `texts`
+of each phrasing of each sample. All floats are fp16. `manifest.json` lists the files with digests
+and numbers of samples; its size does not depend on the number of images. A file with another digest
+is never read.
 """
 
 from bisect import bisect_right
