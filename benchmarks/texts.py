@@ -21,8 +21,9 @@ from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.config import load_train
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.frozen.conditions import Texts, unet_inputs
 from adapterbench.frozen.load import load_part
-from adapterbench.frozen.texts import as_embeddings, token_ids
+from adapterbench.frozen.texts import as_texts, load_text_encoders
 from adapterbench.runs.memory import keep_freed_memory
 from adapterbench.training.adapter import drop_conditions
 from adapterbench.training.loop import batch_indices, seeded
@@ -41,10 +42,10 @@ def main(
     torch.set_flush_denormal(True)  # as `fit` does
     step = training()
     stored, ids = captions()
-    text_encoder = load_part(DATA / "backbone", "text_encoder")
-    ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "stored": lambda index: stored[index],
-        "live": lambda index: as_embeddings(ids[index], text_encoder),
+    encoders = load_text_encoders(DATA / "backbone")
+    ways: dict[str, Callable[[Tensor], Texts]] = {
+        "stored": lambda index: as_texts(stored[index], None),
+        "live": lambda index: as_texts(ids[index], encoders),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):  # the first is the warm-up
@@ -61,10 +62,10 @@ def captions() -> tuple[Tensor, Tensor]:
     numbers = torch.arange(len(data))
     stored = data.gather(numbers, torch.zeros(len(data))).texts
     said = [sample["captions"][0] for sample in data.samples]
-    return stored, token_ids(said, load_part(DATA / "backbone", "tokenizer"))
+    return stored, load_text_encoders(DATA / "backbone").token_ids(said)
 
 
-def training() -> Callable[[int, Callable[[Tensor], Tensor]], int]:
+def training() -> Callable[[int, Callable[[Tensor], Texts]], int]:
     """A step of a training: its number, and what gives the texts of samples -> samples seen."""
     params, data = load_train("ip_adapter"), EncodedSplit(DATA / "encoded", "train")
     unet = load_part(DATA / "backbone", "unet").to(memory_format=torch.channels_last)
@@ -73,13 +74,15 @@ def training() -> Callable[[int, Callable[[Tensor], Tensor]], int]:
     adapter.attach(unet)
     optimizer = torch.optim.AdamW(adapter.trainable_parameters(), lr=params.learning_rate)
 
-    def step(number: int, texts: Callable[[Tensor], Tensor]) -> int:
+    empty = as_texts(data.empty[None], None)
+
+    def step(number: int, texts: Callable[[Tensor], Texts]) -> int:
         generator = seeded(params.seed, number)
         index = batch_indices(len(data), params.batch_size, params.seed, number)
         batch = data.gather(index, torch.zeros(len(index)))
         draw = torch.rand(len(index), generator=generator)
-        said = texts(index)
-        conditions = drop_conditions(batch.image_embeds, said, data.empty, params, draw)
+        embeds, said = drop_conditions(batch.image_embeds, texts(index), empty, params, draw)
+        conditions = unet_inputs(said, batch.latents, embeds[:, None])
         noise, t = draw_noise(schedule, batch.latents.shape, generator)
         denoising_loss(unet, schedule, batch.latents, conditions, noise, t).backward()
         optimizer.step()

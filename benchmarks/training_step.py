@@ -42,6 +42,7 @@ from adapterbench.core.environment import peak_memory_mb
 from adapterbench.encoding.encoders import load_encoders
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.shards import read_split
+from adapterbench.frozen.conditions import Texts, unet_inputs
 from adapterbench.frozen.load import load_part
 from adapterbench.runs.memory import keep_freed_memory
 from adapterbench.training.adapter import drop_conditions
@@ -209,7 +210,7 @@ def cached(case: Case) -> tuple[Loss, Any]:
         draw = LocalBatches(data, schedule, case.params, slice(0, case.batch)).draw
     else:
         width, empty, draw = 512, torch.randn(77, 768), random_shares(case)
-    empty = empty.to(case.device)
+    empty = Texts(empty[None].to(case.device))
     frozen = unet(case).to(memory_format=torch.channels_last)
     adapter = build_adapter(load_variant(case.variant), frozen, width)
     frozen.to(case.dtype)
@@ -217,7 +218,9 @@ def cached(case: Case) -> tuple[Loss, Any]:
 
     def loss(step: int) -> Tensor:
         part = draw(step).to(torch.device(case.device))
-        conditions = drop_conditions(part.image_embeds, part.texts, empty, case.params, part.drop)
+        texts = Texts(part.texts)
+        embeds, texts = drop_conditions(part.image_embeds, texts, empty, case.params, part.drop)
+        conditions = unet_inputs(texts, part.latents, embeds[:, None])
         return denoising_loss(frozen, schedule, part.latents, conditions, part.noise, part.t)
 
     return loss, adapter
@@ -243,7 +246,7 @@ def official(case: Case) -> tuple[Loss, Any]:
         network.requires_grad_(False).to(case.device, case.dtype)
     batches = iter(DataLoader(CaptionedImages(networks), case.batch, shuffle=True))
     no_text = networks.tokenize([""]).to(case.device)
-    empty = networks.text_encoder(no_text).last_hidden_state[0].float()
+    empty = Texts(networks.text_encoder(no_text).last_hidden_state.float())
     frozen, schedule = unet(case), noise_schedule(case)
     adapter = build_adapter(load_variant(case.variant), frozen, networks.width)
     adapter.attach(frozen)
@@ -258,10 +261,11 @@ def official(case: Case) -> tuple[Loss, Any]:
         with torch.no_grad():
             latents = networks.vae.encode(batch["pixels"].to(case.dtype)).latent_dist.sample()
             embeds = networks.clip.encode_image(batch["clip_pixels"].to(case.dtype))
-            texts = networks.text_encoder(batch["ids"]).last_hidden_state
+            texts = Texts(networks.text_encoder(batch["ids"]).last_hidden_state.float())
         latents = latents.float() * networks.vae.config.scaling_factor
-        drop = torch.rand(len(texts), device=case.device)
-        conditions = drop_conditions(embeds.float(), texts.float(), empty, case.params, drop)
+        drop = torch.rand(len(latents), device=case.device)
+        embeds, texts = drop_conditions(embeds.float(), texts, empty, case.params, drop)
+        conditions = unet_inputs(texts, latents, embeds[:, None])
         noise, t = draw_noise(schedule, latents.shape, torch.default_generator)
         return denoising_loss(frozen, schedule, latents, conditions, noise, t)
 

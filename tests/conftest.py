@@ -10,8 +10,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
     from toy_backbone import Toy
+    from toy_xl import ToyXL
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -88,5 +89,24 @@ def pipeline(toy: "Toy") -> "StableDiffusionPipeline":
     from diffusers import StableDiffusionPipeline
 
     loaded = StableDiffusionPipeline.from_pretrained(toy.backbone, safety_checker=None)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded.to(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def xl(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> "ToyXL":
+    """The toy's data over a tiny SDXL, encoded; nobody writes there."""
+    import toy_xl
+
+    return toy_xl.make(toy, tmp_path_factory.mktemp("xl"))
+
+
+@pytest.fixture
+def xl_pipeline(xl: "ToyXL") -> "StableDiffusionXLPipeline":
+    """The tiny SDXL as diffusers itself loads it."""
+    import torch
+    from diffusers import StableDiffusionXLPipeline
+
+    loaded = StableDiffusionXLPipeline.from_pretrained(xl.backbone, add_watermarker=False)
     loaded.set_progress_bar_config(disable=True)
     return loaded.to(torch.float32)

@@ -107,7 +107,10 @@ COVERED: dict[str, tuple[set[str], str]] = {
 BESIDE = {
     "encoding/test_live_texts.py": "a mode of the stage, through encoding, training and sampling",
     "exchange/test_contract.py": "combinations of all that diffusers has",
+    "exchange/test_sdxl.py": "the folder's modules on another base model",
+    "sampling/test_sdxl.py": "the stages over another base model, one after another",
     "training/test_full_size.py": "the same at the size of Stable Diffusion",
+    "training/test_full_size_sdxl.py": "and of SDXL",
     "training/test_processes.py": "the same in two processes",
 }
 """Files of a folder of the package that test more than a module of it, and what."""

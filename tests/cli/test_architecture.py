@@ -7,9 +7,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig
 
 from adapterbench.cli.architecture import Shapes, find, patch_shape, shapes
+from adapterbench.cli.flops import TEXT_MODELS
 from adapterbench.cli.settings import settings
 from adapterbench.core.errors import UserError
 from adapterbench.frozen.load import clip_config
@@ -24,21 +25,46 @@ def size(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def test_the_packaged_parts_are_those_of_stable_diffusion_15() -> None:
-    """The sizes of the published weights."""
-    sd15 = find("sd15", None)
+SIZES = {
+    "sd15": {"unet": 859_520_964, "text_encoder": 123_060_480},
+    "sd21": {"unet": 865_910_724, "text_encoder": 340_387_840},
+    "sdxl": {
+        "unet": 2_567_463_684,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+    },
+}
+"""Of the published weights."""
+
+
+@pytest.mark.parametrize("profile", SIZES)
+def test_the_packaged_parts_are_those_of_the_published_weights(profile: str) -> None:
+    found = find(profile, None)
+    assert ["unet", *found.text_encoders] == list(SIZES[profile])
     with torch.device("meta"):
-        assert size(UNet2DConditionModel.from_config(sd15.config("unet"))) == 859_520_964
-        assert size(AutoencoderKL.from_config(sd15.config("vae"))) == 83_653_863
-        text = CLIPTextModel(CLIPTextConfig(**sd15.config("text_encoder")))
-        assert size(text) == 123_060_480
+        unet = UNet2DConditionModel.from_config(found.config("unet"))
+        assert size(AutoencoderKL.from_config(found.config("vae"))) == 83_653_863
+        texts = {
+            part: TEXT_MODELS[part](CLIPTextConfig(**found.config(part)))
+            for part in found.text_encoders
+        }
+        assert {part: size(model) for part, model in {"unet": unet, **texts}.items()} == (
+            SIZES[profile]
+        )
 
 
 @pytest.mark.usefixtures("in_project")
-def test_shapes_of_stable_diffusion_15() -> None:
-    with settings(None, "sd15") as path:
-        found = shapes(find("sd15", None), path)
-    assert found == Shapes(latents=(4, 64, 64), text=(77, 768), image=512, patches=(50, 768))
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ("sd15", Shapes((4, 64, 64), (77, 768), 512, patches=(50, 768), text_encoders=1)),
+        ("sd21", Shapes((4, 96, 96), (77, 1024), 1024, patches=(257, 1280), text_encoders=1)),
+        ("sdxl", Shapes((4, 128, 128), (77, 2048), 1280, patches=(257, 1664), text_encoders=2)),
+    ],
+)
+def test_shapes_of_the_profiles(profile: str, expected: Shapes) -> None:
+    with settings(None, profile) as path:
+        assert shapes(find(profile, None), path) == expected
 
 
 def test_patches_of_image_encoders() -> None:
@@ -58,13 +84,13 @@ def test_a_backbone_that_is_not_there_is_one_line(workplace: Path) -> None:
 
 @pytest.mark.usefixtures("in_project")
 def test_a_profile_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"no profile 'sd16' \(there are emoji, sd15\)"):
+    with pytest.raises(UserError, match=r"no profile 'sd16' \(there are emoji, sd15, sd21, sdxl\)"):
         find("sd16", None)
 
 
 @pytest.mark.usefixtures("workplace")
 def test_outside_a_project_the_profiles_are_those_of_the_package() -> None:
-    with pytest.raises(UserError, match=r"no profile 'mine' \(there are emoji, sd15\)"):
+    with pytest.raises(UserError, match=r"no profile 'mine' \(there are emoji, sd15, sd21, sdxl\)"):
         find("mine", None)
 
 

@@ -19,6 +19,8 @@ def test_a_training() -> None:
     assert found.flops_per_step == 48
     assert found.flops == 480
     assert training(1000, Passes(forward=7, backward=5), 3, params).flops == 600
+    again = params.model_copy(update={"gradient_checkpointing": True})
+    assert training(1000, Passes(forward=7, backward=5), 3, again).flops == 880
 
 
 @pytest.mark.parametrize(("guidance", "predictions"), [(1.0, 5), (3.0, 10)])

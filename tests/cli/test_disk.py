@@ -33,7 +33,7 @@ def test_the_bytes_are_those_that_encode_writes(toy: "Toy", patches: "Toy", stor
     for path in data.encoded.glob("*.safetensors"):
         for name, tensor in load_file(path).items():
             written[KINDS.get(name, name)] += tensor.nbytes
-    shapes = Shapes((4, 4, 4), (16, 32), 24, (5, 32))
+    shapes = Shapes((4, 4, 4), (16, 32), 24, (5, 32), text_encoders=1)
     expected = encoded_bytes(count_shards(data.shards), shapes, params)
     assert expected == dict(written)
 
@@ -47,7 +47,7 @@ def test_captions_are_counted_once(toy: "Toy") -> None:
 
 def test_bytes_of_cc3m() -> None:
     """Two bytes a value: 4 x 64 x 64 latents, 77 x 768 text, 512 of the image embedding."""
-    shapes = Shapes((4, 64, 64), (77, 768), 512, (50, 768))
+    shapes = Shapes((4, 64, 64), (77, 768), 512, (50, 768), text_encoders=1)
     params = EncodeParams(
         image_encoder="ViT-B-32",
         pretrained=None,

@@ -11,13 +11,14 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toy_adapters import EMBED_DIM, VARIANTS, WIDTH, toy_unet
+from toy_xl import POOLED, WIDTHS, unet_xl
 
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.cli.architecture import Shapes
-from adapterbench.cli.flops import Passes, build_unet, decoder_flops, unet_passes
+from adapterbench.cli.flops import Passes, build_unet, decoder_flops, text_flops, unet_passes
 
-SHAPES = Shapes(latents=(4, 8, 8), text=(7, WIDTH), image=EMBED_DIM, patches=None)
+SHAPES = Shapes((4, 8, 8), text=(7, WIDTH), image=EMBED_DIM, patches=None, text_encoders=1)
 LAYERS = [(64, 32), (16, 64), (16, 64), (16, 64), (16, 64), (64, 32), (64, 32)]
 """Positions and width of the toy's cross-attentions: two down, one in the middle, four up."""
 
@@ -72,6 +73,23 @@ def test_operations_grow_with_the_batch(name: str) -> None:
         unet(noise, torch.zeros(3), text, added_cond_kwargs=prompts)
     one, three = passes(VARIANTS[name]).forward, counter.get_total_flops()
     assert one < three < 3 * one if name == "ip_adapter_dora" else three == 3 * one
+
+
+def test_sdxl_reads_sizes_and_pooled_texts() -> None:
+    """Counted as diffusers runs it, on real tensors."""
+    unet, noise = unet_xl(), torch.zeros(1, 4, 8, 8)
+    added = {"text_embeds": torch.zeros(1, POOLED), "time_ids": torch.zeros(1, 6)}
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        unet(noise, 1, torch.zeros(1, 7, sum(WIDTHS)), added_cond_kwargs=added)
+    shapes = Shapes((4, 8, 8), (7, sum(WIDTHS)), EMBED_DIM, patches=None, text_encoders=2)
+    assert unet_passes(build_unet(unet.config), None, shapes).forward == counter.get_total_flops()
+
+
+def test_two_text_encoders_cost_both() -> None:
+    config = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    first, second = ({"text_encoder": config}, {"text_encoder_2": {**config, "projection_dim": 8}})
+    alone, both = text_flops(first, SHAPES), text_flops(first | second, SHAPES)
+    assert both - 2 * alone == 2 * 32 * 8  # the projection of one token
 
 
 def test_a_backward_pass_costs_less_than_two_forward_ones() -> None:

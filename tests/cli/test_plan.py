@@ -4,11 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
+from toy_xl import WIDTHS
 
 from .conftest import Cli
 
 if TYPE_CHECKING:
     from toy_backbone import Toy
+    from toy_xl import ToyXL
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def test_a_plan_adds_up(cli: Cli, arguments: list[Any]) -> None:
     device = ["--tflops", 2, "--utilisation", 0.25, "--samples", 10]
     found = json.loads(cli(*arguments, *device, "--json").stdout)
     shapes = {"latents": [4, 4, 4], "text": [16, 32], "image": 24, "patches": [5, 32]}
-    assert found["shapes"] == shapes
+    assert found["shapes"] == shapes | {"text_encoders": 1}
     mine = found["training"]["mine"]
     assert mine["steps"] == 5
     assert mine["samples_seen"] == 15
@@ -44,6 +47,27 @@ def test_bytes_of_patches_are_shown(cli: Cli, arguments: list[Any], toy_params: 
         shown = cli(*arguments, "--samples", 10).stdout
         assert ("patches" in shown) == stored
         assert "an image" in " ".join(shown.split())
+
+
+def test_a_plan_over_sdxl(cli: Cli, toy_params: Path, xl: "ToyXL") -> None:
+    params = yaml.safe_load(toy_params.read_text())
+    arguments = ["plan", "--params", toy_params, "--backbone", xl.backbone]
+    Path("data").mkdir()
+    Path("data/shards").symlink_to(xl.shards)
+    stored = cli(*arguments)
+    assert "encode.texts = stored keeps no pooled" in stored.stderr
+    assert len(stored.stderr.splitlines()) == 1
+    params["encode"]["texts"] = "live"
+    toy_params.write_text(yaml.safe_dump(params))
+    found = json.loads(cli(*arguments, "--json").stdout)
+    assert found["shapes"]["text"] == [16, sum(WIDTHS)]
+    assert found["shapes"]["text_encoders"] == 2
+    assert found["texts"]["bytes_of_all"].keys() == {"live"}
+    written = [load_file(path) for path in xl.encoded.glob("*.safetensors")]
+    assert sum(found["encoded_bytes"].values()) == sum(
+        tensor.nbytes for tensors in written for tensor in tensors.values()
+    )
+    assert "live (live: " in cli(*arguments).stdout
 
 
 def test_what_nobody_said_stays_open(cli: Cli, arguments: list[Any]) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from adapters.core.test_build import ON_BASES
 
 from .conftest import Cli
 
@@ -27,6 +28,13 @@ def test_the_original_study(cli: Cli) -> None:
     assert found["embed_dim"] == 512
     counts = {name: row["trainable_params"] for name, row in found["variants"].items()}
     assert list(counts.items()) == list(DECK.items())
+
+
+@pytest.mark.usefixtures("in_project")
+@pytest.mark.parametrize(("profile", "counts"), ON_BASES.items())
+def test_the_same_on_other_bases(cli: Cli, profile: str, counts: dict[str, int]) -> None:
+    found = json.loads(cli("variants", "--profile", profile, "--json").stdout)
+    assert {name: row["trainable_params"] for name, row in found["variants"].items()} == counts
 
 
 def test_any_params_file_over_any_folder(cli: Cli, toy: "Toy", toy_params: Path) -> None:

@@ -30,6 +30,7 @@ from adapterbench.sampling.sampler import solver
 
 if TYPE_CHECKING:
     from toy_backbone import Toy
+    from toy_xl import ToyXL
 
 REFERENCE = picture("ring", "red")
 CONTROL = picture("frame", "blue")
@@ -161,3 +162,8 @@ def test_a_base_has_the_name_of_its_last_part(tmp_path: Path) -> None:
     (others / "drawn").mkdir(parents=True)
     (others / "drawn" / "model_index.json").touch()
     assert list(bases(params, tmp_path, others).items())[1] == ("drawn", others / "drawn")
+
+
+def test_sdxl_is_refused_in_one_line(toy: "Toy", xl: "ToyXL") -> None:
+    with pytest.raises(UserError, match="is an SDXL: the demo shows Stable Diffusion 1 and 2"):
+        ImageGenerator(toy.adapter.parent, {"xl": xl.backbone}, toy.encode_params)

@@ -23,8 +23,9 @@ from adapterbench.cli.architecture import Shapes
 from adapterbench.cli.disk import count_shards, encoded_bytes
 from adapterbench.encoding.shards import encode
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.frozen.conditions import Texts
 from adapterbench.frozen.load import load_part
-from adapterbench.frozen.texts import as_embeddings
+from adapterbench.frozen.texts import TextEncoders, as_texts, load_text_encoders
 from adapterbench.sampling.sampler import Sampler
 
 SPLITS = ("train", "validation")
@@ -82,20 +83,20 @@ def test_the_plan_knows_the_bytes(live: Toy) -> None:
             written[{"empty": "texts"}.get(name, "phrasings" if name in SPLITS else name)] += (
                 tensor.nbytes
             )
-    shapes = Shapes((4, 4, 4), (16, 32), 24, None)
+    shapes = Shapes((4, 4, 4), (16, 32), 24, None, text_encoders=1)
     params = live.encode_params.model_copy(update={"texts": "live"})
     expected = encoded_bytes(count_shards(live.shards), shapes, params)
     assert expected == dict(written)
 
 
 def test_live_embeddings_are_the_stored_ones(toy: Toy, live: Toy) -> None:
-    text_encoder = load_part(toy.backbone, "text_encoder")
+    encoders = load_text_encoders(toy.backbone)
     kept, ids = (EncodedSplit(each.encoded, "train") for each in (toy, live))
     numbers = torch.arange(len(kept))
     expected, found = (data.gather(numbers, torch.zeros(len(kept))).texts for data in (kept, ids))
-    assert as_embeddings(expected, None) is expected
-    torch.testing.assert_close(as_embeddings(found, text_encoder), expected, **ROUNDED)
-    empty = as_embeddings(ids.empty[None], text_encoder)[0]
+    assert as_texts(expected, None).embeds is expected
+    torch.testing.assert_close(as_texts(found, encoders).embeds, expected, **ROUNDED)
+    empty = as_texts(ids.empty[None], encoders).embeds[0]
     torch.testing.assert_close(empty, kept.empty, **ROUNDED)
 
 
@@ -111,10 +112,10 @@ def test_live_training_has_the_same_loss_curve(
     stored = losses(toy, "stored")
     assert losses(live, "live") == pytest.approx(stored, rel=1e-4)
 
-    def rounded(texts: Tensor, text_encoder: Any) -> Tensor:
-        return as_embeddings(texts, text_encoder).half().float()
+    def rounded(texts: Tensor, encoders: TextEncoders | None) -> Texts:
+        return as_texts(texts, encoders).map(lambda tensor: tensor.half().float())
 
-    monkeypatch.setattr(module, "as_embeddings", rounded)
+    monkeypatch.setattr(module, "as_texts", rounded)
     assert losses(live, "rounded") == pytest.approx(stored, rel=1e-6)
 
 
@@ -125,13 +126,14 @@ def test_the_text_encoder_runs_frozen_in_the_precision_of_the_training(
 ) -> None:
     seen = []
 
-    def noted(texts: Tensor, text_encoder: Any) -> Tensor:
-        found = as_embeddings(texts, text_encoder)
-        weights = list(text_encoder.parameters())
-        seen.append((weights[0].dtype, found.requires_grad, any(w.requires_grad for w in weights)))
+    def noted(texts: Tensor, encoders: TextEncoders) -> Texts:
+        found = as_texts(texts, encoders)
+        weights = list(encoders.models[0].parameters())
+        learns = any(weight.requires_grad for weight in weights)
+        seen.append((weights[0].dtype, found.embeds.requires_grad, learns))
         return found
 
-    monkeypatch.setattr(module, "as_embeddings", noted)
+    monkeypatch.setattr(module, "as_texts", noted)
     train(live, "out", mixed_precision=precision, steps=2)
     assert len(seen) == 3  # the empty caption, then each step
     assert set(seen) == {(dtype, False, False)}

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import open_clip
 import pytest
@@ -17,6 +17,9 @@ from transformers import CLIPTextModel
 from adapterbench.core.errors import UserError
 from adapterbench.frozen.load import bundled_encoder, clip_name, fingerprint, load_clip, load_part
 from adapterbench.frozen.trial import TRIALS, check_usable
+
+if TYPE_CHECKING:
+    from toy_xl import ToyXL
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -107,6 +110,37 @@ def test_a_part_that_loads_and_does_not_work_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("unet", {"addition_time_embed_dim": 100}, "negative"),
+        ("unet", {"projection_class_embeddings_input_dim": 12}, ""),
+        ("text_encoder_2", {"hidden_act": "none"}, ""),
+        ("text_encoder_2", {"projection_dim": 7}, ""),
+    ],
+)
+def test_a_part_of_sdxl_that_does_not_work_is_one_line(
+    xl: "ToyXL", tmp_path: Path, part: str, change: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(xl.backbone, tmp_path / "backbone")
+    edit_json(tmp_path / "backbone" / part / "config.json", lambda config: config.update(change))
+    with pytest.raises(UserError, match=f"cannot load .*{part} .*{message}") as caught:
+        load_part(tmp_path / "backbone", part)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_second_text_encoder_without_a_projection_is_one_line(
+    xl: "ToyXL", tmp_path: Path
+) -> None:
+    folder = tmp_path / "backbone"
+    shutil.copytree(xl.backbone, folder)
+    shutil.copytree(folder / "text_encoder", folder / "text_encoder_2", dirs_exist_ok=True)
+    name = ["transformers", "CLIPTextModel"]
+    edit_json(folder / "model_index.json", lambda index: index.update(text_encoder_2=name))
+    with pytest.raises(UserError, match=r"cannot load .*text_encoder_2.*text_embeds"):
+        load_part(folder, "text_encoder_2")
+
+
 @pytest.mark.parametrize("part", WEIGHTS)
 def test_a_network_that_gives_no_numbers_is_one_line(backbone: Path, part: str) -> None:
     path = backbone / part / WEIGHTS[part]
@@ -133,8 +167,8 @@ def test_a_clip_that_loads_and_does_not_work_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_trying_a_part_draws_nothing(toy: Toy) -> None:
-    parts = {part: load_part(toy.backbone, part) for part in TRIALS}
+def test_trying_a_part_draws_nothing(xl: "ToyXL") -> None:
+    parts = {part: load_part(xl.backbone, part) for part in TRIALS}
     before = torch.get_rng_state()
     for part, loaded in parts.items():
         check_usable(part, loaded)

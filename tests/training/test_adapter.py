@@ -32,6 +32,7 @@ from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.config import TrainParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import sha256
+from adapterbench.frozen.conditions import Texts
 from adapterbench.frozen.load import load_part
 from adapterbench.training.adapter import Trained, drop_conditions, memory, train_adapter
 from adapterbench.training.loop import learning_rate, seeded
@@ -441,15 +442,19 @@ def dropped(seed: int = 0, **rates: float) -> tuple[torch.Tensor, torch.Tensor]:
     values = {"drop_image": 0.0, "drop_text": 0.0, "drop_both": 0.0, **rates}
     generator = torch.Generator().manual_seed(seed)
     draw = torch.rand(COUNT, generator=generator)
-    conditions = drop_conditions(EMBEDS, TEXTS, NOTHING, EMPTY, train_params(**values), draw)
-    image = conditions["added_cond_kwargs"]["image_embeds"][0]
-    text = conditions["encoder_hidden_states"]
-    assert image.shape == (COUNT, 1, 3)
+    empty = Texts(EMPTY[None], torch.full((1, 4), 8.0))
+    texts = Texts(TEXTS, torch.ones(COUNT, 4))
+    params = train_params(**values)
+    image, kept = drop_conditions(EMBEDS, texts, NOTHING, empty, params, draw)
+    text, pooled = kept.embeds, kept.pooled
+    assert image.shape == (COUNT, 3)
     assert text.shape == TEXTS.shape
-    no_image, no_text = (image == 0).all(dim=(1, 2)), (text == EMPTY).all(dim=(1, 2))
+    no_image, no_text = (image == 0).all(dim=1), (text == EMPTY).all(dim=(1, 2))
     # dropped as a whole or not at all
-    assert torch.equal(image, EMBEDS[:, None] * ~no_image[:, None, None])
+    assert torch.equal(image, EMBEDS * ~no_image[:, None])
     assert torch.equal(text[~no_text], TEXTS[~no_text])
+    assert pooled is not None
+    assert torch.equal(pooled, torch.where(no_text[:, None], 8.0, torch.ones(COUNT, 4)))
     return no_image, no_text
 
 

@@ -26,7 +26,7 @@ from diffusers import (
 )
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import adapterbench.training.adapter as training
@@ -47,6 +47,7 @@ pytestmark = [
 ]
 
 LIMIT_GIB = 20
+CAPTIONS = ["", "a teapot on a chair"]
 MLP = {"projection": "mlp", "hidden_layers": 2, "expansion": 4, "tokens": 4}
 LINEAR = {"projection": "linear", "tokens": 4}
 FEEDFORWARD = {"projection": "feedforward", "expansion": 4, "tokens": 4}
@@ -152,7 +153,7 @@ def build(root: Path) -> dict[str, float]:
         steps_offset=1, skip_prk_steps=True,
     )  # fmt: skip
     full = FullSize(root)
-    write_encoded(full.encoded, text, tokenizer)
+    write_encoded(full.encoded, embedded(text, tokenizer), side=64, width=512)
     absent: Any = None  # diffusers' types have no pipeline without a checker
     pipeline = StableDiffusionPipeline(
         vae, text, tokenizer, unet, schedule, absent, absent, requires_safety_checker=False
@@ -163,22 +164,34 @@ def build(root: Path) -> dict[str, float]:
 
 
 @torch.no_grad()
-def write_encoded(folder: Path, text: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
-    """What stage `encode` leaves of one image of 512 x 512 a split, see `formats.encoded`."""
-    captions = ["", "a teapot on a chair"]
-    ids = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
-    empty, caption = text(ids).last_hidden_state.half()
-    assert caption.shape == (77, 768)
+def embedded(text: CLIPTextModel, tokenizer: CLIPTokenizer) -> Tensor:
+    """The embeddings of `CAPTIONS`."""
+    ids = tokenizer(CAPTIONS, padding="max_length", return_tensors="pt").input_ids
+    embeds: Tensor = text(ids).last_hidden_state.half()
+    assert embeds.shape == (2, 77, 768)
+    return embeds
+
+
+def write_encoded(folder: Path, texts: Tensor, side: int, width: int) -> None:
+    """What stage `encode` leaves of one square image a split, see `formats.encoded`.
+
+    Args:
+        folder: to be made.
+        texts: what is stored of `CAPTIONS`.
+        side: of the latents.
+        width: of an image embedding.
+    """
+    empty, caption = texts
     folder.mkdir()
     splits = {}
     for split in ("train", "validation"):
         name = f"{split}-00000.safetensors"
         tensors = {
-            "latents": torch.randn(1, 4, 64, 64).half(),
-            "image_embeds": torch.randn(1, 512).half(),
+            "latents": torch.randn(1, 4, side, side).half(),
+            "image_embeds": torch.randn(1, width).half(),
         }
         save_file(tensors, folder / name)
-        sample = {"key": "teapot", "concept": "teapot", "captions": captions[1:]}
+        sample = {"key": "teapot", "concept": "teapot", "captions": CAPTIONS[1:]}
         index = f"{split}-00000.json"
         shard = file(folder / name)
         write_json(folder / index, {**shard, "samples": [sample], "skipped": []})
@@ -188,7 +201,7 @@ def write_encoded(folder: Path, text: CLIPTextModel, tokenizer: CLIPTokenizer) -
     save_file({"empty": empty.clone(), **phrasings}, folder / COMMON)
     save_file({"texts": caption[None].clone()}, folder / "texts-00000.safetensors")
     manifest = {
-        "embed_dim": 512,
+        "embed_dim": width,
         "splits": splits,
         "texts": [file(folder / "texts-00000.safetensors")],
         "common": file(folder / COMMON),

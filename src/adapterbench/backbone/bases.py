@@ -1,7 +1,7 @@
 """Further base models for the same adapters: full models, or a LoRA fused into the backbone."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -9,10 +9,10 @@ from adapterbench.backbone.fetch import fetch
 from adapterbench.core import registry
 from adapterbench.core.config import BackboneParams
 from adapterbench.core.errors import UserError
-from adapterbench.core.files import remove
+from adapterbench.core.files import read_json, remove
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 SOURCES = f"{__package__}.sources"
 
@@ -49,14 +49,16 @@ def fetch_base(name: str, params: BackboneParams, backbone: Path, out: Path) -> 
     model.save_pretrained(out, safe_serialization=True)
 
 
-def fuse_lora(backbone: Path, lora: Path) -> "StableDiffusionPipeline":
+def fuse_lora(backbone: Path, lora: Path) -> "DiffusionPipeline":
     """The backbone with a LoRA fused into its weights: `W' = W + (alpha / r) B A`."""
     import torch
-    from diffusers import StableDiffusionPipeline  # takes seconds; full models do not need it
+    from diffusers import DiffusionPipeline  # takes seconds; full models do not need it
 
-    pipeline = StableDiffusionPipeline.from_pretrained(
+    # sources leave out the safety checker, which SDXL does not have
+    absent = {"safety_checker"} & read_json(backbone / "model_index.json").keys()
+    pipeline: Any = DiffusionPipeline.from_pretrained(
         backbone,
-        safety_checker=None,
+        **dict.fromkeys(absent),
         torch_dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,
@@ -67,4 +69,5 @@ def fuse_lora(backbone: Path, lora: Path) -> "StableDiffusionPipeline":
     )
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
-    return pipeline
+    fused: DiffusionPipeline = pipeline
+    return fused

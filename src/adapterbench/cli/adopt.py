@@ -42,7 +42,8 @@ def adopt(
     (`model.safetensors`, `pytorch_model.bin`). Writes models/NAME and metrics/train/NAME.json
     (costs unknown), and prints the row for `variants:` and the command that registers it with DVC.
     From a `.bin` only weights are read; no code in it runs. Those published for Stable Diffusion
-    1.5 need `--image-encoder ViT-H-14 --pretrained laion2b_s32b_b79k`.
+    1.5, and for SDXL those called `vit-h`, need `--image-encoder ViT-H-14 --pretrained
+    laion2b_s32b_b79k`; `ip-adapter_sdxl` needs `ViT-bigG-14` and `laion2b_s39b_b160k`.
     """
     check_name(name)
     folder = require_absent(MODELS / name)

@@ -18,7 +18,8 @@ from adapterbench.core.errors import UserError, one_line
 
 PACKAGED = Path(str(files("adapterbench.backbone") / "configs"))
 """Folder of `<profile>_<part>.json`: configurations of backbones that need not be fetched."""
-
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+"""Parts that embed texts; SDXL has both."""
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class Architecture:
     folder: Path
     """Folder of the model, which need not exist yet."""
     pattern: str
-    """Path of a configuration; `{part}` is `unet`, `vae` or `text_encoder`."""
+    """Path of a configuration; `{part}` is `unet`, `vae` or one of `TEXT_ENCODERS`."""
 
     def config(self, part: str) -> dict[str, Any]:
         """The configuration of a part.
@@ -62,7 +63,7 @@ class Architecture:
         Raises:
             UserError: the file is missing or has another structure.
         """
-        path = Path(self.pattern.format(part=part))
+        path = self.path(part)
         if not path.is_file():
             raise UserError(
                 f"{path} is missing: fetch the model (stage backbone), or count over another: "
@@ -70,6 +71,16 @@ class Architecture:
             )
         remedy = "fetch it again from the model's source"
         return read_document(kind, path, f"the configuration of a {part}", remedy)
+
+    def path(self, part: str) -> Path:
+        """Where the configuration of a part is, if the model has it."""
+        return Path(self.pattern.format(part=part))
+
+    @property
+    def text_encoders(self) -> list[str]:
+        """The model's text encoders: the first, and a second if it has one."""
+        first, second = TEXT_ENCODERS
+        return [first, second] if self.path(second).is_file() else [first]
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -158,6 +169,8 @@ class Shapes:
     """Width c of the image embedding."""
     patches: tuple[int, int] | None
     """`(S, p)` of the patch features; None: the image encoder has none."""
+    text_encoders: int
+    """Number E of text encoders; each has token ids of its own."""
 
 
 def shapes(architecture: Architecture, params: Path) -> Shapes:
@@ -167,14 +180,16 @@ def shapes(architecture: Architecture, params: Path) -> Shapes:
         UserError: a configuration or a section is missing.
     """
     vae = architecture.read(Vae, "vae")
-    text = architecture.read(TextEncoder, "text_encoder")
     clip = image_encoder(architecture, params)
+    texts = [architecture.read(TextEncoder, part) for part in architecture.text_encoders]
     resolution = load_params(DataParams, "data", params).resolution
     # every block of the VAE but the last halves the side
     side = resolution // 2 ** (len(vae.block_out_channels) - 1)
     return Shapes(
         latents=(vae.latent_channels, side, side),
-        text=(text.max_position_embeddings, text.hidden_size),
+        # embeddings of two encoders stand side by side
+        text=(texts[0].max_position_embeddings, sum(text.hidden_size for text in texts)),
         image=clip["embed_dim"],
         patches=patch_shape(clip),
+        text_encoders=len(texts),
     )

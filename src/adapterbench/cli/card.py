@@ -28,7 +28,7 @@ from adapterbench.exchange.presets import PRESETS, places
 from adapterbench.formats.generated import HEADLINE, PROTOCOLS, decode_images, read_names
 from adapterbench.formats.generated import samples_tar as tar_of
 from adapterbench.formats.shards import Manifest, read_manifest
-from adapterbench.frozen.load import LOCAL, bundled_encoder, fingerprint
+from adapterbench.frozen.load import LOCAL, bundled_encoder, fingerprint, has_part
 from adapterbench.report.markdown import HOW_TO_READ, dagger_note
 from adapterbench.report.measured import described, measured_on
 from adapterbench.report.metrics import TRAINABLE, count_text
@@ -41,6 +41,8 @@ SHOWN = 8
 """Most items of the grid."""
 SIDE = 128
 """Side of an image in the grid, pixels."""
+PIPELINES = {False: "StableDiffusionPipeline", True: "StableDiffusionXLPipeline"}
+"""diffusers' pipeline, by whether the base model has a second text encoder."""
 TAGS = ["adapterbench", "image-prompt", "ip-adapter", "stable-diffusion"]
 
 TEMPLATE = Environment(
@@ -131,6 +133,7 @@ def model_card(
         variant=load_variant(model),
         parameters=count_text(parameters),
         grid=items,
+        pipeline=PIPELINES[has_part(backbone, "text_encoder_2")],
         base_arguments=base_arguments(base if on_hub else None, backbone),
         encoder_arguments="" if bundled else encoder_arguments(encoder),
         encoder_note=encoder_note(None if bundled else encoder),

@@ -47,7 +47,8 @@ def training(count: int, passes: Passes, text: int, params: TrainParams) -> Trai
         text: operations of the text encoder per sample; 0 if embeddings are stored.
         params: training parameters.
     """
-    flops = params.batch_size * (passes.forward + passes.backward + text)
+    forwards = 2 if params.gradient_checkpointing else 1  # the backward pass runs it again
+    flops = params.batch_size * (forwards * passes.forward + passes.backward + text)
     return Training(
         trainable_params=count,
         optimizer_bytes=ADAMW_BYTES * count,

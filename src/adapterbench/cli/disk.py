@@ -12,11 +12,11 @@ from adapterbench.formats.shards import find_shards, read_captions, read_manifes
 
 HALF, TOKEN, INTEGER = 2, 4, 8
 """Bytes of an fp16 value, a token id and a row number."""
-TEXT_BYTES: dict[str, Callable[[tuple[int, int]], int]] = {
-    "stored": lambda text: HALF * prod(text),
-    "live": lambda text: TOKEN * text[0],
+TEXT_BYTES: dict[str, Callable[[Shapes], int]] = {
+    "stored": lambda shapes: HALF * prod(shapes.text),
+    "live": lambda shapes: TOKEN * shapes.text[0] * shapes.text_encoders,
 }
-"""`encode.texts` -> function from the shape `(L, D)` of an embedding to bytes per caption."""
+"""`encode.texts` -> function from the shapes of a sample to bytes per caption."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,6 @@ def encoded_bytes(corpus: Corpus, shapes: Shapes, params: EncodeParams) -> dict[
         "image_embeds": HALF * shapes.image * corpus.samples,
         **({"patches": patches} if params.patches else {}),
         # + 1: the empty caption
-        "texts": TEXT_BYTES[params.texts](shapes.text) * (corpus.captions + 1),
+        "texts": TEXT_BYTES[params.texts](shapes) * (corpus.captions + 1),
         "phrasings": INTEGER * corpus.phrasings,
     }

@@ -25,6 +25,7 @@ from adapterbench.core.config import (
     load_training_free,
 )
 from adapterbench.core.files import MANIFEST
+from adapterbench.frozen.texts import check_stored_as
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Plan:
         sizes = self.encoded_bytes(texts)
         return sum(sizes.values()) if sizes else None
 
+    @property
+    def text_options(self) -> list[str]:
+        """What `encode.texts` may be; two text encoders are always live."""
+        return list(TEXT_BYTES) if self.shapes.text_encoders == 1 else ["live"]
+
     def facts(self, device: Device | None) -> dict[str, Any]:
         """All numbers, with hours if a device is given."""
 
@@ -73,7 +79,7 @@ class Plan:
             "encoded_bytes": self.encoded_bytes(self.encode.texts),
             "texts": {
                 "chosen": self.encode.texts,
-                "bytes_of_all": {name: self.total_bytes(name) for name in TEXT_BYTES},
+                "bytes_of_all": {name: self.total_bytes(name) for name in self.text_options},
                 "flops_per_caption": self.text_flops,
             },
             "flops": self.flops,
@@ -94,10 +100,12 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
     """
     sample_shapes = shapes(architecture, params)
     encode = load_params(EncodeParams, "encode", params)
+    check_stored_as(encode.texts, sample_shapes.text_encoders)
     trainings, predictions = {}, []
     with architecture.building():
         unet = build_unet(architecture.config("unet"))
-        caption = text_flops(architecture.config("text_encoder"), sample_shapes)
+        encoders = {part: architecture.config(part) for part in architecture.text_encoders}
+        caption = text_flops(encoders, sample_shapes)
         in_step = caption if encode.texts == "live" else 0
         for name, variant in variants(params).items():
             adapter = build_adapter(variant, unet, sample_shapes.image)

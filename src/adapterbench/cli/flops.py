@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from adapterbench.adapters.core.adapter import Adapter
-from adapterbench.cli.architecture import Shapes
+from adapterbench.cli.architecture import TEXT_ENCODERS, Shapes
+from adapterbench.frozen.conditions import blank_texts, unet_inputs
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,30 @@ def unet_passes(unet: UNet2DConditionModel, adapter: Adapter | None, shapes: Sha
         shapes: of a sample; `patches` are those that the adapter reads, if it reads patches.
     """
     with torch.device("meta"):
-        conditions: dict[str, Any] = {"encoder_hidden_states": torch.empty(1, *shapes.text)}
+        prompt = None
         if adapter:
             patches = shapes.patches[:1] if adapter.reads_patches and shapes.patches else []
             prompt = torch.empty(1, 1, *patches, adapter.embed_dim)
-            conditions["added_cond_kwargs"] = {"image_embeds": [prompt]}
-        step = torch.empty(1, dtype=torch.long)
+        latents, step = torch.empty(1, *shapes.latents), torch.empty(1, dtype=torch.long)
+        conditions = unet_inputs(blank_texts(unet.config, *shapes.text), latents, prompt)
         with FlopCounterMode(display=False) as counter:
-            predicted = unet(torch.empty(1, *shapes.latents), step, **conditions).sample
+            predicted = unet(latents, step, **conditions).sample
             forward = counter.get_total_flops()
             if adapter:
                 predicted.sum().backward()
     return Passes(forward, counter.get_total_flops() - forward)
 
 
-def text_flops(config: Mapping[str, Any], shapes: Shapes) -> int:
-    """Operations of a CLIP text encoder for one caption."""
+TEXT_MODELS = dict(zip(TEXT_ENCODERS, (CLIPTextModel, CLIPTextModelWithProjection), strict=True))
+"""The class of each text encoder."""
+
+
+def text_flops(configs: Mapping[str, Mapping[str, Any]], shapes: Shapes) -> int:
+    """Operations of CLIP text encoders, by part, for one caption."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        CLIPTextModel(CLIPTextConfig(**config))(torch.empty(1, shapes.text[0], dtype=torch.long))
+        ids = torch.empty(1, shapes.text[0], dtype=torch.long)
+        for part, config in configs.items():
+            TEXT_MODELS[part](CLIPTextConfig(**config))(ids)
     return int(counter.get_total_flops())
 
 

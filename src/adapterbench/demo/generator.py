@@ -24,7 +24,7 @@ from adapterbench.demo.settings import Settings, short
 from adapterbench.demo.stream import stream
 from adapterbench.exchange.pipeline import load_adapter
 from adapterbench.formats.edges import edge_map
-from adapterbench.frozen.load import clip_name, load_clip, load_part
+from adapterbench.frozen.load import clip_name, has_part, load_clip, load_part
 from adapterbench.report.methods import in_order
 from adapterbench.sampling.sampler import solver
 
@@ -127,6 +127,8 @@ class ImageGenerator:
         if name not in self.bases:
             raise UserError(f"Base model is {short(name)}: choose one of {', '.join(self.bases)}")
         folder = self.bases[name]
+        if has_part(folder, "text_encoder_2"):
+            raise UserError(f"{folder} is an SDXL: the demo shows Stable Diffusion 1 and 2 only")
         names = ("vae", "text_encoder", "tokenizer", "unet")
         parts: dict[str, Any] = {part: load_part(folder, part) for part in names}
         # its types have an enumeration as a scheduler, and none without a checker

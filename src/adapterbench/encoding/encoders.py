@@ -14,7 +14,7 @@ from adapterbench.encoding.reading import Images
 from adapterbench.formats.encoded import EMBEDS, PATCHES, ZERO_PATCHES
 from adapterbench.frozen.load import Clip, clip_name, load_clip, load_part
 from adapterbench.frozen.prompts import averaged, image_prompts, patch_features
-from adapterbench.frozen.texts import embeddings, token_ids
+from adapterbench.frozen.texts import TextEncoders, check_stored_as, load_text_encoders
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,7 @@ class Encoders:
     """The frozen networks and their batch size; results are on the CPU."""
 
     vae: Any
-    text_encoder: Any
-    tokenizer: Any
+    text: TextEncoders
     clip: Clip
     batch_size: int
     patches: bool
@@ -55,22 +54,27 @@ class Encoders:
         """Embeddings `(T, L, D)`, as the pipeline computes them."""
         chunks = []
         for part in chunked(captions, self.batch_size):
-            chunks.append(embeddings(self.token_ids(part), self.text_encoder).cpu())
+            chunks.append(self.text.embed(self.token_ids(part)).embeds.cpu())
         return torch.cat(chunks)
 
     def token_ids(self, captions: list[str]) -> Tensor:
-        """Token ids `(T, L)`, to be embedded when needed."""
-        return token_ids(captions, self.tokenizer)
+        """Token ids `(T, L)` of all text encoders, to be embedded when needed."""
+        return self.text.token_ids(captions)
 
 
 def load_encoders(
     params: EncodeParams, backbone: Path, device: torch.device | str = "cpu"
 ) -> Encoders:
-    """Load the frozen encoders."""
+    """Load the frozen encoders.
+
+    Raises:
+        UserError: one cannot be loaded, or `encode.texts` does not fit the base model.
+    """
+    text = load_text_encoders(backbone)
+    check_stored_as(params.texts, len(text.models))
     return Encoders(
         vae=load_part(backbone, "vae").to(device, memory_format=torch.channels_last),
-        text_encoder=load_part(backbone, "text_encoder").to(device),
-        tokenizer=load_part(backbone, "tokenizer"),
+        text=text.to(device),
         clip=load_clip(clip_name(params.image_encoder, backbone), params.pretrained).to(device),
         batch_size=params.batch_size,
         patches=params.patches,

@@ -4,12 +4,12 @@
 (N, C, h, w)` (scaled), `image_embeds (N, c)` and, with `encode.patches`, `patches (N, S, p)`, the
 features of S patches; `<split>-00000.json` beside it lists keys, concepts and captions.
 `texts-00000.safetensors` and so on hold `texts`, each distinct caption of all splits once:
-embeddings `(T, L, D)` or, where they are computed live, token ids `(T, L)`. `common.safetensors`
-holds `empty`, the same for the empty caption, by the name of each split its phrasings `(N, P)`: the
-index into all `texts` of each phrasing of each sample, and, with `encode.patches`, `zero_patches
-(S, p)`, the patches of a zero image. All floats are fp16. `manifest.json` lists the files with
-digests and numbers of samples; its size does not depend on the number of images. A file with
-another digest is never read.
+embeddings `(T, L, D)` or, where they are computed live, token ids `(T, L)`, those of two text
+encoders one after the other. `common.safetensors` holds `empty`, the same for the empty caption, by
+the name of each split its phrasings `(N, P)`: the index into all `texts` of each phrasing of each
+sample, and, with `encode.patches`, `zero_patches (S, p)`, the patches of a zero image. All floats
+are fp16. `manifest.json` lists the files with digests and numbers of samples; its size does not
+depend on the number of images. A file with another digest is never read.
 """
 
 from bisect import bisect_right

@@ -23,7 +23,9 @@ PARTS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
     "vae": ("diffusers", "AutoencoderKL"),
     "text_encoder": ("transformers", "PreTrainedModel"),
+    "text_encoder_2": ("transformers", "PreTrainedModel"),
     "tokenizer": ("transformers", "PreTrainedTokenizerBase"),
+    "tokenizer_2": ("transformers", "PreTrainedTokenizerBase"),
     "scheduler": ("diffusers", "SchedulerMixin"),
 }
 """Parts of a pipeline: the library and the base class of each."""
@@ -86,6 +88,25 @@ def check_complete(network: nn.Module, report: Mapping[str, Any]) -> nn.Module:
     return network
 
 
+def pipeline_index(backbone: Path) -> dict[str, Any]:
+    """Library and class of each part of a pipeline, by `model_index.json`.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    path = backbone / "model_index.json"
+    return read_document(dict[str, Any], path, "the index of a pipeline")
+
+
+def has_part(backbone: Path, part: str) -> bool:
+    """Whether a pipeline has a part; an optional one may be listed as [null, null].
+
+    Raises:
+        UserError: see `pipeline_index`.
+    """
+    return pipeline_index(backbone).get(part) not in (None, [None, None])
+
+
 def part_class(backbone: Path, part: str) -> Any:
     """The class that `model_index.json` names for a part.
 
@@ -95,8 +116,7 @@ def part_class(backbone: Path, part: str) -> Any:
     Raises:
         UserError: there is no such file or part, or it is of another class.
     """
-    path = backbone / "model_index.json"
-    index = read_document(dict[str, Any], path, "the index of a pipeline")
+    index = pipeline_index(backbone)
     if part not in index:
         raise UserError(f"{backbone} has no {part}: is it a Stable Diffusion in diffusers layout?")
     library, base = PARTS[part]

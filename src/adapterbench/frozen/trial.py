@@ -10,16 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapterbench.frozen.conditions import TEXT_TIME, blank_texts, unet_inputs
+
 MAX_TOKENS = 2**14
 """Most tokens of a text; transformers assumes 10^30 where a tokenizer gives no limit."""
 
-EXTRA_CONDITIONS = (
-    "addition_embed_type",
-    "class_embed_type",
-    "encoder_hid_dim_type",
-    "num_class_embeds",
-)
-"""Fields of a UNet that needs conditions besides text."""
+EXTRA_CONDITIONS = ("class_embed_type", "encoder_hid_dim_type", "num_class_embeds")
+"""Fields of a UNet that needs conditions besides those of `frozen.conditions`."""
 
 
 @torch.no_grad()
@@ -35,13 +32,15 @@ def check_usable(part: str, loaded: Any) -> None:
 
 
 def unet(model: Any) -> list[Tensor]:
-    """A prediction; none for models that need more conditions than text."""
+    """A prediction; none for models that need conditions which are unknown here."""
     config = model.config
-    if any(config[name] is not None for name in EXTRA_CONDITIONS):
+    known = config.addition_embed_type in (None, TEXT_TIME)
+    if not known or any(config[name] is not None for name in EXTRA_CONDITIONS):
         return []
     side = 2 ** len(config.block_out_channels)  # normalisation needs more than one pixel
     latents = torch.zeros(1, config.in_channels, side, side)
-    return [model(latents, 0, torch.zeros(1, 1, config.cross_attention_dim)).sample]
+    texts = blank_texts(config, 1, config.cross_attention_dim)
+    return [model(latents, 0, **unet_inputs(texts, latents)).sample]
 
 
 def vae(model: Any) -> list[Any]:
@@ -54,6 +53,11 @@ def vae(model: Any) -> list[Any]:
 def text_encoder(model: Any) -> list[Tensor]:
     """The embedding of one token."""
     return [model(torch.zeros(1, 1, dtype=torch.long)).last_hidden_state]
+
+
+def projected_text_encoder(model: Any) -> list[Tensor]:
+    """The embedding of one token, and the pooled one."""
+    return [*text_encoder(model), model(torch.zeros(1, 1, dtype=torch.long)).text_embeds]
 
 
 def tokenizer(model: Any) -> list[Tensor]:
@@ -87,7 +91,9 @@ TRIALS: dict[str, Callable[[Any], list[Any]]] = {
     "unet": unet,
     "vae": vae,
     "text_encoder": text_encoder,
+    "text_encoder_2": projected_text_encoder,
     "tokenizer": tokenizer,
+    "tokenizer_2": tokenizer,
     "scheduler": scheduler,
 }
 """Trial runs by part."""

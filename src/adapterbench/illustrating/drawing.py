@@ -7,21 +7,19 @@ from pathlib import Path
 
 from accelerate import PartialState
 from more_itertools import chunked
-from torch import Tensor
 from tqdm import tqdm
 
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import Generated, write_images
 from adapterbench.formats.image import to_png
+from adapterbench.frozen.conditions import Texts
 from adapterbench.runs.processes import share
 from adapterbench.sampling.sampler import ImageId, Sampler
 
 
-def embedded(texts: Sequence[str], sampler: Sampler) -> Tensor:
-    """Text embeddings `(N, L, D)` by the base model's text encoder."""
-    pipeline = sampler.pipeline
-    embeds: Tensor = pipeline.encode_prompt(list(texts), pipeline.device, 1, False)[0]
-    return embeds
+def embedded(texts: Sequence[str], sampler: Sampler) -> Texts:
+    """The texts as the base model's text encoders embed them."""
+    return sampler.encoders.embed(sampler.encoders.token_ids(texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,8 @@ class Sheet:
     """Key and k under which each image is stored."""
     prompts: Sequence[ImageId]
     """Source of the image prompt and the noise of each image."""
-    texts: Tensor | None
-    """Text embeddings `(N, L, D)`; None: the empty caption."""
+    texts: Texts | None
+    """One per image; None: the empty caption."""
     scale: float | Mapping[str, float]
     """Weight of the image prompts (lambda), of all layers or by the path of a layer."""
 

@@ -30,6 +30,7 @@ from adapterbench.formats.pairs import (
     tars_path,
 )
 from adapterbench.formats.shards import Sample, read_split
+from adapterbench.frozen.conditions import Texts
 from adapterbench.illustrating.drawing import Sheet, embedded
 from adapterbench.sampling.sampler import ImageId, Sampler
 from adapterbench.scoring.evaluator import Evaluator
@@ -167,9 +168,9 @@ def pair_sheets(
 
 
 def rows(
-    sampler: Sampler, image_ids: list[ImageId], texts: Tensor
-) -> dict[str, tuple[list[ImageId], Tensor | None]]:
-    """Image prompts and text embeddings of one protocol's rows, by the name of the row."""
+    sampler: Sampler, image_ids: list[ImageId], texts: Texts
+) -> dict[str, tuple[list[ImageId], Texts | None]]:
+    """Image prompts and embedded texts of one protocol's rows, by the name of the row."""
     if sampler.adapter is None:
         return {"text_only": (image_ids, texts)}
     # key and k, and so the noise, stay those of the pair

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from jaxtyping import Float
 from more_itertools import chunked
 from PIL import Image
@@ -30,9 +34,10 @@ from adapterbench.core.files import MANIFEST, publish
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.generated import PROTOCOLS, Generated, samples_tar, write_images
 from adapterbench.formats.image import to_png
+from adapterbench.frozen.conditions import Texts, image_size
 from adapterbench.frozen.load import fingerprint, load_part
 from adapterbench.frozen.precision import autocast
-from adapterbench.frozen.texts import as_embeddings
+from adapterbench.frozen.texts import as_texts, load_text_encoders
 from adapterbench.runs.processes import process_state, share
 from adapterbench.runs.resume import exclusive_run, resume_path
 from adapterbench.sampling.items import choose_items, noise
@@ -67,14 +72,42 @@ class TrainingFree:
     build: Callable[[Any, "Sampler"], Generate]
 
 
-class PairedPipeline(StableDiffusionPipeline):
-    """Stable Diffusion pipeline with one image prompt per image of the batch."""
+class Paired:
+    """A pipeline with one image prompt per image of the batch."""
 
     def prepare_ip_adapter_image_embeds(
         self, _image: None, embeds: list[Tensor], *_: Any
     ) -> list[Tensor]:
         """Return `embeds` unchanged: they have the batch's size, the unconditional half first."""
         return embeds
+
+
+class PairedPipeline(Paired, StableDiffusionPipeline):
+    """The pipeline of Stable Diffusion 1 and 2."""
+
+
+class PairedXLPipeline(Paired, StableDiffusionXLPipeline):
+    """The pipeline of SDXL."""
+
+
+TEXT_PARTS = ("text_encoder", "tokenizer")
+PIPELINES: dict[int, tuple[Any, dict[str, Any]]] = {
+    1: (
+        PairedPipeline,
+        {
+            **dict.fromkeys([*TEXT_PARTS, "safety_checker", "feature_extractor"]),
+            "requires_safety_checker": False,
+        },
+    ),
+    2: (
+        PairedXLPipeline,
+        {
+            **dict.fromkeys([*TEXT_PARTS, *(f"{part}_2" for part in TEXT_PARTS)]),
+            "add_watermarker": False,
+        },
+    ),
+}
+"""By the number of text encoders: the class, and what it is built without; texts come embedded."""
 
 
 class Sampler:
@@ -125,20 +158,10 @@ class Sampler:
                 f"sample.steps = {params.steps:,}, but the noise schedule of {backbone} has "
                 f"{timesteps:,} timesteps: lower it"
             )
-        # its types have an enumeration as a scheduler, and none without a checker
-        others: dict[str, Any] = {
-            "scheduler": scheduler,
-            "safety_checker": None,
-            "feature_extractor": None,
-        }
-        self.pipeline = PairedPipeline(
-            vae=load_part(backbone, "vae"),
-            text_encoder=load_part(backbone, "text_encoder"),
-            tokenizer=load_part(backbone, "tokenizer"),
-            unet=self.unet,
-            **others,
-            requires_safety_checker=False,
-        ).to(device)
+        self.encoders = load_text_encoders(backbone).to(device)
+        kind, absent = PIPELINES[len(self.encoders.models)]
+        vae = load_part(backbone, "vae")
+        self.pipeline = kind(vae=vae, unet=self.unet, scheduler=scheduler, **absent).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.shape = tuple(self.data.row(0)[0].shape)
         self.generate: Generate = self.from_noise
@@ -164,31 +187,29 @@ class Sampler:
         """Generate images in one batch, with or without their captions."""
         return self.draw(image_ids, self.captions(image_ids) if with_text else None)
 
-    def captions(self, image_ids: list[ImageId]) -> Float[Tensor, "batch text dim"]:
-        """Embedded captions `(N, L, D)` of the images' items."""
+    def captions(self, image_ids: list[ImageId]) -> Texts:
+        """Embedded captions of the items of N images."""
         texts = torch.stack([self.data.row(image_id.number)[2] for image_id in image_ids])
-        return as_embeddings(texts, self.pipeline.text_encoder)
+        return as_texts(texts, self.encoders)
 
     @cached_property
-    def empty(self) -> Float[Tensor, "text dim"]:
-        """Embedding of the empty caption `(L, D)`."""
-        return as_embeddings(self.data.empty[None], self.pipeline.text_encoder)[0]
+    def empty(self) -> Texts:
+        """The embedded empty caption."""
+        return as_texts(self.data.empty[None], self.encoders)
 
     @torch.no_grad()
-    def draw(
-        self, image_ids: list[ImageId], text: Float[Tensor, "batch text dim"] | None
-    ) -> list[Image.Image]:
+    def draw(self, image_ids: list[ImageId], text: Texts | None) -> list[Image.Image]:
         """Generate images from their items' image prompts and from text embeddings.
 
         The noise is drawn on the CPU, so it is the same on every device.
 
         Args:
-            text: embeddings `(N, L, D)`; None: the empty caption.
+            text: of N images; None: the empty caption.
         """
-        empty = self.empty.expand(len(image_ids), -1, -1)
+        empty = self.empty[[0] * len(image_ids)]
         conditions = {
-            "prompt_embeds": empty if text is None else text,
-            "negative_prompt_embeds": empty,
+            **(empty if text is None else text).arguments(),
+            **empty.arguments("negative_"),
             "num_inference_steps": self.params.steps,
             "guidance_scale": self.params.guidance_scale,
         }
@@ -198,10 +219,15 @@ class Sampler:
 
     def from_noise(self, image_ids: list[ImageId], conditions: dict[str, Any]) -> Any:
         """Generate from noise, with the image prompts of an adapter; see `Generate`."""
+        height, width = image_size(self.shape)
         latents = [noise(p.key, p.k, self.params.seed, self.shape) for p in image_ids]
         prompts = self.image_prompts(image_ids)
         return self.pipeline(
-            latents=torch.stack(latents), ip_adapter_image_embeds=prompts, **conditions
+            latents=torch.stack(latents),
+            height=height,
+            width=width,
+            ip_adapter_image_embeds=prompts,
+            **conditions,
         )
 
     def references(self, image_ids: list[ImageId]) -> Float[Tensor, "batch channels height width"]:
@@ -273,6 +299,11 @@ def sample(
         check_backbone(adapter, identity)
     sampler = Sampler(params, encoded, backbone, adapter, state.device, shards, variant, split)
     if training_free:
+        if len(sampler.encoders.models) > 1:
+            raise UserError(
+                "training_free takes base models with one text encoder, and "
+                f"{backbone} has {len(sampler.encoders.models)}: leave it empty"
+            )
         sampler.generate = training_free.build(training_free.params, sampler)
     image_ids = sampler.image_ids()
     # batch first, then share: rounding depends on the composition of the batch

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -21,8 +20,9 @@ from adapterbench.core.errors import UserError, one_line
 from adapterbench.core.files import MANIFEST, publish, remove, write_json
 from adapterbench.core.limits import check_memory
 from adapterbench.formats.encoded import EncodedSplit
+from adapterbench.frozen.conditions import Texts, unet_inputs
 from adapterbench.frozen.load import fingerprint, load_part
-from adapterbench.frozen.texts import as_embeddings
+from adapterbench.frozen.texts import as_texts, load_text_encoders
 from adapterbench.runs.resume import exclusive_run, resume_path
 from adapterbench.training.batches import Batches, LocalBatches
 from adapterbench.training.distributed import DistributedContext
@@ -90,10 +90,10 @@ def train_adapter(
     # else autocast would cast the frozen weights at each call; the adapter has its own fp32 copies
     unet.type(context.dtype)
     adapter.attach(unet)
-    text_encoder = None
+    encoders = None
     if data.live:
-        text_encoder = load_part(backbone, "text_encoder").to(context.device, context.dtype)
-    empty = as_embeddings(data.empty[None].to(context.device), text_encoder)[0]
+        encoders = load_text_encoders(backbone).to(context.device, context.dtype)
+    empty = as_texts(data.empty[None].to(context.device), encoders)
     unconditional = data.unconditional.to(context.device)
     shape = data.row(0)[0].shape
     # every process draws the noise of the whole batch, so it does not depend on their number
@@ -106,9 +106,10 @@ def train_adapter(
     def loss(step: int, _generator: torch.Generator, part: slice) -> Float[Tensor, ""]:
         local = slice(part.start - share.start, part.stop - share.start)
         batch = batches(step).map(lambda tensor: tensor[local])
-        texts = as_embeddings(batch.texts, text_encoder)
-        image_texts = batch.image_embeds, texts
-        conditions = drop_conditions(*image_texts, unconditional, empty, params, batch.drop)
+        kept = as_texts(batch.texts, encoders)
+        given = batch.image_embeds, kept
+        embeds, texts = drop_conditions(*given, unconditional, empty, params, batch.drop)
+        conditions = unet_inputs(texts, batch.latents, embeds[:, None])
         return denoising_loss(
             unet, schedule, batch.latents, conditions, batch.noise, batch.t, params.min_snr_gamma
         )
@@ -165,21 +166,21 @@ def check_width(name: str, expected: int, data: EncodedSplit) -> None:
 
 def drop_conditions(
     image_embeds: Float[Tensor, " batch *features"],
-    texts: Float[Tensor, "batch text dim"],
+    texts: Texts,
     unconditional: Float[Tensor, " *features"],
-    empty: Float[Tensor, "text dim"],
+    empty: Texts,
     params: TrainParams,
     draw: Float[Tensor, " batch"],
-) -> dict[str, Any]:
-    """The UNet's conditions, with image, text or both dropped at random (IP-Adapter, section 3.3).
+) -> tuple[Float[Tensor, " batch *features"], Texts]:
+    """Embeddings and texts with image, text or both dropped at random (IP-Adapter, section 3.3).
 
     A dropped image prompt becomes the unconditional one, a dropped text the empty caption.
 
     Args:
         image_embeds: embeddings `(B, c)` or patches `(B, S, p)`.
-        texts: embedded captions `(B, L, D)`.
+        texts: B embedded captions.
         unconditional: see `EncodedSplit`.
-        empty: the embedded empty caption `(L, D)`.
+        empty: the embedded empty caption.
         draw: uniform numbers in [0, 1) that decide what is dropped, `(B,)`.
     """
     image_only, text_only = params.drop_image, params.drop_image + params.drop_text
@@ -188,11 +189,7 @@ def drop_conditions(
     no_text = ((draw >= image_only) & (draw < text_only)) | both
     dropped = no_image.reshape(-1, *[1] * unconditional.ndim)
     embeds = torch.where(dropped, unconditional, image_embeds)
-    text = torch.where(no_text[:, None, None], empty, texts)
-    return {
-        "encoder_hidden_states": text,
-        "added_cond_kwargs": {"image_embeds": [embeds[:, None]]},
-    }
+    return embeds, empty.where(no_text, texts)
 
 
 def costs(count: int, fitted: FitResult, params: TrainParams, model: Path) -> dict[str, float]:

@@ -19,16 +19,83 @@ ON_SD15 = {
 }
 
 
+def config(name: str) -> dict[str, Any]:
+    path = files("adapterbench") / f"backbone/configs/{name}_unet.json"
+    return json.loads(path.read_text())
+
+
 def sd15() -> dict[str, Any]:
-    return json.loads((files("adapterbench") / "backbone/configs/sd15_unet.json").read_text())
+    return config("sd15")
 
 
 @pytest.mark.parametrize(("name", "count"), ON_SD15.items())
 def test_exact_counts_on_stable_diffusion_15(name: str, count: int) -> None:
-    variant = VARIANTS[name]
-    if "rank" in variant:
-        variant = {**variant, "rank": 128}
-    assert count_parameters({name: parse_variant(variant)}, sd15(), embed_dim=512) == {name: count}
+    variants = {name: parse_variant(deck(name))}
+    assert count_parameters(variants, sd15(), embed_dim=512) == {name: count}
+
+
+def deck(name: str) -> dict[str, Any]:
+    """A variant at the size of the original study."""
+    row = VARIANTS[name]
+    return {**row, "rank": 128} if "rank" in row else row
+
+
+WIDTHS = {
+    # two at each of three levels down, one in the middle, three at each level up
+    "sd21": 5 * [320] + 5 * [640] + 6 * [1280],
+    # two transformers down, three up, of depth 2 at 640 and 10 at 1280; one of 10 in the middle
+    "sdxl": (2 + 3) * 2 * [640] + (2 + 1 + 3) * 10 * [1280],
+}
+"""Widths C of the features in the cross-attention layers."""
+BASES = {"sd21": (1024, 1024, 16), "sdxl": (1280, 2048, 70)}
+"""Width c of the image embedding, width D of the tokens, and number of layers."""
+ON_BASES = {
+    "sd21": {
+        "ip_adapter": 29_759_488,
+        "ip_adapter_mlp": 63_322_112,
+        "ip_adapter_lora": 17_979_392,
+        "ip_adapter_mlp_lora": 51_542_016,
+        "uni_controlnet_global": 38_810_624,
+    },
+    "sdxl": {
+        "ip_adapter": 351_285_248,
+        "ip_adapter_mlp": 415_520_768,
+        "ip_adapter_lora": 111_095_808,
+        "ip_adapter_mlp_lora": 175_331_328,
+        "uni_controlnet_global": 76_369_152,
+    },
+}
+
+
+def by_hand(base: str) -> dict[str, int]:
+    """Trainable scalars of the five variants over a base model."""
+    widths, (c, D, layers) = WIDTHS[base], BASES[base]
+    assert len(widths) == layers
+    K, r = 4, 128  # image tokens, rank
+
+    def dense(inputs: int, outputs: int) -> int:
+        return inputs * outputs + outputs
+
+    norm, inner = 2 * D, 4 * c
+    linear = dense(c, K * D) + norm
+    mlp = dense(c, inner) + dense(inner, inner) + dense(inner, K * D) + norm
+    feedforward = dense(c, c) + dense(c, inner) + dense(inner, inner) + dense(inner, K * D)
+    decoupled = sum(2 * C * D for C in widths)  # K', V'
+    lora = sum(r * ((C + C) + (D + C) + (D + C) + (C + C)) for C in widths)  # Q, K, V, O
+    return {
+        "ip_adapter": linear + decoupled,
+        "ip_adapter_mlp": mlp + decoupled,
+        "ip_adapter_lora": linear + lora,
+        "ip_adapter_mlp_lora": mlp + lora,
+        "uni_controlnet_global": feedforward,
+    }
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_exact_counts_on_other_bases_by_hand(base: str) -> None:
+    variants = {name: parse_variant(deck(name)) for name in ON_BASES[base]}
+    assert by_hand(base) == ON_BASES[base]
+    assert count_parameters(variants, config(base), BASES[base][0]) == ON_BASES[base]
 
 
 def test_counts_of_dora_and_oft_by_hand() -> None:

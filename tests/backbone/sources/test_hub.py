@@ -44,7 +44,10 @@ def snapshot(cache: Path) -> Path:
         "unet/diffusion_pytorch_model.bin",
         "text_encoder/model.safetensors",
         "text_encoder/model.fp16.safetensors",
+        "text_encoder_2/model.safetensors",
+        "text_encoder_2/model.onnx_data",
         "tokenizer/merges.txt",
+        "tokenizer_2/vocab.json",
         "scheduler/scheduler_config.json",
         "safety_checker/model.safetensors",
         "v1-5-pruned.ckpt",
@@ -76,7 +79,9 @@ def test_only_what_the_pipeline_reads_is_brought(
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
         "text_encoder/model.safetensors",
+        "text_encoder_2/model.safetensors",
         "tokenizer/merges.txt",
+        "tokenizer_2/vocab.json",
         "scheduler/scheduler_config.json",
     }
 

@@ -15,7 +15,10 @@ from huggingface_hub.errors import (
 from adapterbench.core.config import BackboneParams
 from adapterbench.core.errors import UserError
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PARTS = (
+    *("unet", "vae", "scheduler"),
+    *("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
+)
 FILES = ("*.json", "*.txt", "*model.safetensors")
 """Configuration, vocabulary and full-precision weights; never a pickle."""
 LORA = "pytorch_lora_weights.safetensors"
