@@ -33,6 +33,7 @@ from adapterbench.formats.generated import Illustrations
 from adapterbench.frozen.load import load_part
 from adapterbench.illustrating.illustrate import Inputs, illustrate
 from adapterbench.sampling.items import choose_items, noise
+from adapterbench.sampling.methods import training_free_method
 from adapterbench.sampling.sampler import sample
 from adapterbench.scoring.scores import load_scorer, score_samples
 from adapterbench.training.adapter import train_adapter
@@ -232,3 +233,17 @@ def styled(xl: ToyXL, folder: Path) -> None:
     StableDiffusionXLPipeline.save_lora_weights(
         folder, unet_lora_layers=get_peft_model_state_dict(unet), weight_name="lora.safetensors"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("img2img", {"strength": 0.5}), ("reference_only", {"weight": 1.0})]
+)
+def test_methods_without_training_are_refused_in_one_line(
+    xl: ToyXL, tmp_path: Path, name: str, values: dict[str, float]
+) -> None:
+    method = training_free_method(name, values)
+    with pytest.raises(UserError, match="one text encoder, and .* has 2: leave it empty"):
+        sample(
+            PARAMS, xl.encoded, xl.backbone, None, ["image"], tmp_path / name, training_free=method
+        )
+    assert not (tmp_path / name).exists()
