@@ -8,8 +8,8 @@ import pandas as pd
 
 from adapterbench.core.config import IllustrateParams
 from adapterbench.formats.generated import decode_images, read_names, samples_tar
-from adapterbench.formats.pairs import PROTOCOLS
 from adapterbench.report import figures
+from adapterbench.report.captions import ALTS, ITEMS, captions_of
 from adapterbench.report.illustrations import (
     answers_grid,
     bases_grid,
@@ -20,22 +20,6 @@ from adapterbench.report.page import CaptionedFigure
 from adapterbench.report.references import choose, read_references
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison
-
-ITEMS = 6
-"""Rows of the image grids."""
-
-ALTS = {
-    "pareto": "Four scatter plots, a score each, over the number of trainable parameters.",
-    "intervals": "Points with error bars, a line a method and a panel a score.",
-    "loss": "Line plot of the training loss over the optimiser steps, a line a variant.",
-    "image_prompts": "Grid of images: a row a reference image, a column a method.",
-    "multimodal_prompts": "Grid of images: a row an image and its caption, a column a method.",
-    "text_prompts": "Grid of images: a row an image and another text, a column a method.",
-    "answers": "Grid of images: a row an image, a text and the right answer, a column a method.",
-    "base_models": "Grid of images: groups of rows, a row a base model; a column a method.",
-    "scale_sweep": "Rows of images as the weight grows, beside curves of CLIP-T over CLIP-I.",
-}
-"""Alternative text of each figure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,65 +52,32 @@ def draw(
     curves = {v: figures.read_curve(sources.curves / f"{v}.csv") for v in image.variants}
     names = read_names(tar(sources, image.variants[0], "image"))
     keys = choose({key for key, _ in names}, ITEMS)
-    chosen = f"The items are {len(keys)} evenly spaced ones of the sorted list, not picked by hand"
     illustrated = sources.illustrations, image.variants, sources.shards
     label = image.label
     drawn = {
-        "pareto": (
-            figures.pareto(image),
-            "Trainable parameters against each score, image prompt alone, with intervals. "
-            "Lines: floors, and the ceilings where they are near.",
-        ),
-        "intervals": (
-            figures.forest([image, image_text]),
-            "Means and intervals of all methods under both protocols.",
-        ),
-        "loss": (
-            figures.losses(curves, label),
-            "Training loss. Its level says little about image quality: compare the images.",
-        ),
-        "image_prompts": (
-            figures.grid(image_grid(image, keys, sources)),
-            f"Image prompt alone: the reference and each method's first image. {chosen}.",
-        ),
-        "multimodal_prompts": (
-            figures.grid(image_text_grid(image_text, keys, sources)),
-            f"Image prompt and caption: each method's first image. {chosen}.",
-        ),
-        "text_prompts": (
-            figures.grid(prompts_grid(params, *illustrated, label)),
-            "Image prompt and a text prompt that changes it. The pairs were chosen by hand, with "
-            "words from the captions and after seeing results; the seed was not.",
-        ),
+        "pareto": figures.pareto(image),
+        "intervals": figures.forest([image, image_text]),
+        "loss": figures.losses(curves, label),
+        "image_prompts": figures.grid(image_grid(image, keys, sources)),
+        "multimodal_prompts": figures.grid(image_text_grid(image_text, keys, sources)),
+        "text_prompts": figures.grid(prompts_grid(params, *illustrated, label)),
         **{
-            protocol: (
-                figures.grid(answers_grid(*illustrated, label, protocol)),
-                f"Prompts with a right answer, {PROTOCOLS[protocol]}: each method's image of both "
-                "prompts. The first pairs in hashed order, not picked by hand.",
-            )
+            protocol: figures.grid(answers_grid(*illustrated, label, protocol))
             for protocol in answers["protocol"].unique()
         },
-        "base_models": (
-            figures.grid(
-                bases_grid(
-                    sources.illustrations, sources.samples, image.variants, sources.shards, label
-                )
-            ),
-            "The same adapters, trained once, on other base models: image prompt alone. Text only: "
-            "the base model alone, given the image prompt's caption.",
+        "base_models": figures.grid(
+            bases_grid(
+                sources.illustrations, sources.samples, image.variants, sources.shards, label
+            )
         ),
-        "scale_sweep": (
-            sweep_figure(read_sweep(params, *illustrated), label),
-            "The caption of an item against the image prompt of the next, as the weight of the "
-            "image prompt (λ) grows. Images: the first item. Curves: means over the items, from "
-            "λ = 0 (upper left), where adapters with their own attention equal the base model.",
-        ),
+        "scale_sweep": sweep_figure(read_sweep(params, *illustrated), label),
     }
+    captions = captions_of(len(keys))
     captioned = []
-    for name, (figure, caption) in drawn.items():
-        path, alt = out / f"{name}.png", ALTS.get(name, ALTS["answers"])
+    for name, figure in drawn.items():
+        path = out / f"{name}.png"
         figures.save(figure, path)
-        captioned.append(CaptionedFigure(path, caption, alt))
+        captioned.append(CaptionedFigure(path, captions[name], ALTS[name]))
     return captioned
 
 
