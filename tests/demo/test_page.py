@@ -1,6 +1,7 @@
 """The demo end to end in a headless Chromium."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 from toy_backbone import picture
 
+from adapterbench.adapters.core.storage import WEIGHTS
+from adapterbench.core.files import sha256
 from adapterbench.demo.hosts import known_hosts
 
 from .conftest import served
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-def test_upload_generate_and_download(visitor: Visitor) -> None:
+def test_upload_generate_and_download(visitor: Visitor, models: Path) -> None:
     visitor.upload("mine.png", png(picture("ring", "red")))
     visitor.sees("mine.png")
     visitor.page.get_by_label("Text", exact=True).fill("a red ring")
@@ -29,23 +32,31 @@ def test_upload_generate_and_download(visitor: Visitor) -> None:
     assert settings == {
         "method": "toy",
         "base": "toy",
-        "image_prompt": "mine.png",
+        "images": settings["images"],
         "text": "a red ring",
         "negative_text": "",
+        "negative_image": None,
         "control": None,
-        "scale": 1,
+        "layers": "all",
+        "start": 0,
+        "end": 1,
+        "fit": "crop",
         "guidance_scale": 3,
         "steps": 2,
         "seed": 0,
+        "weights": sha256(models / "toy" / WEIGHTS),
+        "version": version("adapterbench"),
     }
+    (image,) = settings["images"]
+    assert (image["caption"], image["scale"], image["mask"]) == ("mine.png", 1, None)
     visitor.set_scale(0.5)
     visitor.generate()
     visitor.wait()
     other, settings = visitor.download()
-    assert settings["scale"] == 0.5
+    assert settings["images"][0]["scale"] == 0.5
     assert other != pixels
     visitor.thumbnail(1).click()
-    visitor.page.locator("dl.settings").get_by_text("1", exact=True).wait_for()
+    visitor.page.locator("dl.settings").get_by_text("mine.png, scale 1", exact=True).wait_for()
     assert visitor.download()[0] == pixels
 
 
@@ -115,7 +126,7 @@ def test_two_people_at_once_get_their_own_images(
     for name, each in people.items():
         each.wait()
         pixels, settings = each.download()
-        assert settings["image_prompt"] == name
+        assert settings["images"][0]["caption"] == name
         made.add(pixels)
     assert len(made) == 2
 

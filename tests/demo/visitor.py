@@ -44,6 +44,10 @@ class Visitor:
         file: FilePayload = {"name": name, "mimeType": "image/png", "buffer": data}
         self.page.locator("input[type=file]").first.set_input_files(file)
 
+    def tab(self, name: str) -> None:
+        """Open a tab."""
+        self.page.get_by_role("tab", name=name).click()
+
     def post(self, path: str, data: bytes) -> int:
         """Send a file as a program would; return the status."""
         file: FilePayload = {"name": "a.png", "mimeType": "image/png", "buffer": data}
@@ -66,7 +70,7 @@ class Visitor:
         self.page.get_by_text(text, exact=True).first.wait_for()
 
     def set_scale(self, value: float) -> None:
-        field = self.page.get_by_label("number input for Scale")
+        field = self.page.get_by_label("number input for Scale of image 1")
         field.fill(str(value))
         field.press("Tab")
 
@@ -86,6 +90,6 @@ class Visitor:
     def download(self) -> tuple[bytes, dict[str, Any]]:
         """The chosen image's pixels, and the settings in its file."""
         with self.page.expect_download() as download:
-            self.page.get_by_text("Download the chosen image").click()
+            self.page.get_by_text("Download this image").click()
         with Image.open(Path(download.value.path())) as image:
             return image.tobytes(), json.loads(image.text["adapterbench"])  # type: ignore[attr-defined]

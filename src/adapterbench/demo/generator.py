@@ -23,13 +23,13 @@ from adapterbench.core.config import NAME, RESERVED_NAMES, BackboneParams, Encod
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import sha256
 from adapterbench.demo.prompting import Inputs, arguments
-from adapterbench.demo.settings import Settings, short
+from adapterbench.demo.settings import ALL_LAYERS, Settings, short
 from adapterbench.demo.stream import stream
 from adapterbench.exchange.pipeline import load_adapter
 from adapterbench.exchange.presets import preset_names
 from adapterbench.formats.edges import edge_map
 from adapterbench.frozen.load import clip_name, load_clip, load_part
-from adapterbench.report.methods import in_order
+from adapterbench.report.methods import in_order, label
 from adapterbench.sampling.sampler import solver
 
 TEXT_ONLY = "text_only"
@@ -157,7 +157,11 @@ class ImageGenerator:
         Args:
             images: settings of each; those of a method stand together, all have the same base.
             inputs: the images that all of them are given.
+
+        Raises:
+            UserError: a preset of layers was not measured for a method.
         """
+        self.check_layers(images)
 
         def work(emit: Emit) -> None:
             with self.lock:
@@ -170,6 +174,22 @@ class ImageGenerator:
                             self.generate_one(pipe, number, used, control | guided(used), emit)
 
         return stream(work)
+
+    def check_layers(self, images: Sequence[Settings]) -> None:
+        """Check that the adapters have the presets of layers.
+
+        Raises:
+            UserError: one was not measured.
+        """
+        for image in images:
+            layers, method = image.layers, image.method
+            if layers == ALL_LAYERS or method == TEXT_ONLY:
+                continue
+            if method not in self.presets.get(layers, []):
+                raise UserError(
+                    f"{label(method)} has no preset {short(layers)} of its layers: choose all "
+                    "layers, or untick the adapter"
+                )
 
     def pipeline(
         self, base: str, control: Image.Image | None

@@ -1,7 +1,6 @@
 """The images that can be given, a tab for each, and images to pick from for the open tab."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import gradio as gr
 
@@ -76,7 +75,7 @@ def pick_from(references: Sequence[Reference], images: Sequence[ImageInput]) -> 
     """Images to pick from; a click gives one to the open tab."""
     open_tab = gr.State(0)
     for number, image in enumerate(images):
-        image.tab.select(partial(int, number), None, open_tab, show_progress="hidden")
+        image.tab.select(constant(number), None, open_tab, show_progress="hidden")
 
     def picked(event: gr.EventData, number: int) -> Values:
         reference, image = references[selected(event, len(references))], images[number]
@@ -88,3 +87,8 @@ def pick_from(references: Sequence[Reference], images: Sequence[ImageInput]) -> 
         [part for image in images for part in image.outputs],
         show_progress="hidden",
     )
+
+
+def constant(number: int) -> Callable[[], int]:
+    """A function that returns `number`."""
+    return lambda: number

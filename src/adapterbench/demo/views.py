@@ -12,6 +12,7 @@ from adapterbench.demo.archive import NAME, write_archive
 from adapterbench.demo.downloads import download_made
 from adapterbench.demo.folder import FileFolder, Saved
 from adapterbench.demo.inputs import Values
+from adapterbench.demo.progress import NBSP
 from adapterbench.demo.settings import Settings, title
 from adapterbench.demo.store import ImageStore
 from adapterbench.report.methods import label
@@ -105,8 +106,8 @@ def views(folder: FileFolder, store: ImageStore) -> Views:
 
 def described(settings: Settings) -> str:
     """Caption of an image in the gallery."""
-    scales = " + ".join(f"{image.scale:g}" for image in settings.images)
-    return f"{label(settings.method)}, scale {scales}, seed {settings.seed}"
+    scales = f"{NBSP}+{NBSP}".join(f"{image.scale:g}" for image in settings.images)
+    return f"{label(settings.method)}, scale{NBSP}{scales}, seed{NBSP}{settings.seed}"
 
 
 def readable(of_image: Settings) -> dict[str, str]:
