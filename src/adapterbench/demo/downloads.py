@@ -26,7 +26,7 @@ def download_made(
         inputs: components whose values `make` gets.
         name: unique HTML id, also the name of the event.
     """
-    button = gr.Button(title, size="sm")
+    button = gr.Button(title, size="sm", elem_classes=name)
     link = gr.DownloadButton(visible="hidden", elem_id=name)
 
     def make_file(*values: Any) -> Path:

@@ -36,11 +36,11 @@ def form(
         defaults: initial values of the sliders.
         uploads: uploaded images that wait to be used.
     """
-    slots, negative_image, control = image_tabs(
-        references, defaults, uploads, controlled=generator.controlnet is not None
-    )
     text = gr.Textbox(
         label="Text", placeholder="optional, such as: a red hat", max_length=settings.MAX_TEXT
+    )
+    slots, negative_image, control = image_tabs(
+        references, defaults, uploads, controlled=generator.controlnet is not None
     )
     if examples:
         offer_examples(examples, slots[0].image, text)

@@ -6,7 +6,7 @@ from html import escape
 from secrets import token_urlsafe
 
 import gradio as gr
-from PIL import Image
+from PIL import Image, ImageStat
 
 from adapterbench.core.errors import UserError
 from adapterbench.demo import html, upload
@@ -32,19 +32,23 @@ class MaskInput:
             mask: its name.
             by: token of the canvas' own upload, which shows it already.
         """
-        uri = ""
+        image = None
         if mask is not None:
             try:
-                uri = html.data_uri(self.store.image(mask), MASK_SIDE)
+                image = self.store.image(mask)
             except UserError as error:
                 mask = None
                 gr.Warning(escape(str(error)))
-        return {self.state: mask, self.place: shown(uri, by or token_urlsafe())}
+        return {self.state: mask, self.place: shown(image, by or token_urlsafe())}
 
 
-def shown(uri: str = "", by: str = "") -> str:
-    """Value of the canvas: a mask, and who sets it."""
-    return json.dumps({"by": by, "mask": uri})
+def shown(mask: Image.Image | None = None, by: str = "") -> str:
+    """Value of the canvas: a mask, what it does, and who sets it."""
+    if mask is None:
+        return json.dumps({"by": by, "mask": "", "told": "It acts everywhere."})
+    share = ImageStat.Stat(mask.convert("L")).mean[0] / 255
+    told = f"It acts in {share:.0%} of the image."
+    return json.dumps({"by": by, "mask": html.data_uri(mask, MASK_SIDE), "told": told})
 
 
 def mask_input(title: str, uploads: Uploads) -> MaskInput:

@@ -32,7 +32,8 @@ const send = () => canvas().toBlob(async (file) => {
   trigger('upload', answer)
 })
 const draw = () => {
-  const {by, mask} = JSON.parse(props.value)
+  const {by, mask, told} = JSON.parse(props.value)
+  element.querySelector('.told').textContent = told
   if (mine.has(by)) return
   fill('black')
   if (!mask) return
