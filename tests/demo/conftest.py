@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from toy_backbone import SAMPLE
 
+from adapterbench.core.config import PromptParams
 from adapterbench.demo import upload
 from adapterbench.demo.hosts import known_hosts
 from adapterbench.demo.server import listening, temporary_workspace, url
@@ -34,11 +35,25 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def generator(toy: "Toy") -> "ImageGenerator":
+def models(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A single adapter, with a preset of its first layer."""
+    from adapterbench.adapters.core.storage import load_adapter
+    from adapterbench.exchange.presets import PRESETS, save_presets
+    from adapterbench.frozen.load import load_part
+
+    folder = tmp_path_factory.mktemp("models") / "toy"
+    shutil.copytree(toy.adapter, folder)
+    first, *_ = load_adapter(folder, load_part(toy.backbone, "unet")).layers
+    save_presets(folder / PRESETS, folder, "by hand", {"style": {first: 0.5}})
+    return folder.parent
+
+
+@pytest.fixture(scope="session")
+def generator(models: Path, toy: "Toy") -> "ImageGenerator":
     """One that has a single adapter."""
     from adapterbench.demo.generator import ImageGenerator
 
-    return ImageGenerator(toy.adapter.parent, {"toy": toy.backbone}, toy.encode_params)
+    return ImageGenerator(models, {"toy": toy.backbone}, toy.encode_params)
 
 
 @pytest.fixture(scope="session")
@@ -102,9 +117,11 @@ def page(
 ) -> "Page":
     """The demo's page."""
     from adapterbench.demo.page import build
-    from adapterbench.demo.references import references
+    from adapterbench.demo.references import examples, references
 
-    return build(generator, references(toy.shards), SAMPLE, results, workspace, uploads)
+    offered = references(toy.shards)
+    shown = examples(offered, [PromptParams(image="frame", text="a green frame")])
+    return build(generator, offered, shown, SAMPLE, results, workspace, uploads)
 
 
 @pytest.fixture(scope="module")

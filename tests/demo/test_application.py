@@ -1,10 +1,14 @@
 """The demo as programs use it, which send what its page never would."""
 
+import json
 from collections.abc import Callable, Iterator
+from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
+import pandas as pd
 import pytest
 from PIL import Image
 from toy_backbone import picture
@@ -56,11 +60,29 @@ def files(folder: Path) -> set[Path]:
         ("Seed", 0.5, "Seed is 0.5"),
         ("Seed", 10**300, "Seed is"),
         ("Seed", "x" * 1000, "Seed is"),
-        ("Scale", 1.6, "Scale is 1.6"),
-        ("Scale", -0.1, "Scale is -0.1"),
-        ("Scale", 1e999, "Not a request of this page"),
-        ("Scale", float("nan"), "Not a request of this page"),
-        ("Scale", None, "Scale is None"),
+        ("Scale of image 1", 1.6, "Scale of image 1 is 1.6"),
+        ("Scale of image 1", -0.1, "Scale of image 1 is -0.1"),
+        ("Scale of image 1", 1e999, "Not a request of this page"),
+        ("Scale of image 1", float("nan"), "Not a request of this page"),
+        ("Scale of image 1", None, "Scale of image 1 is None"),
+        ("Scales of image 1", "0.4, nan", "Scale is nan"),
+        ("Scales of image 1", "1e999", "Scale is inf"),
+        ("Scales of image 1", "0, 9", "Scale is 9.0"),
+        ("Scales of image 1", "a" * 121, "write up to 6 numbers"),
+        ("Scales of image 1", [0.5], "write up to 6 numbers"),
+        ("Seeds", "1 2 3 4 5 6 7", "Seeds has 7 numbers"),
+        ("Seeds", "-1", "Seed is -1"),
+        ("Seeds", 7, "write up to 6 numbers"),
+        ("Start", 1, "Start is 1.0 and end is 1.0: start must come before end"),
+        ("Start", float("nan"), "Not a request of this page"),
+        ("Start", -0.1, "Start is -0.1"),
+        ("End", 0, "start must come before end"),
+        ("End", 1.1, "End is 1.1"),
+        ("End", "1; 2", "End is '1; 2'"),
+        ("Layers", "layout", "has no preset 'layout'"),
+        ("Layers", "../style", "has no preset '../style'"),
+        ("Layers", 7, "Layers is 7"),
+        ("Images that are not square", "stretch", "Fit is 'stretch'"),
         ("Guidance", 100, "Guidance scale is 100"),
         ("Steps", 51, "Steps is 51"),
         ("Steps", 10**9, "Steps is 1000000000"),
@@ -91,14 +113,19 @@ def test_infinity_and_nan_do_not_pass_the_settings_either() -> None:
     from adapterbench.core.errors import UserError
     from adapterbench.demo.settings import parse_settings
 
-    good: dict[str, Any] = {"method": "", "base": "toy", "image_prompt": "a", "control": None}
-    good |= {"text": "", "negative_text": "", "scale": 1, "guidance_scale": 3}
-    good |= {"steps": 2, "seed": 0}
-    assert parse_settings(**good).scale == 1
-    for name in ("scale", "guidance_scale", "steps", "seed"):
-        for value in (float("nan"), float("inf"), -float("inf")):
+    good: dict[str, Any] = {"method": "", "base": "toy", "control": None}
+    good |= {"text": "", "negative_text": "", "guidance_scale": 3, "steps": 2, "seed": 0}
+    image = {"caption": "a", "sha256": "", "scale": 1}
+    good["images"] = [image]
+    assert parse_settings(**good).images[0].scale == 1
+    for value in (float("nan"), float("inf"), -float("inf")):
+        bad: list[dict[str, Any]] = [{"images": [image, image | {"scale": value}]}]
+        bad += [{name: value} for name in ("guidance_scale", "steps", "seed", "start", "end")]
+        for changes in bad:
             with pytest.raises(UserError, match=r"is -?(nan|inf): "):
-                parse_settings(**good | {name: value})
+                parse_settings(**good | changes)
+    with pytest.raises(UserError, match="Images is "):
+        parse_settings(**good | {"images": [image] * 4})
 
 
 @pytest.mark.parametrize(
@@ -108,7 +135,7 @@ def test_events_that_the_page_does_not_send(
     event: object, http: "TestClient", page: "Page", capfd: pytest.CaptureFixture[str]
 ) -> None:
     stranger = Program(http, page, "stranger")
-    for gallery in ("picked", "select"):
+    for gallery in ("picked", "select", "take_example"):
         assert stranger.call(gallery, event=event)["error"] == "That image is no longer there"
     assert "upload the image again" in stranger.call("accept", event=event)["data"][1]
     assert "Traceback" not in capfd.readouterr().err
@@ -133,7 +160,7 @@ def test_no_input_names_a_file(
     before = files(workspace)
     for path in (workspace, place / "secret.svg", "/etc/passwd", "http://127.0.0.1:1/", ""):
         for value in (a_file(path), [a_file(path)], {"a": [a_file(path)]}, {"path": str(path)}):
-            for label in ("Text", "Scale", "Base model"):
+            for label in ("Text", "Scale of image 1", "Base model", "Seeds", "Layers"):
                 output = program.call("generate", {label: value})
                 assert output["error"] == "No input of this page is a file"
     assert files(workspace) == before
@@ -206,6 +233,114 @@ def test_an_upload_is_never_on_the_disk(http: "TestClient", page: "Page", worksp
     assert "<img" not in again  # a refused upload leaves no image in force
     assert program.call("generate")["error"].startswith("There is no image prompt yet")
     assert files(workspace) == before
+
+
+def painted(http: "TestClient", program: Program, image: Image.Image) -> Any:
+    """Upload a mask of the first image and hand it in."""
+    (token,) = upload(http, "mask.png", png(image)).json()
+    return program.call("accept_mask", event={"token": token})
+
+
+def archived(program: Program) -> dict[str, bytes]:
+    """Files of the archive of a session, by name."""
+    output = program.call("archive")
+    with ZipFile(output["data"][0]["path"]) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_mask_is_an_upload(http: "TestClient", page: "Page") -> None:
+    """Bounded and decoded like others, then black and white at the size of a mask."""
+    program = Program(http, page, "painting")
+    program.call("picked", event={"index": 0})
+    grey = Image.new("RGB", (100, 50), "white")
+    grey.paste((100, 100, 100), (0, 0, 50, 50))
+    assert "data:image" in painted(http, program, grey)["data"][1]
+    program.call("generate")
+    files = archived(program)
+    (image,) = json.loads(files["settings.json"])[0]["images"]
+    mask = Image.open(BytesIO(files[f"inputs/{image['mask']}.png"]))
+    assert (mask.size, mask.mode) == ((256, 256), "L")
+    assert [mask.getpixel((x, 128)) for x in (10, 245)] == [0, 255]
+    assert painted(http, program, Image.new("L", (8, 8), 0))["data"][1].count("data:") == 0
+    program.call("generate")
+    newest, *_ = json.loads(archived(program)["settings.json"])
+    assert newest["images"][0]["mask"] is None  # nothing painted: everywhere
+
+
+@pytest.mark.parametrize(
+    "event", [None, {}, {"token": "guessed"}, {"token": 7}, {"problem": "<b>" * 200}]
+)
+def test_a_mask_that_is_no_upload(event: object, http: "TestClient", page: "Page") -> None:
+    program = Program(http, page, "not painting")
+    program.call("picked", event={"index": 0})
+    assert json.loads(program.call("accept_mask", event=event)["data"][1])["mask"] == ""
+    assert upload(http, "mask.png", bytes(2**18 + 1)).status_code == 413
+    assert upload(http, "mask.png", b"GIF89a").status_code == 422
+
+
+def test_the_archive_belongs_to_a_session(http: "TestClient", page: "Page") -> None:
+    program, other = (Program(http, page, name) for name in ("archiving", "empty"))
+    program.call("picked", event={"index": 0})
+    program.call("generate", {"Scales of image 1": "0, 1", "Seeds": "3, 4"})
+    files = archived(program)
+    settings = json.loads(files["settings.json"])
+    made = [(entry["images"][0]["scale"], entry["seed"]) for entry in settings]
+    assert made == [(0, 3), (1, 3), (0, 4), (1, 4)]
+    assert {entry["file"] for entry in settings} < files.keys()
+    assert other.call("archive")["error"] == "There are no images yet: generate one"
+    assert other.call("use_again")["error"].startswith("There is no image yet")
+
+
+def test_a_set_of_images_is_kept_within_limits(http: "TestClient", page: "Page") -> None:
+    program = Program(http, page, "greedy")
+    program.call("picked", event={"index": 0})
+    values = {"Scales of image 1": "0 0.1 0.2 0.3 0.4 0.5", "Seeds": "0 1 2 3 4"}
+    error = program.call("generate", values)["error"]
+    assert error.startswith("30 images with 60 steps in all are too many")
+
+
+@pytest.mark.parametrize(
+    ("function", "values", "told"),
+    [
+        ("show_table", {"Prompt": "other"}, "Prompt is 'other': choose one of image, image_text"),
+        ("show_table", {"Prompt": 7}, "Prompt is 7"),
+        ("show_table", {"Filter": "a" * 61}, "write up to 60 characters"),
+        ("show_table", {"Filter": ["a"]}, "Filter is ['a']"),
+        ("csv", {"Prompt": "../image"}, "Prompt is '../image'"),
+        ("csv", {"Filter": {"a": 1}}, "Filter is {'a': 1}"),
+        ("show_plot", {"Horizontal axis": "clip"}, "Horizontal axis is 'clip'"),
+        ("show_plot", {"Vertical axis": None}, "Vertical axis is None"),
+        ("show_plot", {"Vertical axis": "KID"}, "Vertical axis is 'KID'"),
+    ],
+)
+def test_results_that_the_page_does_not_offer(
+    function: str,
+    values: dict[str, Any],
+    told: str,
+    http: "TestClient",
+    page: "Page",
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    error = Program(http, page, "reading").call(function, values)["error"]
+    assert told in unescape(error)
+    assert len(error) < 300
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_table_that_is_shown_is_the_one_that_is_exported(
+    http: "TestClient", page: "Page"
+) -> None:
+    program = Program(http, page, "reader")
+    values = {"Prompt": "image_text", "Filter": " IP-ad", "Floors and ceilings": False}
+    shown = program.call("show_table", values)["data"][0]
+    assert [line.split("|")[1].strip() for line in shown.splitlines()][2:] == ["IP-Adapter"]
+    (file,) = program.call("csv", values)["data"]
+    assert file["orig_name"] == "comparison_image_text.csv"
+    rows = pd.read_csv(file["path"])
+    assert list(rows["method"]) == ["ip_adapter"]
+    assert {"clip_i", "clip_i_lo", "clip_i_hi", "trainable_params"} < set(rows)
+    nothing = program.call("show_table", {"Filter": "(.*"})["data"][0]
+    assert nothing == "No method has that in its name."
 
 
 def encoded(kind: str) -> bytes:

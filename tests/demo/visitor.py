@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FilePayload, Page
 
 
-PATIENCE = 300_000
+PATIENCE = 20_000
 """Milliseconds for what takes seconds on an idle machine."""
 
 
@@ -44,6 +44,10 @@ class Visitor:
         file: FilePayload = {"name": name, "mimeType": "image/png", "buffer": data}
         self.page.locator("input[type=file]").first.set_input_files(file)
 
+    def tab(self, name: str) -> None:
+        """Open a tab."""
+        self.page.get_by_role("tab", name=name).click()
+
     def post(self, path: str, data: bytes) -> int:
         """Send a file as a program would; return the status."""
         file: FilePayload = {"name": "a.png", "mimeType": "image/png", "buffer": data}
@@ -66,26 +70,51 @@ class Visitor:
         self.page.get_by_text(text, exact=True).first.wait_for()
 
     def set_scale(self, value: float) -> None:
-        field = self.page.get_by_label("number input for Scale")
+        field = self.page.get_by_label("number input for Scale of image 1")
         field.fill(str(value))
         field.press("Tab")
 
-    def generate(self) -> None:
-        """Ask for one image more; `wait` until it is there."""
-        self.images += 1
+    def generate(self, images: int = 1) -> None:
+        """Ask for images; `wait` until they are there."""
+        self.images += images
         self.button("Generate").click()
 
     def wait(self) -> None:
-        """Until the session has the images asked for."""
+        """Until the session has the images asked for, the last one chosen."""
         self.thumbnail(self.images - 1).wait_for()
 
     def thumbnail(self, number: int) -> Any:
         """An image of the session, the newest first."""
         return self.page.locator(".session .thumbnail-item").nth(number)
 
+    def open(self, accordion: str) -> None:
+        """Open an accordion."""
+        self.page.get_by_role("button", name=accordion).click()
+
+    def file(self, button: str) -> Path:
+        """Download what a button makes."""
+        with self.page.expect_download() as download:
+            self.button(button).click()
+        return Path(download.value.path())
+
+    def canvas(self) -> list[int]:
+        """Grey levels of the first image's mask in the middle of its left and right half."""
+        levels: list[int] = self.page.locator("canvas").first.evaluate(
+            """canvas => [.25, .75].map(x => canvas.getContext('2d')
+                .getImageData(x * canvas.width, canvas.height / 2, 1, 1).data[0])"""
+        )
+        return levels
+
+    def overflow(self) -> int:
+        """Pixels by which the page is wider than the window."""
+        wider: int = self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        return wider
+
     def download(self) -> tuple[bytes, dict[str, Any]]:
         """The chosen image's pixels, and the settings in its file."""
         with self.page.expect_download() as download:
-            self.page.get_by_text("Download the chosen image").click()
+            self.page.get_by_text("Download this image").click()
         with Image.open(Path(download.value.path())) as image:
             return image.tobytes(), json.loads(image.text["adapterbench"])  # type: ignore[attr-defined]

@@ -6,7 +6,13 @@ import typer
 from typer import Option
 
 from adapterbench.cli.paths import BACKBONE, BASES, CONTROLNET, MODELS, RESULTS, SHARDS
-from adapterbench.core.config import BackboneParams, EncodeParams, SampleParams, load_params
+from adapterbench.core.config import (
+    BackboneParams,
+    EncodeParams,
+    IllustrateParams,
+    SampleParams,
+    load_params,
+)
 from adapterbench.demo.hosts import known_hosts
 from adapterbench.demo.server import credentials, listening, temporary_workspace, url
 
@@ -41,7 +47,7 @@ def demo(
         from adapterbench.demo.application import application, serve
         from adapterbench.demo.generator import ImageGenerator, bases
         from adapterbench.demo.page import build
-        from adapterbench.demo.references import references
+        from adapterbench.demo.references import examples, references
         from adapterbench.demo.upload import Uploads
 
         generator = ImageGenerator(
@@ -51,7 +57,9 @@ def demo(
             CONTROLNET if CONTROLNET.is_dir() else None,
         )
         uploads, defaults = Uploads(), load_params(SampleParams, "sample")
-        page = build(generator, references(SHARDS), defaults, RESULTS, folder, uploads)
+        offered = references(SHARDS)
+        shown = examples(offered, load_params(IllustrateParams, "illustrate").prompts)
+        page = build(generator, offered, shown, defaults, RESULTS, folder, uploads)
         app = application(page, uploads, known_hosts(host, allow_host or ()), auth)
         typer.echo(f"{url(bound)} (Ctrl-C stops it)")
         serve(app, bound)

@@ -6,7 +6,8 @@ Uses diffusers' pipelines with the public `load_adapter`.
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -17,15 +18,18 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, Stable
 from PIL import Image
 from torch import Tensor
 
-from adapterbench.adapters.core.storage import CONFIG
+from adapterbench.adapters.core.storage import CONFIG, WEIGHTS
 from adapterbench.core.config import NAME, RESERVED_NAMES, BackboneParams, EncodeParams
 from adapterbench.core.errors import UserError
-from adapterbench.demo.settings import Settings, short
+from adapterbench.core.files import sha256
+from adapterbench.demo.prompting import Inputs, arguments
+from adapterbench.demo.settings import ALL_LAYERS, Settings, short
 from adapterbench.demo.stream import stream
 from adapterbench.exchange.pipeline import load_adapter
+from adapterbench.exchange.presets import preset_names
 from adapterbench.formats.edges import edge_map
 from adapterbench.frozen.load import clip_name, has_part, load_clip, load_part
-from adapterbench.report.methods import in_order
+from adapterbench.report.methods import in_order, label
 from adapterbench.sampling.sampler import solver
 
 TEXT_ONLY = "text_only"
@@ -40,7 +44,8 @@ PREVIEW_SHARE = 0.3
 class Step:
     """A denoising step of an image has finished."""
 
-    method: str
+    number: int
+    """Of the image, from 0."""
     preview: Image.Image | None
     """The current estimate of the final image; None: not decoded, to save time."""
 
@@ -49,6 +54,7 @@ class Step:
 class Finished:
     """A generated image with its settings."""
 
+    number: int
     image: Image.Image
     settings: Settings
 
@@ -71,6 +77,15 @@ def adapters(models: Path) -> list[str]:
             "trained one there"
         )
     return in_order(names)
+
+
+def presets(models: Path, methods: Sequence[str]) -> dict[str, list[str]]:
+    """Methods by the name of a preset of layers that was measured for them."""
+    named: dict[str, list[str]] = {}
+    for method in methods:
+        for name in preset_names(models / method):
+            named.setdefault(name, []).append(method)
+    return named
 
 
 def bases(params: BackboneParams, folder: Path, others: Path) -> dict[str, Path]:
@@ -111,6 +126,7 @@ class ImageGenerator:
         """
         self.models, self.bases = models, bases
         self.methods = [*adapters(models), TEXT_ONLY]
+        self.presets = presets(models, self.methods)
         self.load = lru_cache(maxsize=1)(self.load_base)  # one at a time: they are large
         self.load(next(iter(bases)))
         backbone = next(iter(bases.values()))
@@ -137,35 +153,58 @@ class ImageGenerator:
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def generate(
-        self,
-        settings: Settings,
-        methods: Sequence[str],
-        reference: Image.Image,
-        control: Image.Image | None = None,
-    ) -> Generator[Event, None, None]:
-        """Generate an image by each method from the same noise; yield every step and every image.
+    def generate(self, images: Sequence[Settings], inputs: Inputs) -> Generator[Event, None, None]:
+        """Generate images; yield every step and every image.
 
         Args:
-            settings: common settings; `method` is replaced for each image.
-            methods: some of `self.methods`.
-            reference: the image prompt, RGB.
-            control: image whose edges the ControlNet keeps, RGB.
+            images: settings of each; those of a method stand together, all have the same base.
+            inputs: the images that all of them are given.
+
+        Raises:
+            UserError: a preset of layers was not measured for a method.
         """
-        embedding = self.clip.image_embeds([reference])[0]
+        self.check_layers(images)
 
         def work(emit: Emit) -> None:
             with self.lock:
-                base, inputs = self.load(settings.base), dict[str, Image.Image]()
-                if control:
-                    inputs = {"image": edge_map(control, side(base))}
-                pipe = self.controlled(base) if control else base
-                for method in methods:
-                    self.generate_one(
-                        pipe, replace(settings, method=method), embedding, inputs, emit
-                    )
+                pipe, control = self.pipeline(images[0].base, inputs.control)
+                by_method = groupby(enumerate(images), key=lambda pair: pair[1].method)
+                for method, numbered in by_method:
+                    with self.attached(pipe, method, inputs, images[0].fit) as (weights, guided):
+                        for number, settings in numbered:
+                            used = replace(settings, weights=weights)
+                            self.generate_one(pipe, number, used, control | guided(used), emit)
 
         return stream(work)
+
+    def check_layers(self, images: Sequence[Settings]) -> None:
+        """Check that the adapters have the presets of layers.
+
+        Raises:
+            UserError: one was not measured.
+        """
+        for image in images:
+            layers, method = image.layers, image.method
+            if layers == ALL_LAYERS or method == TEXT_ONLY:
+                continue
+            if method not in self.presets.get(layers, []):
+                raise UserError(
+                    f"{label(method)} has no preset {short(layers)} of its layers: choose all "
+                    "layers, or untick the adapter"
+                )
+
+    def pipeline(
+        self, base: str, control: Image.Image | None
+    ) -> tuple[Any, dict[str, Image.Image]]:
+        """A base model's pipeline, with the ControlNet if there is a control image.
+
+        Returns:
+            The pipeline and its arguments.
+        """
+        pipe = self.load(base)
+        if control is None:
+            return pipe, {}
+        return self.controlled(pipe), {"image": edge_map(control, side(pipe))}
 
     def controlled(self, pipe: StableDiffusionPipeline) -> StableDiffusionControlNetPipeline:
         """The pipeline with the ControlNet."""
@@ -180,8 +219,8 @@ class ImageGenerator:
     def generate_one(
         self,
         pipe: Any,
+        number: int,
         settings: Settings,
-        embedding: Tensor,
         inputs: Mapping[str, Any],
         emit: Emit,
     ) -> None:
@@ -189,32 +228,35 @@ class ImageGenerator:
         preview = Preview()
 
         def after_step(pipe: Any, _step: int, _t: Tensor, kept: dict[str, Any]) -> dict[str, Any]:
-            emit(Step(settings.method, preview(pipe)))
+            emit(Step(number, preview(pipe)))
             return kept
 
-        with self.image_prompt(pipe, settings, embedding) as guided:
-            images = pipe(
-                settings.text,
-                negative_prompt=settings.negative_text,
-                num_inference_steps=settings.steps,
-                generator=torch.Generator().manual_seed(settings.seed),
-                callback_on_step_end=after_step,
-                **inputs,
-                **guided,
-            ).images
-        emit(Finished(images[0], settings))
+        images = pipe(
+            settings.text,
+            negative_prompt=settings.negative_text,
+            num_inference_steps=settings.steps,
+            generator=torch.Generator().manual_seed(settings.seed),
+            callback_on_step_end=after_step,
+            **inputs,
+        ).images
+        emit(Finished(number, images[0], settings))
 
     @contextmanager
-    def image_prompt(
-        self, pipe: Any, settings: Settings, embedding: Tensor
-    ) -> Iterator[dict[str, Any]]:
-        """Attach the method's adapter; yield the pipeline's arguments; detach it at the end."""
-        if settings.method == TEXT_ONLY:
-            yield {"guidance_scale": settings.guidance_scale}
+    def attached(
+        self, pipe: Any, method: str, inputs: Inputs, fit: str
+    ) -> Iterator[tuple[str | None, Callable[[Settings], dict[str, Any]]]]:
+        """Attach a method's adapter, and detach it at the end.
+
+        Yields:
+            The digest of its weights, and a function from settings to the pipeline's arguments.
+        """
+        if method == TEXT_ONLY:
+            yield None, lambda settings: {"guidance_scale": settings.guidance_scale}
             return
-        prompt = load_adapter(pipe, self.models / settings.method)
+        folder = self.models / method
+        digest, prompt = sha256(folder / WEIGHTS), load_adapter(pipe, folder, self.clip, fit=fit)
         try:
-            yield prompt(embedding, settings.scale, settings.guidance_scale)
+            yield digest, partial(arguments, prompt, inputs.encoded(prompt))
         finally:
             prompt.detach()
 

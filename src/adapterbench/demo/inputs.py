@@ -1,7 +1,8 @@
-"""Image input: upload or gallery, checked by the server."""
+"""Image input: upload, checked by the server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -9,34 +10,18 @@ import gradio as gr
 
 from adapterbench.core.errors import UserError
 from adapterbench.demo import html, upload
+from adapterbench.demo.store import ImageStore, Picture
 from adapterbench.demo.upload import Uploads
 from adapterbench.report.references import Reference
 
 TEMPLATE = """<div class="chosen">${value}
-<label class="upload"><input type="file" accept="image/png,image/jpeg,image/webp">
-Upload an image</label></div>"""
-SEND = """
-element.addEventListener('change', async ({target}) => {
-  const [file] = target.files
-  if (!file) return
-  const form = new FormData()
-  form.append('files', file)
-  target.value = ''  // so that the same file can be chosen again
-  if (file.size > props.max_bytes) {
-    return trigger('upload', {problem: `${file.name}: too many bytes. Use ${props.limits}`})
-  }
-  try {
-    const answer = await fetch('gradio_api/upload', {method: 'POST', body: form})
-    const content = await (answer.ok ? answer.json() : answer.text())
-    trigger('upload', answer.ok ? {token: content[0]} : {problem: content})
-  } catch (error) {
-    trigger('upload', {problem: `${file.name} did not reach the server: try again`})
-  }
-})
-"""
-"""Script in the page; errors of the page, the server and the network are shown the same way."""
+<div class="do"><label class="upload"><input type="file" accept="image/png,image/jpeg,image/webp">
+Upload an image</label><button type="button" class="remove">Remove</button></div></div>"""
 MAX_PROBLEM = 300
 """Most characters of an error message."""
+
+Values = dict[Any, Any]
+"""Values of the page's components, by component."""
 
 
 @contextmanager
@@ -48,78 +33,97 @@ def show_user_errors() -> Iterator[None]:
         raise gr.Error(escape(str(error)), print_exception=False) from error
 
 
-def image_input(
-    title: str,
-    uploads: Uploads,
-    gallery: Sequence[Reference] = (),
-    start: Reference | None = None,
-) -> gr.State:
-    """An image input: upload an image or pick one of `gallery`.
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """An image that the visitor chooses."""
 
-    A refused upload clears the input and shows the cause, so that the previous image is not used by
-    mistake.
+    state: gr.State
+    """The session's `Picture`, checked by the server; None: no image."""
+    place: gr.HTML
+    tab: gr.Tab
+    name: str
+    store: ImageStore
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The components that `use` sets."""
+        return [self.state, self.place, self.tab]
+
+    def use(self, picture: Picture | None, problem: str = "") -> Values:
+        """Updates that select an image, or none and show the cause.
+
+        So after a refused upload the previous image is not used by mistake.
+        """
+        shown = None
+        if picture is not None:
+            try:
+                shown = Reference(self.store.image(picture), picture.caption)
+            except UserError as error:
+                picture, problem = None, str(error)
+        return {
+            self.state: picture,
+            self.place: html.chosen(shown, problem),
+            self.tab: gr.Tab(label=self.name if picture is None else marked(self.name)),
+        }
+
+
+def marked(name: str) -> str:
+    """Label of a tab that has an image."""
+    return f"{name} ✓"
+
+
+def image_input(
+    name: str, tab: gr.Tab, uploads: Uploads, start: Reference | None = None
+) -> ImageInput:
+    """An image input.
 
     Args:
-        title: label of the input.
+        name: label of its tab, which gets a mark while there is an image.
+        tab: the tab that it is in.
         uploads: uploaded images that wait to be used.
-        gallery: images to pick from.
         start: image that is selected at first.
-
-    Returns:
-        State with the session's `Reference`, checked by the server.
     """
-    chosen = gr.State(None)
-    # set when the page loads, so that an expired session does not fall back to `start`
-    gr.on(fn=lambda: start, outputs=chosen, show_progress="hidden")
+    state = gr.State(None)
+    if start:
+        tab.label = marked(name)
+        # set when the page loads, so that an expired session does not fall back to it
+        gr.on(
+            fn=lambda: uploads.store.put(start.image, start.caption),
+            outputs=state,
+            show_progress="hidden",
+        )
     place = gr.HTML(
         html.chosen(start),
-        label=title,
-        show_label=True,
-        container=True,
+        label=name,
         html_template=TEMPLATE,
-        js_on_load=SEND,
-        elem_classes="asked",
+        js_on_load=html.script("post", "upload"),
+        container=True,
+        elem_classes="own",
         max_bytes=upload.MAX_BYTES,
         limits=upload.limits(),
     )
-    outputs = [chosen, place]
+    chosen = ImageInput(state, place, tab, name, uploads.store)
 
-    def use(reference: Reference | None, problem: str = "") -> tuple[Reference | None, str]:
-        return reference, html.chosen(reference, problem)
+    def accept(event: gr.EventData) -> Values:
+        return chosen.use(*taken(event, uploads))
 
-    def accept(event: gr.EventData) -> tuple[Reference | None, str]:
-        if problem := field(event, "problem"):
-            return use(None, str(problem)[:MAX_PROBLEM])
-        try:
-            return use(uploads.take(str(field(event, "token"))))
-        except UserError as error:
-            return use(None, str(error))
-
-    place.upload(accept, None, outputs, show_progress="hidden")
-    if gallery:
-        pick = gr.Gallery(
-            [reference.image for reference in gallery],
-            label="or pick one: no adapter was trained on these",
-            format="png",
-            height=210,
-            elem_classes="picks",
-            object_fit="contain",
-            allow_preview=False,
-            interactive=False,
-            buttons=[],
-        )
-
-        def picked(event: gr.EventData) -> tuple[Reference | None, str]:
-            return use(gallery[selected(event, len(gallery))])
-
-        pick.select(picked, None, outputs, show_progress="hidden")
-    else:
-        gr.Button("Remove it", size="sm").click(lambda: use(None), None, outputs)
+    place.upload(accept, None, chosen.outputs, show_progress="hidden")
+    place.clear(lambda: chosen.use(None), None, chosen.outputs, show_progress="hidden")
     return chosen
 
 
+def taken(event: gr.EventData, uploads: Uploads) -> tuple[Picture | None, str]:
+    """The uploaded image that an event of the page names, and what is wrong if there is none."""
+    if problem := field(event, "problem"):
+        return None, str(problem)[:MAX_PROBLEM]
+    try:
+        return uploads.take(str(field(event, "token"))), ""
+    except UserError as error:
+        return None, str(error)
+
+
 def selected(event: gr.EventData, count: int) -> int:
-    """Index of the clicked image in a gallery of `count` images.
+    """Index of the clicked image among `count` images.
 
     Raises:
         gr.Error: the index is not valid; such an event is not the page's own.

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from random import randrange
 from typing import Any
 
 import gradio as gr
@@ -12,15 +10,16 @@ from gradio_client.utils import is_file_obj, traverse
 
 from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import UserError
-from adapterbench.demo import html, settings
-from adapterbench.demo.folder import ImageFolder
-from adapterbench.demo.generator import TEXT_ONLY, Finished, ImageGenerator
-from adapterbench.demo.inputs import image_input, selected, show_user_errors
+from adapterbench.demo.controls import inputs
+from adapterbench.demo.folder import FileFolder, Saved
+from adapterbench.demo.form import form
+from adapterbench.demo.generator import Finished, ImageGenerator
+from adapterbench.demo.inputs import Values, selected, show_user_errors
 from adapterbench.demo.progress import Progress
+from adapterbench.demo.references import Example
 from adapterbench.demo.results import results_tab
-from adapterbench.demo.settings import Settings
 from adapterbench.demo.upload import Uploads
-from adapterbench.report.methods import label
+from adapterbench.demo.views import views
 from adapterbench.report.references import Reference
 
 INTRODUCTION = """# adapterbench
@@ -31,11 +30,6 @@ QUEUE = 64
 """Most waiting requests; further ones are refused with a message."""
 SESSIONS = 300
 """Most sessions in memory; the least recently used are dropped."""
-HISTORY = 24
-"""Most images of a session."""
-START = 2
-"""Index of the image that is selected at first: one of a kind that the model generates well."""
-CONTROL = "Control image: its outlines are kept"
 RESULT = "result"
 SCROLL = f"""() => {{
   const result = document.getElementById('{RESULT}')
@@ -45,9 +39,7 @@ SCROLL = f"""() => {{
   }}
 }}"""
 """Scroll to the images if they are out of view, as on a phone."""
-
-Values = dict[Any, Any]
-"""Values of the page's components, by component."""
+TO_TOP = "() => window.scrollTo({top: 0, behavior: 'smooth'})"
 
 
 class Page(gr.Blocks):
@@ -70,84 +62,10 @@ def refuse_file(_: object) -> None:
     raise gr.Error("No input of this page is a file", print_exception=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Controls:
-    """The input components."""
-
-    reference: gr.State
-    control: gr.State
-    methods: gr.CheckboxGroup
-    text: gr.Textbox
-    negative_text: gr.Textbox
-    scale: gr.Slider
-    guidance_scale: gr.Slider
-    steps: gr.Slider
-    seed: gr.Number
-    base: gr.Dropdown
-
-    def settings(self, values: Values) -> Settings:
-        """The settings of the inputs, checked.
-
-        Raises:
-            UserError: there is no image prompt, or a value is not allowed.
-        """
-        if values[self.reference] is None:
-            raise UserError("There is no image prompt yet: upload an image or pick one")
-        control = values[self.control]
-        return settings.parse_settings(
-            method="",
-            base=values[self.base],
-            image_prompt=values[self.reference].caption,
-            text=values[self.text] or "",
-            negative_text=values[self.negative_text] or "",
-            control=control and control.caption,
-            scale=values[self.scale],
-            guidance_scale=values[self.guidance_scale],
-            steps=values[self.steps],
-            seed=values[self.seed] or 0,
-        )
-
-    def chosen_methods(self, values: Values, known: Sequence[str]) -> list[str]:
-        """The selected methods, in the order of `known`.
-
-        Raises:
-            UserError: none is selected.
-        """
-        ticked = values[self.methods]
-        if methods := [m for m in known if isinstance(ticked, list) and m in ticked]:
-            return methods
-        raise UserError("Nothing to compare: tick at least one adapter")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Views:
-    """The output components."""
-
-    strip: gr.HTML
-    history: gr.State
-    """`list[tuple[Path, Settings]]`, newest first."""
-    gallery: gr.Gallery
-    settings: gr.HTML
-    download: gr.DownloadButton
-
-    def selected(self, history: list[tuple[Path, Settings]], number: int) -> Values:
-        """Updates that show the settings of an image and offer its file for download.
-
-        Raises:
-            UserError: the file has been deleted.
-        """
-        path, of_image = history[number]
-        if not path.exists():
-            raise UserError("That image is no longer kept: generate it again")
-        return {
-            self.settings: html.definitions(readable(of_image)),
-            self.download: gr.DownloadButton(value=path, interactive=True),
-        }
-
-
 def build(
     generator: ImageGenerator,
     references: Sequence[Reference],
+    examples: Sequence[Example],
     defaults: SampleParams,
     results: Path,
     folder: Path,
@@ -158,6 +76,7 @@ def build(
     Args:
         generator: generates the images.
         references: images to pick from.
+        examples: images with texts; may be empty.
         defaults: initial values of the sliders.
         results: folder of the pipeline's results.
         folder: Gradio's file folder, for generated images.
@@ -165,12 +84,13 @@ def build(
     """
     page = Page(title="adapterbench", analytics_enabled=False)
     page.state_session_capacity = SESSIONS
+    files = FileFolder(folder)
     with page:
         gr.Markdown(INTRODUCTION)
         with gr.Tab("Try it"):
-            try_tab(generator, references, defaults, ImageFolder(folder), uploads)
+            try_tab(generator, references, examples, defaults, files, uploads)
         with gr.Tab("Results"):
-            results_tab(results)
+            results_tab(results, files)
     page.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
     return page
 
@@ -178,166 +98,62 @@ def build(
 def try_tab(
     generator: ImageGenerator,
     references: Sequence[Reference],
+    examples: Sequence[Example],
     defaults: SampleParams,
-    folder: ImageFolder,
+    folder: FileFolder,
     uploads: Uploads,
 ) -> None:
     """Build the tab *Try it*."""
     with gr.Row():
         with gr.Column(scale=5, min_width=340):
-            controls, start, stop = ask(generator, references, defaults, uploads)
+            controls, start, stop = form(generator, references, examples, defaults, uploads)
         with gr.Column(scale=7, min_width=340, elem_id=RESULT):
-            views = show()
+            shown = views(folder, uploads.store)
 
     def generate(values: Values) -> Iterator[Values]:
         with show_user_errors():
-            methods = controls.chosen_methods(values, generator.methods)
-            common = controls.settings(values)
-            reference, control = values[controls.reference], values[controls.control]
-            made: list[tuple[Path, Settings]] = []
-            progress = Progress(reference.image, methods, common.steps)
-            yield {views.strip: progress.html()}
-            events = generator.generate(common, methods, reference.image, control and control.image)
-            with closing(events):  # *Stop* ends the generation, too
+            images = controls.plan(values, generator.methods)
+            given = inputs(images[0], uploads.store)
+            made: list[Saved] = []
+            progress = Progress(titled(given.images), images)
+            yield {shown.strip: progress.html()}
+            with closing(generator.generate(images, given)) as events:  # *Stop* ends it, too
                 for event in events:
-                    yield {views.strip: progress.after(event)}
+                    yield {shown.strip: progress.after(event)}
                     if isinstance(event, Finished):
-                        made.append((folder.save(event.image, event.settings), event.settings))
-            history = [*made, *values[views.history]][:HISTORY]
-            history = [(path, used) for path, used in history if path.exists()]
-            yield {
-                views.history: history,
-                views.gallery: gr.Gallery(
-                    [(path, described(used)) for path, used in history], selected_index=0
-                ),
-                **views.selected(history, 0),
-            }
+                        made.append(folder.save(event.image, event.settings))
+            yield shown.added(made, values[shown.history])
 
-    def select(event: gr.EventData, history: list[tuple[Path, Settings]]) -> Values:
+    def select(event: gr.EventData, history: list[Saved]) -> Values:
         with show_user_errors():
-            return views.selected(history, selected(event, len(history)))
+            return shown.selected(history, selected(event, len(history)))
+
+    def use_again(image: Saved | None) -> Values:
+        with show_user_errors():
+            if image is None:
+                raise UserError("There is no image yet whose settings could be used")
+            return controls.restore(image.settings)
 
     start.click(None, js=SCROLL)
     running = start.click(
         generate,
-        {*vars(controls).values(), views.history},
-        [*vars(views).values()],
-        show_progress_on=views.strip,
+        {*controls.components, shown.history},
+        shown.components,
+        show_progress_on=shown.strip,
         preprocess=False,  # `Settings` checks the values, with better messages
     )
     stop.click(None, cancels=running)
-    views.gallery.select(select, views.history, [views.settings, views.download])
-
-
-def ask(
-    generator: ImageGenerator,
-    references: Sequence[Reference],
-    defaults: SampleParams,
-    uploads: Uploads,
-) -> tuple[Controls, gr.Button, gr.Button]:
-    """The left side: the input components and the start and stop buttons."""
-    first = references[START % len(references)]
-    reference = image_input("Image prompt", uploads, references, first)
-    text = gr.Textbox(
-        label="Text",
-        placeholder="optional, such as: a red hat",
-        max_length=settings.MAX_TEXT,
+    shown.gallery.select(
+        select,
+        shown.history,
+        [shown.chosen, shown.settings, shown.download, shown.again],
     )
-    methods = gr.CheckboxGroup(
-        [(label(method), method) for method in generator.methods],
-        value=[method for method in generator.methods if method != TEXT_ONLY],
-        label="Adapters, side by side",
-        info="Text only is the base model without any.",
-    )
-    with gr.Row():
-        start = gr.Button("Generate", variant="primary", scale=3)
-        stop = gr.Button("Stop", scale=1)
-    with gr.Row():
-        scale = gr.Slider(
-            *settings.SCALE,
-            defaults.scale,
-            step=0.05,
-            label="Scale",
-            info="weight of the image prompt",
-        )
-        guidance_scale = gr.Slider(
-            *settings.GUIDANCE_SCALE,
-            defaults.guidance_scale,
-            step=0.5,
-            label="Guidance",
-            info="weight of all prompts",
-        )
-    with gr.Row():
-        steps = gr.Slider(
-            *settings.STEPS, defaults.steps, step=1, label="Steps", info="more is slower"
-        )
-        with gr.Column(min_width=160):
-            seed = gr.Number(0, label="Seed", info="same seed, same noise", precision=0)
-            another = gr.Button("Another seed", size="sm")
-            another.click(lambda: randrange(settings.SEED[1] + 1), outputs=seed)
-    with gr.Accordion("More", open=False):
-        negative_text = gr.Textbox(
-            label="Negative text",
-            placeholder="what the image should not show",
-            max_length=settings.MAX_TEXT,
-        )
-        base = gr.Dropdown(
-            list(generator.bases),
-            label="Base model",
-            info="The adapters were trained over the first one.",
-        )
-        control = image_input(CONTROL, uploads) if generator.controlnet else gr.State(None)
-    controls = Controls(
-        reference=reference,
-        control=control,
-        methods=methods,
-        text=text,
-        negative_text=negative_text,
-        scale=scale,
-        guidance_scale=guidance_scale,
-        steps=steps,
-        seed=seed,
-        base=base,
-    )
-    return controls, start, stop
+    restored = shown.again.click(use_again, shown.chosen, controls.shown, show_progress="hidden")
+    restored.success(None, js=TO_TOP)
 
 
-def show() -> Views:
-    """The right side: the output components."""
-    strip = gr.HTML("The images will appear here.")
-    history = gr.State([])
-    gallery = gr.Gallery(
-        label="Images of this session",
-        columns=5,
-        height="auto",
-        elem_classes="session",
-        object_fit="contain",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-    )
-    download = gr.DownloadButton(
-        "Download the chosen image (PNG with its settings)", size="sm", interactive=False
-    )
-    settings = gr.HTML()
-    return Views(
-        strip=strip, history=history, gallery=gallery, settings=settings, download=download
-    )
-
-
-def described(settings: Settings) -> str:
-    """Caption of an image in the gallery."""
-    return f"{label(settings.method)}, scale {settings.scale:g}, seed {settings.seed}"
-
-
-def readable(of_image: Settings) -> dict[str, str]:
-    """Settings as text, by their titles."""
-    named = asdict(of_image) | {"method": label(of_image.method)}
-    return {settings.title(name): in_words(value) for name, value in named.items()}
-
-
-def in_words(value: object) -> str:
-    """A setting's value as text."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "-" if value in ("", None) else str(value)
+def titled(references: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Titles of the reference images in the progress."""
+    if len(references) == 1:
+        return [("Image prompt", references[0])]
+    return [(f"Image {number}", image) for number, image in enumerate(references, 1)]

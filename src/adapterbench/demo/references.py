@@ -1,14 +1,25 @@
-"""The images that the page offers to pick from."""
+"""The images that the page offers to pick from, and examples of them with a text."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from more_itertools import unique_everseen
 
+from adapterbench.core.config import PromptParams
 from adapterbench.formats.shards import read_split
 from adapterbench.report.references import Reference
 
 COUNT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An image with a text prompt."""
+
+    reference: Reference
+    text: str
 
 
 def references(shards: Path) -> list[Reference]:
@@ -20,3 +31,20 @@ def references(shards: Path) -> list[Reference]:
     samples = read_split(shards, "validation", on_bad=[])
     different = unique_everseen(samples, key=lambda s: s.meta.get("concept", s.key))
     return [Reference(s.image, s.captions[0]) for s in islice(different, COUNT)]
+
+
+def examples(references: Sequence[Reference], prompts: Sequence[PromptParams]) -> list[Example]:
+    """The prompts of the figures with images that the page offers.
+
+    As there: the first image whose caption has the prompt's word, else the next one.
+    """
+    return [
+        Example(
+            next(
+                (reference for reference in references if prompt.image in reference.caption),
+                references[number % len(references)],
+            ),
+            prompt.text,
+        )
+        for number, prompt in enumerate(prompts)
+    ]

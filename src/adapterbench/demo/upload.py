@@ -1,4 +1,4 @@
-"""Uploaded images: checked on arrival, kept in memory until they are used."""
+"""Uploaded images: checked on arrival, kept in memory, handed over once for a secret token."""
 
 from collections import OrderedDict
 from pathlib import PureWindowsPath
@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from adapterbench.core.errors import UserError
+from adapterbench.demo.store import ImageStore, Picture
 from adapterbench.formats.image import MAX_PIXELS, BadImageError, decode
 from adapterbench.report.references import Reference
 
@@ -58,7 +59,9 @@ class Uploads:
     """Uploaded images that wait to be used, by secret token."""
 
     def __init__(self) -> None:
-        self.waiting = OrderedDict[str, Reference]()
+        self.store = ImageStore()
+        """Has the images; `waiting` has their names."""
+        self.waiting = OrderedDict[str, Picture]()
         self.decoders = CapacityLimiter(DECODERS)
 
     async def receive(self, request: Request) -> Response:
@@ -69,16 +72,25 @@ class Uploads:
                 return PlainTextResponse("The form has no file `files`", 400)
             data, name = await file.read(), base_name(file.filename or "")
         try:
-            reference = await to_thread.run_sync(read_upload, data, name, limiter=self.decoders)
+            picture = await to_thread.run_sync(self.keep, data, name, limiter=self.decoders)
         except UserError as error:
             return PlainTextResponse(str(error), 413 if len(data) > MAX_BYTES else 422)
         token = token_urlsafe()
-        self.waiting[token] = reference
+        self.waiting[token] = picture
         while len(self.waiting) > WAITING:
             self.waiting.popitem(last=False)
         return JSONResponse([token])
 
-    def take(self, token: str) -> Reference:
+    def keep(self, data: bytes, name: str) -> Picture:
+        """Decode an uploaded image and keep it.
+
+        Raises:
+            UserError: see `read_upload`.
+        """
+        reference = read_upload(data, name)
+        return self.store.put(reference.image, reference.caption)
+
+    def take(self, token: str) -> Picture:
         """Remove and return the image of a token.
 
         Raises:

@@ -28,7 +28,7 @@ from adapterbench.exchange.masks import Masks, mask_tensor
 from adapterbench.exchange.presets import read_preset
 from adapterbench.exchange.reader import Reader, beside
 from adapterbench.exchange.schedule import Curve, Schedule, Steps, weight_at
-from adapterbench.frozen.load import LOCAL
+from adapterbench.frozen.load import LOCAL, Clip
 from adapterbench.frozen.prompts import unconditional_embeds
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
@@ -41,7 +41,7 @@ Scale = float | str | Sequence[float] | Mapping[str, Any]
 def load_adapter(  # type: ignore[overload-overlap]  # a str is a sequence of str
     pipeline: DiffusionPipeline,
     folder: Path | str,
-    image_encoder: Path | str | None = None,
+    image_encoder: Path | str | Clip | None = None,
     pretrained: str | None = None,
     fit: str = "crop",
     revision: str | None = None,
@@ -52,7 +52,7 @@ def load_adapter(  # type: ignore[overload-overlap]  # a str is a sequence of st
 def load_adapter(
     pipeline: DiffusionPipeline,
     folder: Sequence[Path | str],
-    image_encoder: Path | str | Sequence[Path | str | None] | None = None,
+    image_encoder: Path | str | Clip | Sequence[Path | str | Clip | None] | None = None,
     pretrained: str | Sequence[str | None] | None = None,
     fit: str = "crop",
     revision: str | Sequence[str | None] | None = None,
@@ -75,9 +75,9 @@ def load_adapter(
         folder: of the adapter, such as `models/ip_adapter`, or the hub's repository `user/name`, of
             which only safetensors and JSON are read; a list attaches several.
         image_encoder: the model that the adapter was trained with, loaded with the first image: an
-            open_clip name, such as `ViT-B-32`, or a folder. Left out, it is the `image_encoder/`
-            beside the pipeline's own parts; one that the adapter names is shown in an error, never
-            loaded. Embeddings need none. Of several adapters: for all, or a list.
+            open_clip name, such as `ViT-B-32`, a folder, or a loaded `Clip`. Left out, it is the
+            `image_encoder/` beside the pipeline's own parts; one that the adapter names is shown in
+            an error, never loaded. Embeddings need none. Of several adapters: for all, or a list.
         pretrained: open_clip weights tag, such as `openai`; None for a folder. Likewise.
         fit: how an image that is not square is read: `crop` its centre, `pad` it with white, or
             average square `tiles` that cover it.
@@ -152,7 +152,7 @@ def image_prompt(
     pipeline: DiffusionPipeline,
     unet: UNet2DConditionModel,
     folder: Path,
-    image_encoder: Path | str | None,
+    image_encoder: Path | str | Clip | None,
     pretrained: str | None,
     fit: str,
 ) -> "ImagePrompt":

@@ -43,19 +43,43 @@ def places(folder: Path) -> tuple[Path, Path]:
     return folder / PRESETS, folder.with_name(f"{folder.name}.{PRESETS}")
 
 
+def place(folder: Path) -> Path | None:
+    """Path of the presets of the adapter in `folder`; None: it has none."""
+    return next(filter(Path.exists, places(folder.absolute())), None)
+
+
+def preset_names(folder: Path) -> list[str]:
+    """Names of an adapter's presets, sorted.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = place(folder)
+    return sorted(read(path).presets) if path else []
+
+
+def read(path: Path) -> Presets:
+    """Read a file of presets.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return read_document(Presets, path, "presets of an adapter", "measure its layers again")
+
+
 def read_preset(folder: Path, name: str) -> dict[str, float]:
     """lambda by the path of the layer.
 
     Raises:
         UserError: the adapter has no presets or not this one, or they are of other weights.
     """
-    path = next(filter(Path.exists, places(folder.absolute())), None)
+    path = place(folder)
     if path is None:
         raise UserError(
             f"scale = {name!r}: give a finite number, or a mapping from blocks or layers to such: "
             f"this adapter has no measured presets ({folder / PRESETS}); stage layers measures them"
         )
-    document = read_document(Presets, path, "presets of an adapter", "measure its layers again")
+    document = read(path)
     if name not in document.presets:
         known = ", ".join(sorted(document.presets)) or "none"
         raise UserError(

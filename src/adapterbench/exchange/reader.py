@@ -25,7 +25,7 @@ class Reader:
 
     def __init__(
         self,
-        image_encoder: str | None,
+        image_encoder: str | Clip | None,
         pretrained: str | None,
         trained_with: ImageEncoderParams,
         reads_patches: bool,
@@ -34,7 +34,7 @@ class Reader:
         """Check `fit`; nothing is loaded yet.
 
         Args:
-            image_encoder: open_clip name.
+            image_encoder: open_clip name, or a model that is loaded.
             pretrained: open_clip weights tag.
             trained_with: the encoder that the adapter names, for the error message; never loaded.
             reads_patches: whether it reads the features of patches.
@@ -89,6 +89,8 @@ class Reader:
                 f"which image encoder was the adapter trained with?{hint} Name it: "
                 "load_adapter(pipe, folder, image_encoder='ViT-B-32', pretrained='openai')"
             )
+        if isinstance(self.image_encoder, Clip):
+            return self.image_encoder
         return load_clip(self.image_encoder, self.pretrained)
 
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from adapterbench.core.config import IllustrateParams
 from adapterbench.formats.generated import decode_images, read_names, samples_tar
-from adapterbench.formats.pairs import PROTOCOLS
 from adapterbench.report import figures, layers
+from adapterbench.report.captions import ALTS, ITEMS, captions_of
 from adapterbench.report.heat_map import heat_map
 from adapterbench.report.illustrations import (
     answers_grid,
@@ -18,29 +18,10 @@ from adapterbench.report.illustrations import (
     prompts_grid,
     read_sweep,
 )
-from adapterbench.report.methods import Names
 from adapterbench.report.page import CaptionedFigure
 from adapterbench.report.references import choose, read_references
 from adapterbench.report.sweep import sweep_figure
 from adapterbench.report.table import Comparison
-
-ITEMS = 6
-"""Rows of the image grids."""
-
-ALTS = {
-    "pareto": "Four scatter plots, a score each, over the number of trainable parameters.",
-    "intervals": "Points with error bars, a line a method and a panel a score.",
-    "loss": "Line plot of the training loss over the optimiser steps, a line a variant.",
-    "image_prompts": "Grid of images: a row a reference image, a column a method.",
-    "multimodal_prompts": "Grid of images: a row an image and its caption, a column a method.",
-    "text_prompts": "Grid of images: a row an image and another text, a column a method.",
-    "answers": "Grid of images: a row an image, a text and the right answer, a column a method.",
-    "base_models": "Grid of images: groups of rows, a row a base model; a column a method.",
-    "scale_sweep": "Rows of images as the weight grows, beside curves of CLIP-T over CLIP-I.",
-    "layers": "Heat maps: a row a layer or preset, a column colour, shape or concept.",
-    "presets": "Grid of images: a row an image prompt, a column the layers that are on.",
-}
-"""Alternative text of each figure; of a variant's own, by what stands before the dot."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,88 +63,45 @@ def draw(
     curves = {v: figures.read_curve(sources.curves / f"{v}.csv") for v in image.variants}
     names = read_names(tar(sources, image.variants[0], "image"))
     keys = choose({key for key, _ in names}, ITEMS)
-    chosen = f"The items are {len(keys)} evenly spaced ones of the sorted list, not picked by hand"
     illustrated = sources.illustrations, image.variants, sources.shards
     label = image.label
     drawn = {
-        "pareto": (
-            figures.pareto(image),
-            "Trainable parameters against each score, image prompt alone, with intervals. "
-            "Lines: floors, and the ceilings where they are near.",
-        ),
-        "intervals": (
-            figures.forest([image, image_text]),
-            "Means and intervals of all methods under both protocols.",
-        ),
-        "loss": (
-            figures.losses(curves, label),
-            "Training loss. Its level says little about image quality: compare the images.",
-        ),
-        "image_prompts": (
-            figures.grid(image_grid(image, keys, sources)),
-            f"Image prompt alone: the reference and each method's first image. {chosen}.",
-        ),
-        "multimodal_prompts": (
-            figures.grid(image_text_grid(image_text, keys, sources)),
-            f"Image prompt and caption: each method's first image. {chosen}.",
-        ),
-        "text_prompts": (
-            figures.grid(prompts_grid(params, *illustrated, label)),
-            "Image prompt and a text prompt that changes it. The pairs were chosen by hand, with "
-            "words from the captions and after seeing results; the seed was not.",
-        ),
+        "pareto": figures.pareto(image),
+        "intervals": figures.forest([image, image_text]),
+        "loss": figures.losses(curves, label),
+        "image_prompts": figures.grid(image_grid(image, keys, sources)),
+        "multimodal_prompts": figures.grid(image_text_grid(image_text, keys, sources)),
+        "text_prompts": figures.grid(prompts_grid(params, *illustrated, label)),
         **{
-            protocol: (
-                figures.grid(answers_grid(*illustrated, label, protocol)),
-                f"Prompts with a right answer, {PROTOCOLS[protocol]}: each method's image of both "
-                "prompts. The first pairs in hashed order, not picked by hand.",
-            )
+            protocol: figures.grid(answers_grid(*illustrated, label, protocol))
             for protocol in answers["protocol"].unique()
         },
-        "base_models": (
-            figures.grid(
-                bases_grid(
-                    sources.illustrations, sources.samples, image.variants, sources.shards, label
-                )
-            ),
-            "The same adapters, trained once, on other base models: image prompt alone. Text only: "
-            "the base model alone, given the image prompt's caption.",
+        "base_models": figures.grid(
+            bases_grid(
+                sources.illustrations, sources.samples, image.variants, sources.shards, label
+            )
         ),
-        "scale_sweep": (
-            sweep_figure(read_sweep(params, *illustrated), label),
-            "The caption of an item against the image prompt of the next, as the weight of the "
-            "image prompt (λ) grows. Images: the first item. Curves: means over the items, from "
-            "λ = 0 (upper left), where adapters with their own attention equal the base model.",
-        ),
-        **layer_figures(measured, sources, label),
+        "scale_sweep": sweep_figure(read_sweep(params, *illustrated), label),
+        **layer_figures(measured, sources),
     }
+    captions = captions_of(len(keys))
     captioned = []
-    for name, (figure, caption) in drawn.items():
-        path, alt = out / f"{name}.png", ALTS.get(name.partition(".")[0], ALTS["answers"])
+    for name, figure in drawn.items():
+        kind, _, variant = name.partition(".")
+        caption = f"{label(variant)}: {captions[kind]}" if variant else captions[kind]
+        path = out / f"{name}.png"
         figures.save(figure, path)
-        captioned.append(CaptionedFigure(path, caption, alt))
+        captioned.append(CaptionedFigure(path, caption, ALTS[kind]))
     return captioned
 
 
-def layer_figures(
-    measured: Mapping[str, pd.DataFrame], sources: Sources, label: Names
-) -> dict[str, tuple[Figure, str]]:
-    """By name: figure and caption of what each layer carries, and of images with the presets."""
+def layer_figures(measured: Mapping[str, pd.DataFrame], sources: Sources) -> dict[str, Figure]:
+    """What each layer of a variant carries, and images with its presets, as `KIND.VARIANT`."""
     drawn = {}
     for variant, table in measured.items():
-        drawn[f"layers.{variant}"] = (
-            heat_map(table),
-            f"What each layer of {label(variant)} carries of the image prompt. Text: paired effect "
-            "on the similarity to the reference, bold where its interval excludes 0. Colour: the "
-            "effect relative to the largest of its column.",
-        )
-        drawn[f"presets.{variant}"] = (
-            figures.grid(
-                presets_grid(table, layers.folder(sources.illustrations, variant), sources)
-            ),
-            f"{label(variant)}, image prompt alone, with the layers of a preset on. The items are "
-            "others than those that gave the presets, evenly spaced in the sorted list.",
-        )
+        folder = layers.folder(sources.illustrations, variant)
+        drawn[f"layers.{variant}"] = heat_map(table)
+        drawn[f"presets.{variant}"] = figures.grid(presets_grid(table, folder, sources))
     return drawn
 
 

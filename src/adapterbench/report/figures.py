@@ -89,51 +89,72 @@ def looks(variants: Sequence[str]) -> dict[str, tuple[tuple[float, ...], str]]:
 
 def pareto(comparison: Comparison) -> Figure:
     """Each score over the trainable parameters, with intervals, frontier, floors and ceilings."""
-    rows = {method: comparison.row(method) for method in comparison.rows["method"]}
     with style():
         figure = Figure(figsize=(9.2, 7.8), layout="constrained")
         for ax, metric in zip(figure.subplots(2, 2).flat, SCORES, strict=True):
-            for variant, (colour, marker) in looks(comparison.variants).items():
-                row = rows[variant]
-                ax.errorbar(
-                    row[TRAINABLE.key],
-                    row[metric.key],
-                    yerr=[[side] for side in arms(row, metric)],
-                    fmt=marker,
-                    color=colour,
-                    markeredgecolor="black",
-                    markeredgewidth=0.5,
-                    markersize=7,
-                    capsize=3,
-                    label=comparison.label(variant),
-                )
-            points = {
-                variant: (rows[variant][TRAINABLE.key], metric.sign * rows[variant][metric.key])
-                for variant in comparison.variants
-            }
-            best = frontier(list(points.values()))
-            ax.plot(
-                [size for size, _ in best],
-                [metric.sign * score for _, score in best],
-                color=GREY,
-                linewidth=1,
-                zorder=1,
-                label="Pareto frontier",
-            )
-            tick_points(ax, [size for size, _ in points.values()])
-            ax.set_xlabel(f"{TRAINABLE.label} (log scale)")
-            ax.set_ylabel(f"{metric.label}, {metric.better} is better")
-            ax.set_title(f"{metric.label}, {PROTOCOLS[comparison.protocol].title}")
-            others = {m: rows[m][metric.key] for m in rows if m not in comparison.variants}
-            draw_baselines(ax, others, comparison.label)
-        handles, labels = ax.get_legend_handles_labels()
-        figure.legend(
-            handles,
-            labels,
-            loc="outside lower center",
-            ncols=ceil(len(labels) / ceil(len(labels) / 5)),
-        )
+            trade_off_panel(ax, comparison, TRAINABLE, metric)
+        legend_below(figure, ax)
     return figure
+
+
+def trade_off(comparison: Comparison, x: Metric, y: Metric) -> Figure:
+    """A score over a cost or another score, as in `pareto`."""
+    with style():
+        figure = Figure(figsize=(7.2, 5), layout="constrained")
+        ax = figure.subplots()
+        trade_off_panel(ax, comparison, x, y)
+        legend_below(figure, ax)
+    return figure
+
+
+def trade_off_panel(ax: Axes, comparison: Comparison, x: Metric, y: Metric) -> None:
+    """One panel of `pareto`; `x` has a logarithmic axis unless it is a score."""
+    rows = {method: comparison.row(method) for method in comparison.rows["method"]}
+    for variant, (colour, marker) in looks(comparison.variants).items():
+        row = rows[variant]
+        ax.errorbar(
+            row[x.key],
+            row[y.key],
+            xerr=[[side] for side in arms(row, x)] if x in SCORES else None,
+            yerr=[[side] for side in arms(row, y)],
+            fmt=marker,
+            color=colour,
+            markeredgecolor="black",
+            markeredgewidth=0.5,
+            markersize=7,
+            capsize=3,
+            label=comparison.label(variant),
+        )
+    points = [(-x.sign * rows[v][x.key], y.sign * rows[v][y.key]) for v in comparison.variants]
+    best = frontier(points)
+    ax.plot(
+        [-x.sign * cost for cost, _ in best],
+        [y.sign * score for _, score in best],
+        color=GREY,
+        linewidth=1,
+        zorder=1,
+        label="Pareto frontier",
+    )
+    if x in SCORES:
+        ax.set_xlabel(f"{x.label}, {x.better} is better")
+    else:
+        tick_points(ax, [rows[variant][x.key] for variant in comparison.variants])
+        ax.set_xlabel(f"{x.heading} (log scale)")
+    ax.set_ylabel(f"{y.label}, {y.better} is better")
+    ax.set_title(f"{y.label}, {PROTOCOLS[comparison.protocol].title}")
+    others = {method: rows[method][y.key] for method in rows if method not in comparison.variants}
+    draw_baselines(ax, others, comparison.label)
+
+
+def legend_below(figure: Figure, ax: Axes) -> None:
+    """A legend of the entries of `ax` below all panels, up to five in a row."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=ceil(len(labels) / ceil(len(labels) / 5)),
+    )
 
 
 def arms(row: Mapping[str, Any], metric: Metric) -> tuple[float, float]:
