@@ -242,7 +242,7 @@ def test_methods_without_training_are_refused_in_one_line(
     xl: ToyXL, tmp_path: Path, name: str, values: dict[str, float]
 ) -> None:
     method = training_free_method(name, values)
-    with pytest.raises(UserError, match="one text encoder, and .* has 2: leave it empty"):
+    with pytest.raises(UserError, match=r"one text encoder, and .* has 2: leave it empty"):
         sample(
             PARAMS, xl.encoded, xl.backbone, None, ["image"], tmp_path / name, training_free=method
         )
