@@ -70,7 +70,7 @@ def test_bytes_of_cc3m() -> None:
     expected = {**sizes, "patches": 2 * 50 * 768 * 1001}
     assert encoded_bytes(plain(1000), shapes, patches) == expected
     with pytest.raises(UserError, match="ViT-B-32 has no patch features"):
-        encoded_bytes(plain(1), Shapes((4, 64, 64), (77, 768), 512, None), patches)
+        encoded_bytes(plain(1), Shapes((4, 64, 64), (77, 768), 512, None, 1), patches)
 
 
 def test_a_damaged_shard_is_one_line(tmp_path: Path) -> None:
