@@ -29,7 +29,7 @@ def encoded_prompts(data: EncodedSplit) -> Prompts:
     """The image prompts that stage `encode` stored."""
 
     def prompts(numbers: list[int]) -> Embeds:
-        embeds = torch.stack([data.row(number)[1] for number in numbers]).float()
+        embeds = torch.stack([data.row(number)[1].float() for number in numbers])
         return embeds, data.unconditional[None]
 
     return prompts

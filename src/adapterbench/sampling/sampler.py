@@ -232,7 +232,7 @@ class Sampler:
 
     def references(self, image_ids: list[ImageId]) -> Float[Tensor, "batch channels height width"]:
         """Scaled latents `(N, C, h, w)` of the items' reference images, fp32."""
-        return torch.stack([self.data.row(p.number)[0] for p in image_ids]).float()
+        return torch.stack([self.data.row(p.number)[0].float() for p in image_ids])
 
     def image_prompts(
         self, image_ids: list[ImageId]

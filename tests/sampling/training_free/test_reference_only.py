@@ -91,12 +91,12 @@ def test_a_prediction_by_hand(toy: Toy, weight: float, guidance: float) -> None:
     for processor, sample in ((keep, noisy), (attend, latents)):
         for layer in layers:
             layer.set_processor(processor)  # type: ignore[arg-type]
-        expected = bare.unet(sample, t, texts).sample
+        expected = bare.unet(sample, t, texts.embeds).sample
     torch.testing.assert_close(found[-3:], expected, atol=1e-5, rtol=1e-4)
     if halves == 2:
         for layer in layers:
             layer.set_processor(AttnProcessor2_0())
-        plain = bare.unet(latents, t, bare.empty.expand(3, -1, -1)).sample
+        plain = bare.unet(latents, t, bare.empty.embeds.expand(3, -1, -1)).sample
         torch.testing.assert_close(found[:3], plain, atol=1e-5, rtol=1e-4)
 
 
