@@ -96,7 +96,7 @@ def test_layers_that_carry_colour_or_shape_are_found(
     assert (rows.loc[idle, ["difference", "lo", "hi"]] == 0).all(axis=None)
     for number, aspect in {OF_COLOUR: "colour", OF_SHAPE: "shape"}.items():
         for effect in ("alone", "without", "mean"):
-            found = rows.loc[(paths[number], effect, aspect)]
+            found = rows.xs((paths[number], effect, aspect))
             assert found["lo"] > 0
             assert found["share"] > 0.5  # what the other one adds belongs to the whole, too
     expected = {"style": paths[OF_COLOUR], "layout": paths[OF_SHAPE]}

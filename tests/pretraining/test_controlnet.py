@@ -14,7 +14,7 @@ from adapterbench.formats.image import to_array
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import controlnet, unet
 from adapterbench.pretraining.drawing import DrawParams
-from adapterbench.pretraining.edges import edge_f1, measure
+from adapterbench.pretraining.edges import measure
 from adapterbench.pretraining.images import load_images
 
 PARAMS = controlnet.ControlNetParams(
@@ -80,16 +80,3 @@ def test_it_is_judged_on_held_out_images(
     assert found["images"] == 3
     assert found["edges_alone"] != found["with_caption"]
     assert (tmp_path / "edges.png").is_file()
-
-
-def test_f1_by_hand() -> None:
-    lines = torch.zeros(1, 3, 9, 9, dtype=torch.uint8)
-    lines[..., 4] = 255
-    beside, far, half = (torch.zeros_like(lines) for _ in range(3))
-    beside[..., 5] = far[..., 7] = half[:, :, :5, 4] = 255
-    blank = torch.zeros_like(lines)
-    others = torch.cat([lines, beside, far, half, blank])
-    f1 = edge_f1(others, lines.expand_as(others))
-    # of the half, all is met; of the whole, the half and the pixel next to it: 6 of 9
-    expected = [1, 1, 0, 2 * (6 / 9) / (1 + 6 / 9), 0]
-    torch.testing.assert_close(f1, torch.tensor(expected))

@@ -86,7 +86,16 @@ def test_edges_are_found_again_one_pixel_off() -> None:
     assert share_near(line, beside).tolist() == [1]
     assert share_near(line, away).tolist() == [0]
     assert share_near(torch.zeros_like(line), line).tolist() == [0]
-    half = line.clone()
-    half[..., :2, :] = False
-    half[..., 0, 0] = True  # 4 pixels, of which 3 are near; of 5 all but the first are
-    assert edge_f1(half, line).item() == pytest.approx(2 * 0.75 * 0.8 / (0.75 + 0.8))
+
+
+def test_f1_by_hand() -> None:
+    lines = torch.zeros(1, 3, 9, 9, dtype=torch.uint8)
+    lines[..., 4] = 255
+    beside, far, half = (torch.zeros_like(lines) for _ in range(3))
+    beside[..., 5] = far[..., 7] = half[:, :, :5, 4] = 255
+    blank = torch.zeros_like(lines)
+    others = torch.cat([lines, beside, far, half, blank])
+    f1 = edge_f1(others, lines.expand_as(others))
+    # of the half, all is met; of the whole, the half and the pixel next to it: 6 of 9
+    expected = [1, 1, 0, 2 * (6 / 9) / (1 + 6 / 9), 0]
+    torch.testing.assert_close(f1, torch.tensor(expected))

@@ -49,8 +49,8 @@ def lab(image: Image.Image) -> Float64[Tensor, "pixels 3"]:
     """The pixels of an image in CIELAB (white: D50), `(P, 3)`."""
     stored = np.asarray(ImageCms.applyTransform(image.convert("RGB"), to_lab()))
     # lightness is scaled to a byte, a and b are signed bytes
-    values = [stored[..., :1] * (100 / 255), stored[..., 1:].astype(np.int8)]
-    return torch.from_numpy(np.concatenate(values, axis=-1)).reshape(-1, 3)
+    lightness, opponents = stored[..., :1] * (100 / 255), stored[..., 1:].astype(np.int8)
+    return torch.from_numpy(np.concatenate([lightness, opponents], axis=-1)).reshape(-1, 3)
 
 
 @cache
