@@ -1,4 +1,4 @@
-"""The notebook that is read on the way in: `make examples` executes it on the small profile."""
+"""The notebook as it is committed; `make examples` executes it, and so does tests/pipeline."""
 
 import json
 import re
@@ -19,12 +19,12 @@ def test_its_outputs_are_those_of_one_run_without_an_error() -> None:
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     kinds = {output["output_type"] for cell in code for output in cell["outputs"]}
     assert kinds <= {"stream", "display_data", "execute_result"}
-    assert any("image/png" in output.get("data", {}) for cell in code for output in cell["outputs"])
+    assert any("image/jpeg" in output.get("data", {}) for cell in code for output in cell["outputs"])
 
 
 def test_it_is_light_and_names_no_machine() -> None:
     text = NOTEBOOK.read_text()
-    assert len(text) < 400_000
+    assert len(text) < 300_000
     assert not re.search(r"/(home|root|tmp|work|Users)/", text)
 
 

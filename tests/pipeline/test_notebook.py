@@ -1,6 +1,7 @@
 """The notebook, executed from its first cell to its last in a project of toy size."""
 
 import json
+import re
 import shutil
 from typing import Any
 
@@ -19,8 +20,8 @@ def test_the_notebook_trains_what_is_missing_and_diffusers_agrees(project: Proje
     executed = json.loads((project.root / "examples/out/executed.ipynb").read_text())
     printed = [text(cell) for cell in executed["cells"] if cell["cell_type"] == "code"]
     assert "Running stage 'train@ip_adapter'" in printed[2]
-    assert sum("image/png" in out for out in printed) == 4
-    assert "differ by at most 0 " in printed[-1] or "differ by at most 1 " in printed[-1]
+    assert sum("image/jpeg" in out for out in printed) == 3
+    assert re.search(r"differ by at most [01] of 255", printed[-1])
 
 
 def text(cell: dict[str, Any]) -> str:

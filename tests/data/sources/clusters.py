@@ -76,7 +76,7 @@ def start_spark(programs: Programs, folder: Path) -> Cluster:
         size = ("--cores", 1, "--memory", "1g", "--work-dir", folder / f"worker{number}")
         programs.start("spark-class", f"{deploy}.worker.Worker", *common, *size, address)
     programs.printed("Successfully registered with master", 2)
-    return Cluster({"MASTER": address, "SPARK_LOCAL_IP": "127.0.0.1"}, folder, "worker*/app-*/*")
+    return Cluster({"MASTER": address, "SPARK_LOCAL_IP": "127.0.0.1"}, folder, "worker*/app-*-0000")
 
 
 def start_ray(programs: Programs, folder: Path) -> Cluster:
