@@ -173,6 +173,17 @@ def test_losses_are_those_of_a_plain_loop(
 
 
 @pytest.mark.usefixtures("workplace")
+def test_bf16_and_checkpointing_train_alike(xl: ToyXL) -> None:
+    """As the profile trains: UNet and both text encoders in 16 bits, activations recomputed."""
+    full = [loss for _, loss in train(xl, Path("full"), log_every=1)]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    options = {"mixed_precision": "bf16", "gradient_checkpointing": True, "log_every": 1}
+    half = [loss for _, loss in train(xl, Path("half"), **options)]
+    assert half == pytest.approx(full, rel=2e-2)
+    assert half != full
+
+
+@pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("protocol", ["image", "image_text"])
 def test_without_an_adapter_it_is_the_plain_pipeline(
     xl: ToyXL, plain: StableDiffusionXLPipeline, protocol: str
@@ -198,6 +209,19 @@ def test_a_trained_adapter_makes_the_images_of_diffusers_own_loader(
     theirs = by_diffusers(plain, xl, "image_text", ip_adapter_image_embeds=both)
     assert same(ours, theirs)
     assert max(np.abs(ours[name] - base[name]).max() for name in base) > 10
+
+
+@pytest.mark.usefixtures("workplace")
+def test_bf16_rounds_the_same_images(xl: ToyXL, trained: Path) -> None:
+    """Half-precision images are closer to the full ones than these to each other."""
+    sets = []
+    for precision in ("no", "bf16"):
+        params = PARAMS.model_copy(update={"mixed_precision": precision})
+        sample(params, xl.encoded, xl.backbone, trained, ["image"], Path(precision))
+        sets.append(list(read(Path(precision, "image.tar")).values()))
+    full, half = sets
+    off = [np.abs(a - b).mean() for a, b in zip(full, half, strict=True)]
+    assert 0 < max(off) < np.abs(full[0] - full[1]).mean() / 2
 
 
 @pytest.mark.usefixtures("workplace")
