@@ -142,6 +142,7 @@ def test_losses_are_those_of_a_plain_loop(
     adapter.attach(unet)
     optimizer = torch.optim.AdamW(adapter.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     order = torch.randperm(18, generator=seeded(params.seed, 0))
+    pipeline: Any = xl_pipeline  # its types know one text alone
     for step, (done, loss) in enumerate(losses):
         own = seeded(params.seed, step, 1)
         index = order[6 * step : 6 * step + 6]
@@ -155,7 +156,7 @@ def test_losses_are_those_of_a_plain_loop(
             "" if left_out else captions[i][int(u * 3) % len(captions[i])]
             for i, u, left_out in zip(index.tolist(), phrasing, no_text, strict=True)
         ]
-        text, _, pooled, _ = xl_pipeline.encode_prompt(said, do_classifier_free_guidance=False)
+        text, _, pooled, _ = pipeline.encode_prompt(said, do_classifier_free_guidance=False)
         added = {
             "text_embeds": pooled,
             "time_ids": torch.tensor(6 * [[32.0, 32, 0, 0, 32, 32]]),
