@@ -206,11 +206,11 @@ def cached(case: Case) -> tuple[Loss, Any]:
     draw: Callable[[int], LocalBatch]
     if case.size is Size.SMALL:
         data = EncodedSplit(case.data / "encoded", "train")
-        width, empty = data.embed_dim, data.empty
+        width, no_text = data.embed_dim, data.empty
         draw = LocalBatches(data, schedule, case.params, slice(0, case.batch)).draw
     else:
-        width, empty, draw = 512, torch.randn(77, 768), random_shares(case)
-    empty = Texts(empty[None].to(case.device))
+        width, no_text, draw = 512, torch.randn(77, 768), random_shares(case)
+    empty = Texts(no_text[None].to(case.device))
     frozen = unet(case).to(memory_format=torch.channels_last)
     adapter = build_adapter(load_variant(case.variant), frozen, width)
     frozen.to(case.dtype)
@@ -292,7 +292,7 @@ def small_networks(case: Case) -> Networks:
     """What stage `encode` reads and runs."""
     encoders = load_encoders(load_params(EncodeParams, "encode"), case.data / "backbone")
     samples = list(read_split(case.data / "shards", "train"))
-    tokenizer = encoders.tokenizer
+    [tokenizer] = encoders.text.tokenizers
 
     def tokenize(texts: list[str]) -> Tensor:
         length = tokenizer.model_max_length
@@ -302,7 +302,7 @@ def small_networks(case: Case) -> Networks:
 
     return Networks(
         vae=encoders.vae,
-        text_encoder=encoders.text_encoder,
+        text_encoder=encoders.text.models[0],
         clip=encoders.clip.model,
         preprocess=encoders.clip.preprocess,
         tokenize=tokenize,

@@ -70,8 +70,8 @@ def second_text_encoder(vocabulary: CLIPTokenizer) -> CLIPTextModelWithProjectio
     return CLIPTextModelWithProjection(config).eval()
 
 
-def schedule() -> EulerDiscreteScheduler:
-    """SDXL's own."""
+def schedule() -> Any:
+    """SDXL's own; the pipeline's types have an enumeration as a scheduler."""
     return EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,

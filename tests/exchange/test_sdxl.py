@@ -174,7 +174,7 @@ def shrunk(shapes: dict[str, tuple[int, ...]], unet: UNet2DConditionModel) -> di
     layers = list(cross_attention_layers(unet).values())
     names = [name for name in shapes if name.startswith("ip_adapter")][: 2 * len(layers)]
     order = [path for path in attention_places(unet) if path in cross_attention_layers(unet)]
-    queries = [unet.get_submodule(path).query_dim for path in order]
+    queries = [cross_attention_layers(unet)[path].query_dim for path in order]
     torch.manual_seed(11)
     weights = {
         "image_proj.proj.weight": torch.randn(4 * width, 1280) / 30,

@@ -143,6 +143,7 @@ def test_losses_are_those_of_a_plain_loop(
     adapter.attach(unet)
     optimizer = torch.optim.AdamW(adapter.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     order = torch.randperm(18, generator=seeded(params.seed, 0))
+    pipeline: Any = xl_pipeline  # its types know one text alone
     for step, (done, loss) in enumerate(losses):
         own = seeded(params.seed, step, 1)
         index = order[6 * step : 6 * step + 6]
@@ -156,7 +157,7 @@ def test_losses_are_those_of_a_plain_loop(
             "" if left_out else captions[i][int(u * 3) % len(captions[i])]
             for i, u, left_out in zip(index.tolist(), phrasing, no_text, strict=True)
         ]
-        text, _, pooled, _ = xl_pipeline.encode_prompt(said, do_classifier_free_guidance=False)
+        text, _, pooled, _ = pipeline.encode_prompt(said, do_classifier_free_guidance=False)
         added = {
             "text_embeds": pooled,
             "time_ids": torch.tensor(6 * [[32.0, 32, 0, 0, 32, 32]]),
@@ -171,6 +172,17 @@ def test_losses_are_those_of_a_plain_loop(
         optimizer.step()
         optimizer.zero_grad()
         assert (done, loss) == (step + 1, pytest.approx(value.item(), rel=1e-5))
+
+
+@pytest.mark.usefixtures("workplace")
+def test_bf16_and_checkpointing_train_alike(xl: ToyXL) -> None:
+    """As the profile trains: UNet and both text encoders in 16 bits, activations recomputed."""
+    full = [loss for _, loss in train(xl, Path("full"), log_every=1)]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    options = {"mixed_precision": "bf16", "gradient_checkpointing": True, "log_every": 1}
+    half = [loss for _, loss in train(xl, Path("half"), **options)]
+    assert half == pytest.approx(full, rel=2e-2)
+    assert half != full
 
 
 @pytest.mark.usefixtures("workplace")
@@ -199,6 +211,19 @@ def test_a_trained_adapter_makes_the_images_of_diffusers_own_loader(
     theirs = by_diffusers(plain, xl, "image_text", ip_adapter_image_embeds=both)
     assert same(ours, theirs)
     assert max(np.abs(ours[name] - base[name]).max() for name in base) > 10
+
+
+@pytest.mark.usefixtures("workplace")
+def test_bf16_rounds_the_same_images(xl: ToyXL, trained: Path) -> None:
+    """Half-precision images are closer to the full ones than these to each other."""
+    sets = []
+    for precision in ("no", "bf16"):
+        params = PARAMS.model_copy(update={"mixed_precision": precision})
+        sample(params, xl.encoded, xl.backbone, trained, ["image"], Path(precision))
+        sets.append(list(read(Path(precision, "image.tar")).values()))
+    full, half = sets
+    off = [np.abs(a - b).mean() for a, b in zip(full, half, strict=True)]
+    assert 0 < max(off) < np.abs(full[0] - full[1]).mean() / 2
 
 
 @pytest.mark.usefixtures("workplace")

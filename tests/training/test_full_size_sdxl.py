@@ -68,13 +68,13 @@ def build(root: Path) -> dict[str, float]:
         steps_offset=1,
         timestep_spacing="leading",
     )
-    tokenizers = [clip_tokenizer(), clip_tokenizer()]
-    tokenizers[1].pad_token = "!"
+    tokenizer, other = clip_tokenizer(), clip_tokenizer()
+    other.pad_token = "!"
     full = FullSize(root)
-    ids = TextEncoders([], tokenizers).token_ids(CAPTIONS)
+    ids = TextEncoders([], [tokenizer, other]).token_ids(CAPTIONS)
     assert ids.shape == (2, 2 * 77)
     write_encoded(full.encoded, ids, side=128, width=1280)
-    pipeline = StableDiffusionXLPipeline(vae, first, second, *tokenizers, unet, schedule)
+    pipeline = StableDiffusionXLPipeline(vae, first, second, tokenizer, other, unet, schedule)
     pipeline.save_pretrained(full.backbone, safe_serialization=True)
     parts = {"unet": unet, "text_encoder": first, "text_encoder_2": second}
     return {name: sum(w.numel() for w in part.parameters()) for name, part in parts.items()}
