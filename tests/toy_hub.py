@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from huggingface_hub import constants
+from toy_server import QuietHandler
 
 TOKEN = "hf_ofatest"
 OWNER = "someone"
@@ -67,7 +68,7 @@ def commit(files: dict[str, bytes]) -> str:
     return hashlib.sha1("\n".join(lines).encode()).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler, BaseHTTPRequestHandler):
     server: Hub
 
     def do_HEAD(self) -> None:
@@ -174,17 +175,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def say(self, value: Any, status: int = 200) -> None:
         self.answer(status, json.dumps(value).encode())
-
-    def answer(self, code: int, body: bytes, **headers: str) -> None:
-        self.send_response(code)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
 
 
 @contextmanager

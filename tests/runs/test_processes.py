@@ -5,6 +5,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import chdir
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -43,7 +45,7 @@ ILLUSTRATE = IllustrateParams.model_validate(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Sums in the same order everywhere; and a fork of a process with threads may hang."""
     threads = torch.get_num_threads()
@@ -197,21 +199,59 @@ def illustrate_toy(toy: Toy, out: Path) -> None:
     illustrate(ILLUSTRATE, SAMPLE, toy.score_params(), inputs, toy.folders, out / "toy")
 
 
-@pytest.fixture
-def illustrated(toy: Toy, workplace: Path) -> dict[str, bytes]:
+class Counted:
+    """Counts the draws of samplers; the one of number `stop` is interrupted."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, stop: int | None = None) -> None:
+        self.draws = 0
+        draw = Sampler.draw
+
+        def counted(sampler: Sampler, *arguments: Any) -> list[Any]:
+            self.draws += 1
+            if self.draws == stop:
+                raise KeyboardInterrupt
+            return draw(sampler, *arguments)
+
+        patch.setattr(Sampler, "draw", counted)
+
+
+@dataclass
+class Illustrated:
     """What one process draws of an adapter, on two bases."""
+
+    files: dict[str, bytes]
+    draws: int
+
+
+@pytest.fixture(scope="module")
+def once(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Illustrated:
+    """A run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("once")
+    with chdir(folder), pytest.MonkeyPatch.context() as patch:
+        link_bases(toy, folder)
+        counted = Counted(patch)
+        illustrate_toy(toy, Path("alone"))
+    return Illustrated(contents(folder / "alone"), counted.draws)
+
+
+@pytest.fixture
+def illustrated(once: Illustrated, toy: Toy, workplace: Path) -> Illustrated:
+    """The same run, in a folder with the two bases and nothing else."""
+    link_bases(toy, workplace)
+    return once
+
+
+def link_bases(toy: Toy, folder: Path) -> None:
+    (folder / "bases").mkdir()
     for name in ("one", "two"):
-        (workplace / "bases").mkdir(exist_ok=True)
-        (workplace / "bases" / name).symlink_to(toy.backbone)
-    illustrate_toy(toy, Path("alone"))
-    return contents(workplace / "alone")
+        (folder / "bases" / name).symlink_to(toy.backbone)
 
 
-def test_two_processes_illustrate_the_same_bytes(toy: Toy, illustrated: dict[str, bytes]) -> None:
+def test_two_processes_illustrate_the_same_bytes(toy: Toy, illustrated: Illustrated) -> None:
     together(illustrate_toy, toy, Path("shared"))
-    assert contents(Path("shared")) == illustrated
+    assert contents(Path("shared")) == illustrated.files
     assert list(Path(".resume").iterdir()) == []
-    assert {name.removeprefix("toy/") for name in illustrated} >= {
+    assert {name.removeprefix("toy/") for name in illustrated.files} >= {
         *("prompts.tar", "bases/one.tar", "bases/two.tar", "sweep/0.tar", "sweep/1.tar"),
         *("sweep.parquet", "pairs.parquet", "pairs/restyle.json", "pairs/concept/image_only.tar"),
     }
@@ -219,22 +259,12 @@ def test_two_processes_illustrate_the_same_bytes(toy: Toy, illustrated: dict[str
 
 @pytest.mark.parametrize("stop", [2, 5, 9])
 def test_illustrating_goes_on_after_a_kill(
-    toy: Toy, illustrated: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, stop: int
+    toy: Toy, illustrated: Illustrated, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    draw, calls = Sampler.draw, []
-
-    def counted(self: Sampler, *arguments: Any) -> list[Any]:
-        calls.append(1)
-        if len(calls) == stop:
-            raise KeyboardInterrupt
-        return draw(self, *arguments)
-
-    monkeypatch.setattr(Sampler, "draw", counted)
+    counted = Counted(monkeypatch, stop)
     with pytest.raises(KeyboardInterrupt):
         illustrate_toy(toy, Path("again"))
     assert not Path("again").exists()
     illustrate_toy(toy, Path("again"))
-    assert contents(Path("again")) == illustrated
-    calls_of_one_run = len(calls) - 1  # that which was interrupted is made again
-    illustrate_toy(toy, Path("again"))
-    assert len(calls) - 1 - calls_of_one_run == calls_of_one_run
+    assert contents(Path("again")) == illustrated.files
+    assert counted.draws == illustrated.draws + 1  # that which was interrupted is made again

@@ -223,8 +223,8 @@ def stage_record(
     if stage in CONF_CHECKED and is_main_process():
         warn_unsaved_edits()
     record = Record(stage, params=params, variant=variant, inputs=inputs)
-    record.flush()
     try:
+        record.flush()
         yield record
     except KeyboardInterrupt as error:
         record.close("interrupted", error)

@@ -353,6 +353,7 @@ for name in ("ip_adapter", "ip_adapter_lora", "ip_adapter_oft", "uni_controlnet_
 """
 
 
+@pytest.mark.slow
 def test_attention_without_a_break_for_the_compiler() -> None:
     """In a process of its own: what checks types here is a break."""
     tests = str(Path(__file__).parents[2])

@@ -1,6 +1,5 @@
 """The hub from its cache, and without a network."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +115,8 @@ def test_no_network_is_one_line(tmp_path: Path) -> None:
 def test_a_refused_connection_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    began = time.monotonic()
     with pytest.raises(UserError, match="cannot reach the hub"):
         hub.fetch(params(), tmp_path / "out")
-    assert time.monotonic() - began < 60
     assert not (tmp_path / "out").exists()
 
 

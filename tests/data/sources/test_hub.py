@@ -22,6 +22,7 @@ import yaml
 from huggingface_hub import constants
 from PIL import Image
 from toy_hub import point_at
+from toy_server import QuietHandler
 
 from adapterbench.core.config import DataParams, parse
 from adapterbench.core.errors import UserError
@@ -76,7 +77,7 @@ class Hub(ThreadingHTTPServer):
         self.brought: Counter[str] = Counter()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler, BaseHTTPRequestHandler):
     server: Hub
 
     def do_POST(self) -> None:
@@ -104,17 +105,6 @@ class Handler(BaseHTTPRequestHandler):
             if name in self.server.spoilt:
                 data = data[:600] + b"!" + data[601:]
         self.answer(200, data, **{"X-Repo-Commit": COMMIT, "ETag": etag})
-
-    def answer(self, code: int, body: bytes, **headers: str) -> None:
-        self.send_response(code)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
 
 
 def facts(name: str, data: bytes) -> dict[str, Any]:

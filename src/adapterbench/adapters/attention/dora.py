@@ -1,31 +1,23 @@
 """Decoupled cross-attention whose image branch is the frozen layer under DoRA (Liu et al. 2024)."""
 
-from typing import Annotated
-
 import torch
 from diffusers.models.attention_processor import Attention
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
-from pydantic import Field
 from torch import nn
 
+from adapterbench.adapters.attention import lora
 from adapterbench.adapters.core.adapted import AdaptedBranch
 from adapterbench.adapters.core.branch import FrozenLinear
-from adapterbench.core.config import Section
 
 
-class Params(Section):
+class Params(lora.Params):
     """Fields of a variant with `attention: dora`."""
-
-    rank: Annotated[int, Field(ge=1, le=4096)]
-    """Rank r of each of the four updates of a layer."""
-    alpha: Annotated[float, Field(gt=0)] | None = None
-    """LoRA's alpha; the rank when left out."""
 
 
 def build(params: Params, attn: Attention) -> AdaptedBranch:
     """The branch of a layer."""
-    return Dora(attn, params.rank, params.rank if params.alpha is None else params.alpha)
+    return Dora(attn, params.rank, params.numerator)
 
 
 class Dora(AdaptedBranch):

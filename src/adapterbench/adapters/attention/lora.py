@@ -19,10 +19,15 @@ class Params(Section):
     alpha: Annotated[float, Field(gt=0)] | None = None
     """LoRA's alpha; the rank when left out."""
 
+    @property
+    def numerator(self) -> float:
+        """Alpha of the factor alpha / r."""
+        return self.rank if self.alpha is None else self.alpha
+
 
 def build(params: Params, attn: Attention) -> AdaptedBranch:
     """The branch of a layer."""
-    return Lora(attn, params.rank, params.rank if params.alpha is None else params.alpha)
+    return Lora(attn, params.rank, params.numerator)
 
 
 class Lora(AdaptedBranch):
