@@ -44,8 +44,19 @@ COVERED: dict[str, tuple[set[str], str]] = {
         "they are promises of the running server",
     ),
     "demo/test_page.py": (
-        {f"demo.{name}" for name in ("html", "inputs", "progress", "references", "results")},
+        {
+            f"demo.{name}"
+            for name in (
+                *("controls", "downloads", "form", "html", "image_tabs", "inputs", "masks"),
+                *("progress", "references", "results", "results_table", "tiles", "trade_offs"),
+                "views",
+            )
+        },
         "pieces of the page, as a browser has them",
+    ),
+    "demo/test_generator.py": (
+        {"demo.prompting"},
+        "what an image prompt is given shows in the image",
     ),
     "demo/test_application.py": (
         {"demo.settings"},
@@ -84,7 +95,7 @@ COVERED: dict[str, tuple[set[str], str]] = {
     ),
     "report/test_table.py": ({"report.methods"}, "rows, their order and names are the table's"),
     "stages/test_report.py": (
-        {"report.captioned_figures", "report.provenance"},
+        {"report.captioned_figures", "report.captions", "report.provenance"},
         "the stage runs what they list, and the page that it leaves has them all",
     ),
     "stages/test_launch.py": ({"runs.launch"}, "as the script that starts every stage uses it"),

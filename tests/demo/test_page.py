@@ -160,6 +160,10 @@ def test_two_images_a_mask_and_a_grid(width: int, visit: Callable[[int], Visitor
     page.mouse.up()
     page.get_by_text("% of the image.").wait_for()
     assert visitor.canvas() == [255, 0]
+    tools, panel = (page.locator(kind).first.bounding_box() for kind in (".buttons", ".images"))
+    assert tools
+    assert panel
+    assert tools["x"] + tools["width"] < panel["x"] + panel["width"]
     visitor.tab("Image 2")
     page.get_by_title("a red frame").click()
     page.get_by_role("tab", name="Image 2 ✓").wait_for()

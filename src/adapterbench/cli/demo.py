@@ -30,10 +30,11 @@ def demo(
 ) -> None:
     """Try the trained adapters in the browser, side by side.
 
-    Upload an image, or pick one that no adapter was trained on; set text, scale, guidance, steps
-    and seed. Every image keeps its settings, in the page and inside the PNG that you download.
-    A second tab shows the table and the figures of the last `make repro`. It needs models/,
-    data/ and params.yaml of this project, and starts within a minute.
+    Upload images, or pick some that no adapter was trained on; paint where each acts; set text,
+    scales, guidance, steps and seed, or a grid of them. Every image keeps its settings, in the page
+    and inside the PNG that you download. A second tab shows the table and the figures of the last
+    `make repro`. It needs models/, data/ and params.yaml of this project, and starts within a
+    minute.
 
     Nothing is sent anywhere; files are written to a temporary folder only, which is deleted at the
     end. To let others connect, set a password in the environment; the user name is `demo`:

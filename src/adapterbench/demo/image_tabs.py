@@ -66,9 +66,7 @@ def slot(number: int, defaults: SampleParams, uploads: Uploads, start: Reference
 def explained(name: str, hint: str, uploads: Uploads) -> ImageInput:
     """A tab with an image that is no reference, and a sentence on what it does."""
     with gr.Tab(name) as tab:
-        image = image_input(name, tab, uploads)
-        gr.Markdown(hint, elem_classes="hint")
-    return image
+        return image_input(name, tab, uploads, hint=hint)
 
 
 def pick_from(references: Sequence[Reference], images: Sequence[ImageInput]) -> None:

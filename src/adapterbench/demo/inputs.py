@@ -16,7 +16,8 @@ from adapterbench.report.references import Reference
 
 TEMPLATE = """<div class="chosen">${value}
 <div class="do"><label class="upload"><input type="file" accept="image/png,image/jpeg,image/webp">
-Upload an image</label><button type="button" class="remove">Remove</button></div></div>"""
+Upload an image</label><button type="button" class="remove">Remove</button></div>
+<p class="hint">${hint}</p></div>"""
 MAX_PROBLEM = 300
 """Most characters of an error message."""
 
@@ -73,7 +74,7 @@ def marked(name: str) -> str:
 
 
 def image_input(
-    name: str, tab: gr.Tab, uploads: Uploads, start: Reference | None = None
+    name: str, tab: gr.Tab, uploads: Uploads, start: Reference | None = None, hint: str = ""
 ) -> ImageInput:
     """An image input.
 
@@ -82,6 +83,7 @@ def image_input(
         tab: the tab that it is in.
         uploads: uploaded images that wait to be used.
         start: image that is selected at first.
+        hint: what the image does, in a sentence.
     """
     state = gr.State(None)
     if start:
@@ -101,6 +103,7 @@ def image_input(
         elem_classes="own",
         max_bytes=upload.MAX_BYTES,
         limits=upload.limits(),
+        hint=hint,
     )
     chosen = ImageInput(state, place, tab, name, uploads.store)
 

@@ -26,11 +26,11 @@ def table_part(
     comparisons: Mapping[str, Comparison], protocol: gr.Radio, folder: FileFolder
 ) -> None:
     """The table, its filter and its export."""
-    with gr.Row():
+    with gr.Group():
         wanted = gr.Textbox(
             label="Filter", placeholder="part of a method's name", max_length=MAX_FILTER
         )
-        baselines = gr.Checkbox(True, label="Floors and ceilings", container=True)
+        baselines = gr.Checkbox(True, label="Floors and ceilings")
     inputs = [protocol, wanted, baselines]
 
     def show_table(chosen: object, text: object, with_baselines: object) -> str:

@@ -16,6 +16,8 @@ from adapterbench.report.table import Comparison
 
 DPI = 130
 """Pixels per inch."""
+WIDTH = 240
+"""Least width of a choice of an axis, pixels."""
 CAPTION = (
     "Adapters with intervals; the line joins those that no other beats in both numbers. Grey: "
     "floors, and the ceilings where they are near."
@@ -31,8 +33,10 @@ def trade_off_part(comparisons: Mapping[str, Comparison], protocol: gr.Radio) ->
     across = {metric.heading: metric for metric in (*costs, *SCORES)}
     upward = {metric.label: metric for metric in SCORES}
     with gr.Row():
-        x = gr.Dropdown(list(across), value=TRAINABLE.heading, label="Horizontal axis")
-        y = gr.Dropdown(list(upward), value=CLIP_I.label, label="Vertical axis")
+        x = gr.Dropdown(
+            list(across), value=TRAINABLE.heading, label="Horizontal axis", min_width=240
+        )
+        y = gr.Dropdown(list(upward), value=CLIP_I.label, label="Vertical axis", min_width=240)
 
     def show_plot(chosen: object, horizontal: object, vertical: object) -> str:
         with show_user_errors():
