@@ -79,7 +79,8 @@ def training() -> Callable[[int, Callable[[Tensor], Tensor]], int]:
         batch = data.gather(index, torch.zeros(len(index)))
         draw = torch.rand(len(index), generator=generator)
         said = texts(index)
-        conditions = drop_conditions(batch.image_embeds, said, data.empty, params, draw)
+        without = data.unconditional, data.empty
+        conditions = drop_conditions(batch.image_embeds, said, *without, params, draw)
         noise, t = draw_noise(schedule, batch.latents.shape, generator)
         denoising_loss(unet, schedule, batch.latents, conditions, noise, t).backward()
         optimizer.step()

@@ -209,7 +209,7 @@ def cached(case: Case) -> tuple[Loss, Any]:
         draw = LocalBatches(data, schedule, case.params, slice(0, case.batch)).draw
     else:
         width, empty, draw = 512, torch.randn(77, 768), random_shares(case)
-    empty = empty.to(case.device)
+    empty, unconditional = empty.to(case.device), torch.zeros(width, device=case.device)
     frozen = unet(case).to(memory_format=torch.channels_last)
     adapter = build_adapter(load_variant(case.variant), frozen, width)
     frozen.to(case.dtype)
@@ -217,7 +217,8 @@ def cached(case: Case) -> tuple[Loss, Any]:
 
     def loss(step: int) -> Tensor:
         part = draw(step).to(torch.device(case.device))
-        conditions = drop_conditions(part.image_embeds, part.texts, empty, case.params, part.drop)
+        given, without = (part.image_embeds, part.texts), (unconditional, empty)
+        conditions = drop_conditions(*given, *without, case.params, part.drop)
         return denoising_loss(frozen, schedule, part.latents, conditions, part.noise, part.t)
 
     return loss, adapter
@@ -261,7 +262,8 @@ def official(case: Case) -> tuple[Loss, Any]:
             texts = networks.text_encoder(batch["ids"]).last_hidden_state
         latents = latents.float() * networks.vae.config.scaling_factor
         drop = torch.rand(len(texts), device=case.device)
-        conditions = drop_conditions(embeds.float(), texts.float(), empty, case.params, drop)
+        given, without = (embeds.float(), texts.float()), (torch.zeros_like(embeds[0]), empty)
+        conditions = drop_conditions(*given, *without, case.params, drop)
         noise, t = draw_noise(schedule, latents.shape, torch.default_generator)
         return denoising_loss(frozen, schedule, latents, conditions, noise, t)
 
