@@ -81,7 +81,9 @@ def training() -> Callable[[int, Callable[[Tensor], Texts]], int]:
         index = batch_indices(len(data), params.batch_size, params.seed, number)
         batch = data.gather(index, torch.zeros(len(index)))
         draw = torch.rand(len(index), generator=generator)
-        embeds, said = drop_conditions(batch.image_embeds, texts(index), empty, params, draw)
+        said = texts(index)
+        without = data.unconditional, empty
+        embeds, said = drop_conditions(batch.image_embeds, said, *without, params, draw)
         conditions = unet_inputs(said, batch.latents, embeds[:, None])
         noise, t = draw_noise(schedule, batch.latents.shape, generator)
         denoising_loss(unet, schedule, batch.latents, conditions, noise, t).backward()

@@ -211,6 +211,7 @@ def cached(case: Case) -> tuple[Loss, Any]:
     else:
         width, no_text, draw = 512, torch.randn(77, 768), random_shares(case)
     empty = Texts(no_text[None].to(case.device))
+    unconditional = torch.zeros(width, device=case.device)
     frozen = unet(case).to(memory_format=torch.channels_last)
     adapter = build_adapter(load_variant(case.variant), frozen, width)
     frozen.to(case.dtype)
@@ -218,8 +219,8 @@ def cached(case: Case) -> tuple[Loss, Any]:
 
     def loss(step: int) -> Tensor:
         part = draw(step).to(torch.device(case.device))
-        texts = Texts(part.texts)
-        embeds, texts = drop_conditions(part.image_embeds, texts, empty, case.params, part.drop)
+        given, without = (part.image_embeds, Texts(part.texts)), (unconditional, empty)
+        embeds, texts = drop_conditions(*given, *without, case.params, part.drop)
         conditions = unet_inputs(texts, part.latents, embeds[:, None])
         return denoising_loss(frozen, schedule, part.latents, conditions, part.noise, part.t)
 
@@ -264,7 +265,8 @@ def official(case: Case) -> tuple[Loss, Any]:
             texts = Texts(networks.text_encoder(batch["ids"]).last_hidden_state.float())
         latents = latents.float() * networks.vae.config.scaling_factor
         drop = torch.rand(len(latents), device=case.device)
-        embeds, texts = drop_conditions(embeds.float(), texts, empty, case.params, drop)
+        given, without = (embeds.float(), texts), (torch.zeros_like(embeds[0]), empty)
+        embeds, texts = drop_conditions(*given, *without, case.params, drop)
         conditions = unet_inputs(texts, latents, embeds[:, None])
         noise, t = draw_noise(schedule, latents.shape, torch.default_generator)
         return denoising_loss(frozen, schedule, latents, conditions, noise, t)

@@ -147,7 +147,7 @@ def test_one_variant_alone_has_nothing_to_be_compared_with() -> None:
 
 
 def test_methods_without_training_have_a_sentence_each() -> None:
-    scores = {"ip_adapter": (0.19, 0.7), "better": (0.19, 0.9)}
+    scores: Means = {"ip_adapter": (0.19, 0.7), "better": (0.19, 0.9)}
     others: Means = {**FLOORS, "img2img": (0.19, 0.8), "reference_only": (0.3, 0.7)}
     free = ["img2img", "reference_only"]
     found = [f.text for f in findings(comparison(scores, others, "image", free))]

@@ -95,7 +95,7 @@ def test_a_prediction_by_hand(toy: Toy, weight: float, guidance: float) -> None:
     torch.testing.assert_close(found[-3:], expected, atol=1e-5, rtol=1e-4)
     if halves == 2:
         for layer in layers:
-            layer.set_processor(AttnProcessor2_0())
+            layer.set_processor(AttnProcessor2_0())  # type: ignore[arg-type]
         plain = bare.unet(latents, t, bare.empty.embeds.expand(3, -1, -1)).sample
         torch.testing.assert_close(found[:3], plain, atol=1e-5, rtol=1e-4)
 

@@ -29,11 +29,11 @@ class FromLatents(StableDiffusionImg2ImgPipeline):
         self,
         image: Tensor,
         timestep: Tensor,
-        _batch: int,
-        _copies: int,
+        batch_size: int,  # noqa: ARG002
+        num_images_per_prompt: int,  # noqa: ARG002
         dtype: torch.dtype,
         device: torch.device,
-        generator: list[torch.Generator],
+        generator: list[torch.Generator] | None = None,
     ) -> Tensor:
         """The latents `(B, C, h, w)` noised to the first timestep."""
         start = image.to(device, dtype)
