@@ -19,7 +19,9 @@ def test_its_outputs_are_those_of_one_run_without_an_error() -> None:
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     kinds = {output["output_type"] for cell in code for output in cell["outputs"]}
     assert kinds <= {"stream", "display_data", "execute_result"}
-    assert any("image/jpeg" in output.get("data", {}) for cell in code for output in cell["outputs"])
+    assert any(
+        "image/jpeg" in output.get("data", {}) for cell in code for output in cell["outputs"]
+    )
 
 
 def test_it_is_light_and_names_no_machine() -> None:
