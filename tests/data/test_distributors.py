@@ -24,11 +24,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def main() -> None:
         told["img2dataset"] = sys.argv[1:]
 
-    for name, attributes in {
+    stand_ins: dict[str, dict[str, Any]] = {
         "img2dataset": {},
         "img2dataset.main": {"main": main},
         "ray": {"init": init},
-    }.items():
+    }
+    for name, attributes in stand_ins.items():
         module = ModuleType(name)
         vars(module).update(attributes)
         monkeypatch.setitem(sys.modules, name, module)
