@@ -10,14 +10,10 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    EulerDiscreteScheduler,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors import safe_open
 from torch import nn
+from toy_xl import schedule
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 import adapterbench.training.adapter as training
@@ -61,20 +57,13 @@ def build(root: Path) -> dict[str, float]:
     second = CLIPTextModelWithProjection(CLIPTextConfig(**config("text_encoder_2")))
     vae = AutoencoderKL.from_config(config("vae"))
     torch.set_default_dtype(torch.float32)
-    schedule = EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        steps_offset=1,
-        timestep_spacing="leading",
-    )
     tokenizer, other = clip_tokenizer(), clip_tokenizer()
     other.pad_token = "!"
     full = FullSize(root)
     ids = TextEncoders([], [tokenizer, other]).token_ids(CAPTIONS)
     assert ids.shape == (2, 2 * 77)
     write_encoded(full.encoded, ids, side=128, width=1280)
-    pipeline = StableDiffusionXLPipeline(vae, first, second, tokenizer, other, unet, schedule)
+    pipeline = StableDiffusionXLPipeline(vae, first, second, tokenizer, other, unet, schedule())
     pipeline.save_pretrained(full.backbone, safe_serialization=True)
     parts = {"unet": unet, "text_encoder": first, "text_encoder_2": second}
     return {name: sum(w.numel() for w in part.parameters()) for name, part in parts.items()}
