@@ -111,8 +111,8 @@ def with_diffusers(toy: "Toy", controlnet: Path | None, prompt: dict[str, Any] |
 
 def assert_same(ours: Image.Image, theirs: Image.Image) -> None:
     """The last bit of a pixel may round either way."""
-    pixels = (np.asarray(image).astype(np.int16) for image in (ours, theirs))
-    np.testing.assert_allclose(*pixels, atol=1)
+    first, second = (np.asarray(image).astype(np.int16) for image in (ours, theirs))
+    np.testing.assert_allclose(first, second, atol=1)
 
 
 @pytest.mark.parametrize("controlled", [False, True])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FilePayload, Page
 
 
-PATIENCE = 20_000
+PATIENCE = 300_000
 """Milliseconds for what takes seconds on an idle machine."""
 
 

@@ -5,14 +5,13 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from adapterbench.core.errors import UserError
 from adapterbench.demo import grid
 from adapterbench.demo.inputs import ImageInput, Values
 from adapterbench.demo.masks import MaskInput, black_and_white
 from adapterbench.demo.prompting import Inputs
-from adapterbench.demo.settings import InputImage, Settings, parse_settings
+from adapterbench.demo.settings import ImagePrompt, InputImage, Settings, parse_settings
 from adapterbench.demo.store import ImageStore, Picture
 
 NUMBERS = ("layers", "start", "end", "fit", "guidance_scale", "steps", "seed", "base")
@@ -131,8 +130,8 @@ class Controls:
         }
         images = [*settings.images, *[None] * len(self.slots)]
         for slot, image in zip(self.slots, images, strict=False):
-            mask = Picture(f"mask of {image.caption}", image.mask) if image and image.mask else None
-            values |= slot.image.use(picture(image)) | slot.mask.use(mask)
+            values |= slot.image.use(picture(image))
+            values |= slot.mask.use(mask_of(image) if image else None)
             if image:
                 values[slot.scale] = image.scale
         values |= self.negative_image.use(picture(settings.negative_image))
@@ -148,7 +147,12 @@ def named(given: Picture) -> dict[str, str]:
 
 def picture(given: InputImage | None) -> Picture | None:
     """The image that settings name."""
-    return given and Picture(given.caption, given.sha256)
+    return Picture(given.caption, given.sha256) if given else None
+
+
+def mask_of(given: ImagePrompt) -> Picture | None:
+    """The mask that settings name."""
+    return Picture(f"mask of {given.caption}", given.mask) if given.mask else None
 
 
 def inputs(settings: Settings, store: ImageStore) -> Inputs:
@@ -157,18 +161,11 @@ def inputs(settings: Settings, store: ImageStore) -> Inputs:
     Raises:
         UserError: one is no longer kept.
     """
-
-    def image(given: InputImage | None) -> Image.Image | None:
-        named = picture(given)
-        return named and store.image(named)
-
+    masks = [mask_of(given) for given in settings.images]
+    negative, control = picture(settings.negative_image), picture(settings.control)
     return Inputs(
         images=[store.image(Picture(given.caption, given.sha256)) for given in settings.images],
-        masks=[
-            given.mask
-            and black_and_white(store.image(Picture(f"mask of {given.caption}", given.mask)))
-            for given in settings.images
-        ],
-        negative=image(settings.negative_image),
-        control=image(settings.control),
+        masks=[black_and_white(store.image(mask)) if mask else None for mask in masks],
+        negative=store.image(negative) if negative else None,
+        control=store.image(control) if control else None,
     )
