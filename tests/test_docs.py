@@ -142,7 +142,7 @@ def test_the_lines_of_the_readme_run(toy: "Toy", workplace: Path) -> None:
 
 
 def test_the_lines_on_image_prompts_run(toy: "Toy", workplace: Path) -> None:
-    from toy_backbone import picture
+    from toy_backbone import toy_image
 
     from adapterbench.exchange.presets import save_presets
 
@@ -155,8 +155,8 @@ def test_the_lines_on_image_prompts_run(toy: "Toy", workplace: Path) -> None:
         (workplace / place).symlink_to(target)
     presets = workplace / "models/ip_adapter.presets.json"
     save_presets(presets, toy.adapter, "by hand", {"style": {}, "layout": {}})
-    picture("bar", "red").save("hat.png")
-    picture("ring", "green").save("fox.png")
+    toy_image("bar", "red").save("hat.png")
+    toy_image("ring", "green").save("fox.png")
     code = "".join(blocks(DOCS / "image-prompts.md", "python"))
     few_steps = 'pipe("a forest", num_inference_steps=3, height=32, width=32, '
     exec(code.replace('pipe("a forest", ', few_steps), {})

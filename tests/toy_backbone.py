@@ -166,7 +166,7 @@ class Toy:
         )
 
 
-def picture(shape: str, colour: str) -> Image.Image:
+def toy_image(shape: str, colour: str) -> Image.Image:
     """A coloured shape on white."""
     image = Image.new("RGB", (SIDE, SIDE), "white")
     SHAPES[shape](ImageDraw.Draw(image), COLOURS[colour])
@@ -184,7 +184,7 @@ def toy_samples() -> Iterator[Sample]:
             )
             yield Sample(
                 key=f"{colour}-{shape}",
-                image=picture(shape, colour),
+                image=toy_image(shape, colour),
                 captions=captions[: 1 + number % 3],
                 meta={"concept": shape, "name": shape, "tones": "", **MAKERS[colour]},
             )

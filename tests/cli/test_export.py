@@ -14,7 +14,7 @@ import torch
 import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from toy_backbone import CLIP_PARAMS, SAMPLE, SIDE, VARIANT, picture
+from toy_backbone import CLIP_PARAMS, SAMPLE, SIDE, VARIANT, toy_image
 from transformers import CLIPImageProcessor
 
 from adapterbench import load_adapter
@@ -33,7 +33,7 @@ from .conftest import ROOT, Cli
 if TYPE_CHECKING:
     from toy_backbone import Toy
 
-REFERENCE = picture("ring", "red")
+REFERENCE = toy_image("ring", "red")
 LORA = {"projection": "linear", "attention": "lora", "tokens": 4, "rank": 2}
 PLUS = {
     "projection": "resampler",

@@ -13,7 +13,7 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from huggingface_hub import ModelCard, constants
 from PIL import Image
-from toy_backbone import SIDE, VARIANT, picture
+from toy_backbone import SIDE, VARIANT, toy_image
 from toy_hub import BAD_LICENCE, OWNER, TOKEN, Hub, point_at, serving
 
 from adapterbench import load_adapter
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from toy_backbone import Toy
 
 NAME = f"{OWNER}/it"
-REFERENCE = picture("ring", "red")
+REFERENCE = toy_image("ring", "red")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 import pandas as pd
 import pytest
 from PIL import Image
-from toy_backbone import picture
+from toy_backbone import toy_image
 
 from .program import Program
 from .visitor import png
@@ -223,7 +223,7 @@ def upload(http: "TestClient", name: str, data: bytes) -> Any:
 
 def test_an_upload_is_never_on_the_disk(http: "TestClient", page: "Page", workspace: Path) -> None:
     before = files(workspace)
-    taken = upload(http, "ring.png", png(picture("ring", "red")))
+    taken = upload(http, "ring.png", png(toy_image("ring", "red")))
     assert taken.status_code == 200
     program = Program(http, page, "uploading")
     (token,) = taken.json()
@@ -352,7 +352,7 @@ def encoded(kind: str) -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "status", "told"),
     [
-        ("cut.png", png(picture("ring", "red"))[:100], 422, "cut.png: not a readable image. Use"),
+        ("cut.png", png(toy_image("ring", "red"))[:100], 422, "cut.png: not a readable image. Use"),
         ("empty.png", b"", 422, "empty.png: not a readable image"),
         ("wide.png", png(Image.new("1", (5000, 5000))), 422, "wide.png: too many pixels"),
         ("heavy.png", bytes(2**18 + 1), 413, "heavy.png: too many bytes. Use PNG, JPEG or WebP"),

@@ -39,10 +39,10 @@ def test_everything_to_make_the_images_again(tmp_path: Path) -> None:
     with ZipFile(tmp_path / "all.zip") as archive:
         listed = json.loads(archive.read("settings.json"))
         names = ["01-toy-seed-7.png", "02-toy-seed-8.png"]
-        inputs = [f"inputs/{picture.sha256}.png" for picture in (ring, mask)]
+        inputs = [f"inputs/{toy_image.sha256}.png" for toy_image in (ring, mask)]
         assert archive.namelist() == [*names, *inputs, "settings.json"]
-        for name, picture in zip(inputs, (ring, mask), strict=True):
-            assert hashlib.sha256(archive.read(name)).hexdigest() == picture.sha256
+        for name, toy_image in zip(inputs, (ring, mask), strict=True):
+            assert hashlib.sha256(archive.read(name)).hexdigest() == toy_image.sha256
         assert archive.read(names[0]) == images[0].path.read_bytes()
     assert [entry["file"] for entry in listed] == names
     assert [entry["seed"] for entry in listed] == [7, 8]

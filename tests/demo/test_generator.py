@@ -14,7 +14,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
-from toy_backbone import SAMPLE, SIDE, picture
+from toy_backbone import SAMPLE, SIDE, toy_image
 
 from adapterbench import load_adapter
 from adapterbench.adapters.core.storage import CONFIG, WEIGHTS
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from toy_backbone import Toy
     from toy_xl import ToyXL
 
-REFERENCE = picture("ring", "red")
-CONTROL = picture("frame", "blue")
+REFERENCE = toy_image("ring", "red")
+CONTROL = toy_image("frame", "blue")
 RING = ImagePrompt(caption="ring", sha256="0" * 64, scale=0.7)
 SETTINGS = Settings(
     method="",
@@ -140,7 +140,7 @@ def test_it_generates_the_images_of_diffusers(
 LEFT = Image.new("L", (MASK_SIDE, MASK_SIDE))
 LEFT.paste(255, (0, 0, MASK_SIDE // 2, MASK_SIDE))
 WHITE = Image.new("L", (MASK_SIDE, MASK_SIDE), 255)
-OTHER = picture("square", "blue")
+OTHER = toy_image("square", "blue")
 TALL = OTHER.resize((32, 96))
 TWO = (RING, replace(RING, scale=0.3))
 

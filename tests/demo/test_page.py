@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 from PIL import Image
-from toy_backbone import picture
+from toy_backbone import toy_image
 
 from adapterbench.adapters.core.storage import WEIGHTS
 from adapterbench.core.files import sha256
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def test_upload_generate_and_download(visitor: Visitor, models: Path) -> None:
-    visitor.upload("mine.png", png(picture("ring", "red")))
+    visitor.upload("mine.png", png(toy_image("ring", "red")))
     visitor.sees("mine.png")
     visitor.page.get_by_label("Text", exact=True).fill("a red ring")
     visitor.generate()
@@ -63,9 +63,9 @@ def test_upload_generate_and_download(visitor: Visitor, models: Path) -> None:
 
 
 def test_refused_uploads_are_explained_and_leave_no_image(visitor: Visitor) -> None:
-    visitor.upload("whole.png", png(picture("ring", "red")))
+    visitor.upload("whole.png", png(toy_image("ring", "red")))
     visitor.sees("whole.png")
-    visitor.upload("cut.png", png(picture("ring", "blue"))[:100])
+    visitor.upload("cut.png", png(toy_image("ring", "blue"))[:100])
     visitor.refused("cut.png: not a readable image. Use PNG, JPEG or WebP")
     visitor.button("Generate").click()
     visitor.told("There is no image prompt yet")
@@ -74,20 +74,20 @@ def test_refused_uploads_are_explained_and_leave_no_image(visitor: Visitor) -> N
     visitor.upload("heavy.png", bytes(2**19))
     visitor.refused("heavy.png: too many bytes")
     assert visitor.post("gradio_api/upload", bytes(2**19)) == 413  # past the page's own check
-    visitor.upload("whole.png", png(picture("ring", "red")))
+    visitor.upload("whole.png", png(toy_image("ring", "red")))
     visitor.sees("whole.png")
     assert visitor.page.get_by_role("alert").count() == 0
 
 
 def test_an_upload_that_does_not_arrive(visitor: Visitor) -> None:
     visitor.page.route("**/gradio_api/upload", lambda route: route.abort())
-    visitor.upload("lost.png", png(picture("ring", "red")))
+    visitor.upload("lost.png", png(toy_image("ring", "red")))
     visitor.refused("lost.png did not reach the server: try again")
     visitor.page.unroute("**/gradio_api/upload")
 
 
 def test_a_bad_seed_is_named(visitor: Visitor) -> None:
-    visitor.upload("whole.png", png(picture("ring", "red")))
+    visitor.upload("whole.png", png(toy_image("ring", "red")))
     visitor.sees("whole.png")
     seed = visitor.page.get_by_label("Seed", exact=True)
     seed.fill("-5")
@@ -120,7 +120,7 @@ def test_two_people_at_once_get_their_own_images(
 ) -> None:
     people = {"red.png": visitor, "blue.png": visit()}
     for name, each in people.items():
-        each.upload(name, png(picture("bar", name.removesuffix(".png"))))
+        each.upload(name, png(toy_image("bar", name.removesuffix(".png"))))
         each.sees(name)
     for each in people.values():
         each.generate()
@@ -148,7 +148,7 @@ def test_results_and_nothing_from_or_to_elsewhere(visitor: Visitor, place: Path)
 def test_two_images_a_mask_and_a_grid(width: int, visit: Callable[[int], Visitor]) -> None:
     visitor = visit(width)
     page = visitor.page
-    visitor.upload("mine.png", png(picture("ring", "red")))
+    visitor.upload("mine.png", png(toy_image("ring", "red")))
     visitor.sees("mine.png")
     visitor.open("Where image 1 acts")
     visitor.sees("It acts everywhere.")
@@ -185,7 +185,7 @@ def test_two_images_a_mask_and_a_grid(width: int, visit: Callable[[int], Visitor
 
 def test_the_same_settings_again(visitor: Visitor) -> None:
     page = visitor.page
-    visitor.upload("mine.png", png(picture("ring", "red")))
+    visitor.upload("mine.png", png(toy_image("ring", "red")))
     visitor.sees("mine.png")
     visitor.open("Where image 1 acts")
     visitor.button("Right half").first.click()

@@ -11,10 +11,10 @@ RED, BLUE, GREEN = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue
 
 def test_an_image_comes_back_by_its_digest() -> None:
     store = ImageStore()
-    picture = store.put(RED, "red.png")
-    assert (picture.caption, picture in store) == ("red.png", True)
-    assert hashlib.sha256(store.png(picture)).hexdigest() == picture.sha256
-    assert store.image(picture).tobytes() == RED.tobytes()
+    toy_image = store.put(RED, "red.png")
+    assert (toy_image.caption, toy_image in store) == ("red.png", True)
+    assert hashlib.sha256(store.png(toy_image)).hexdigest() == toy_image.sha256
+    assert store.image(toy_image).tobytes() == RED.tobytes()
 
 
 def test_equal_images_are_kept_once() -> None:

@@ -23,7 +23,7 @@ from diffusers import (
 )
 from peft import LoraConfig
 from PIL import Image
-from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, Toy, picture
+from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, Toy, toy_image
 
 from adapterbench import load_adapter
 from adapterbench.adapters.core.build import build_adapter
@@ -34,7 +34,7 @@ from adapterbench.frozen.load import load_part
 if TYPE_CHECKING:
     from adapterbench.exchange.pipeline import ImagePrompts
 
-OTHER = picture("bar", "blue")
+OTHER = toy_image("bar", "blue")
 LEFT = Image.new("L", (SIDE, SIDE))
 LEFT.paste(255, (0, 0, SIDE // 2, SIDE))
 RIGHT = LEFT.point(lambda grey: 255 - grey)
@@ -136,7 +136,7 @@ def images(pipe: Any, inputs: dict[str, Any], steps: int = 4) -> torch.Tensor:
 
 def settings(image_prompts: "ImagePrompts", **more: Any) -> dict[str, Any]:
     """All at once, for the kinds of `folders` in their order."""
-    ring, bar = picture("ring", "red"), picture("bar", "green")
+    ring, bar = toy_image("ring", "red"), toy_image("bar", "green")
     options: dict[str, Any] = {
         "scale": [{"up": {"block_0": [0.5, 1.0]}, "mid": 1.0}, 0.6, 1.0],
         "masks": [[LEFT, RIGHT], None, RIGHT],
@@ -217,7 +217,7 @@ def test_pixels_outside_the_mask_change_less(
         found: torch.Tensor = pipe("", output_type="pt", generator=seed, **size, **inputs).images
         return found
 
-    change = (made(picture("ring", "red")) - made(OTHER)).abs()
+    change = (made(toy_image("ring", "red")) - made(OTHER)).abs()
     inside, outside = change[..., : LARGE // 2].mean(), change[..., LARGE // 2 :].mean()
     assert inside > 1e-3
     assert outside < SHARE * inside

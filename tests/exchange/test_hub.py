@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from huggingface_hub import constants
-from toy_backbone import SIDE, picture
+from toy_backbone import SIDE, toy_image
 from toy_hub import OWNER, TOKEN, Hub, commit, point_at, serving
 
 from adapterbench import load_adapter
@@ -21,7 +21,7 @@ from adapterbench.exchange.presets import PRESETS, save_presets
 if TYPE_CHECKING:
     from toy_backbone import Toy
 
-REFERENCE = picture("ring", "red")
+REFERENCE = toy_image("ring", "red")
 NAME = f"{OWNER}/it"
 
 

@@ -23,7 +23,7 @@ from diffusers import (
 )
 from peft import LoraConfig
 from PIL import Image
-from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, picture
+from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, toy_image
 
 from adapterbench import load_adapter
 from adapterbench.adapters.core.build import build_adapter
@@ -38,8 +38,8 @@ from adapterbench.frozen.load import load_clip
 if TYPE_CHECKING:
     from toy_backbone import Toy
 
-REFERENCE = picture("ring", "red")
-OTHER = picture("bar", "blue")
+REFERENCE = toy_image("ring", "red")
+OTHER = toy_image("bar", "blue")
 MASK = Image.new("L", (SIDE, SIDE), 255)
 PIPELINES: dict[type[DiffusionPipeline], dict[str, Any]] = {
     StableDiffusionPipeline: {},
@@ -63,7 +63,7 @@ def of_kind(kind: type[DiffusionPipeline], folder: Path) -> Any:
     return pipe.to(torch.float32)
 
 
-def pictures(pipe: Any, inputs: dict[str, Any], prompt: Any = "a red ring") -> torch.Tensor:
+def generated(pipe: Any, inputs: dict[str, Any], prompt: Any = "a red ring") -> torch.Tensor:
     """What the pipeline makes from a fixed seed."""
     size = {} if "image" in inputs else {"height": SIDE, "width": SIDE}
     seed = torch.Generator().manual_seed(1)
@@ -76,16 +76,16 @@ def test_every_pipeline_takes_it_and_gets_itself_back(
     kind: type[DiffusionPipeline], toy: "Toy"
 ) -> None:
     pipe, inputs = of_kind(kind, toy.backbone), PIPELINES[kind]
-    base = pictures(pipe, inputs)
+    base = generated(pipe, inputs)
     image_prompt = load_adapter(pipe, toy.adapter)
-    one = pictures(pipe, inputs | image_prompt(REFERENCE))
+    one = generated(pipe, inputs | image_prompt(REFERENCE))
     assert (one - base).abs().max() > 1e-3
-    assert not torch.equal(one, pictures(pipe, inputs | image_prompt([REFERENCE, OTHER])))
-    assert not torch.equal(one, pictures(pipe, inputs | image_prompt(REFERENCE, scale=0.3)))
-    assert torch.equal(base, pictures(pipe, inputs | image_prompt(REFERENCE, scale=0)))
-    assert torch.equal(one, pictures(pipe, inputs | image_prompt(REFERENCE)))
+    assert not torch.equal(one, generated(pipe, inputs | image_prompt([REFERENCE, OTHER])))
+    assert not torch.equal(one, generated(pipe, inputs | image_prompt(REFERENCE, scale=0.3)))
+    assert torch.equal(base, generated(pipe, inputs | image_prompt(REFERENCE, scale=0)))
+    assert torch.equal(one, generated(pipe, inputs | image_prompt(REFERENCE)))
     image_prompt.detach()
-    assert torch.equal(base, pictures(pipe, inputs))
+    assert torch.equal(base, generated(pipe, inputs))
 
 
 def test_image_prompt_text_and_control_each_count(toy: "Toy") -> None:
@@ -97,7 +97,7 @@ def test_image_prompt_text_and_control_each_count(toy: "Toy") -> None:
     image_prompt = load_adapter(pipe, toy.adapter)
     edges = [edge_map(image, SIDE) for image in (REFERENCE, OTHER)]
     made = [
-        pictures(pipe, {"image": control} | image_prompt(prompt), text)
+        generated(pipe, {"image": control} | image_prompt(prompt), text)
         for control in edges
         for prompt in (REFERENCE, OTHER)
         for text in ("", "a red ring")
@@ -111,7 +111,7 @@ def test_the_mask_of_inpainting_bounds_the_image_prompt(toy: "Toy") -> None:
     right = Image.new("L", (SIDE, SIDE))
     right.paste(255, (SIDE // 2, 0, SIDE, SIDE))
     inputs = {"image": OTHER, "mask_image": right, "output_type": "latent", "strength": 1.0}
-    one, two = (pictures(pipe, inputs | image_prompt(image)) for image in (REFERENCE, OTHER))
+    one, two = (generated(pipe, inputs | image_prompt(image)) for image in (REFERENCE, OTHER))
     half = one.shape[-1] // 2
     assert torch.equal(one[..., :half], two[..., :half])
     assert not torch.equal(one[..., half:], two[..., half:])
@@ -129,9 +129,9 @@ def image_prompt(pipe: Any, toy: "Toy") -> ImagePrompt:
 
 def test_a_image_is_its_embedding(pipe: Any, image_prompt: ImagePrompt, toy: "Toy") -> None:
     embedding = image_prompt.encode(REFERENCE)[0]
-    expected = pictures(pipe, image_prompt(REFERENCE))
+    expected = generated(pipe, image_prompt(REFERENCE))
     for same in ([REFERENCE], embedding, embedding[None]):
-        assert torch.equal(expected, pictures(pipe, image_prompt(same)))
+        assert torch.equal(expected, generated(pipe, image_prompt(same)))
     glass = REFERENCE.convert("RGBA")
     glass.putalpha(REFERENCE.convert("L").point(lambda grey: 0 if grey == 255 else 255))
     assert torch.equal(image_prompt.encode(glass)[0], embedding)
@@ -139,7 +139,7 @@ def test_a_image_is_its_embedding(pipe: Any, image_prompt: ImagePrompt, toy: "To
     encoded = EncodedSplit(toy.encoded, "validation")
     key = encoded.samples[0]["key"]
     colour, shape = key.split("-")
-    ours = image_prompt.encode(picture(shape, colour))[0]
+    ours = image_prompt.encode(toy_image(shape, colour))[0]
     torch.testing.assert_close(ours, encoded.row(0)[1].float(), atol=2e-3, rtol=2e-3)
 
 
@@ -165,33 +165,33 @@ def test_an_image_is_read_as_in_training(image_prompt: ImagePrompt) -> None:
 
 def test_scale_by_layer(pipe: Any, image_prompt: ImagePrompt) -> None:
     first, *rest = image_prompt.adapter.layers
-    one_layer = pictures(pipe, image_prompt(REFERENCE, scale={first: 1.0}))
+    one_layer = generated(pipe, image_prompt(REFERENCE, scale={first: 1.0}))
     assert image_prompt.adapter.scale == {first: 1.0, **dict.fromkeys(rest, 0.0)}
-    assert not torch.equal(one_layer, pictures(pipe, image_prompt(REFERENCE)))
+    assert not torch.equal(one_layer, generated(pipe, image_prompt(REFERENCE)))
     with pytest.raises(UserError, match="no layer 'nowhere'"):
         image_prompt(REFERENCE, scale={"nowhere": 1.0})
 
 
 def test_without_guidance_and_for_a_batch(pipe: Any, image_prompt: ImagePrompt) -> None:
-    assert pictures(pipe, image_prompt(REFERENCE, guidance_scale=1.0)).shape[0] == 1
+    assert generated(pipe, image_prompt(REFERENCE, guidance_scale=1.0)).shape[0] == 1
     several = {**image_prompt(REFERENCE), "num_images_per_prompt": 2}
-    assert pictures(pipe, several).shape[0] == 2
-    texts = pictures(pipe, image_prompt(REFERENCE), ["", "a red ring"])
+    assert generated(pipe, several).shape[0] == 2
+    texts = generated(pipe, image_prompt(REFERENCE), ["", "a red ring"])
     assert texts.shape[0] == 2
 
 
 def test_it_goes_where_the_pipeline_goes(pipe: Any, image_prompt: ImagePrompt) -> None:
     pipe.to(torch.bfloat16)
-    assert pictures(pipe, image_prompt(REFERENCE)).isfinite().all()
+    assert generated(pipe, image_prompt(REFERENCE)).isfinite().all()
 
 
 def test_a_pipeline_saved_with_an_adapter_loads_without(
     pipe: Any, toy: "Toy", tmp_path: Path
 ) -> None:
-    base = pictures(pipe, {})
+    base = generated(pipe, {})
     load_adapter(pipe, toy.adapter)
     pipe.save_pretrained(tmp_path)
-    assert torch.equal(pictures(of_kind(StableDiffusionPipeline, tmp_path), {}), base)
+    assert torch.equal(generated(of_kind(StableDiffusionPipeline, tmp_path), {}), base)
 
 
 @pytest.mark.parametrize("attached", ["first", "last"])
@@ -218,10 +218,10 @@ def test_a_fused_lora_changes_no_image(
     image_prompt = load_adapter(pipe, tmp_path / "it")
     if attached == "first":
         add_style()
-    expected = pictures(pipe, image_prompt(embedding))
+    expected = generated(pipe, image_prompt(embedding))
     for merge in (pipe.fuse_lora, pipe.unload_lora_weights):
         merge()
-        assert (pictures(pipe, image_prompt(embedding)) - expected).abs().mean() < 1e-5
+        assert (generated(pipe, image_prompt(embedding)) - expected).abs().mean() < 1e-5
 
 
 @pytest.mark.slow
@@ -233,10 +233,10 @@ def test_a_compiled_unet_takes_it(
     compiled.unet = torch.compile(compiled.unet, backend="eager")
     prompt = load_adapter(compiled, toy.adapter)
     for scale in (1.0, 0.0):
-        expected = pictures(pipe, image_prompt(REFERENCE, scale=scale))
-        assert torch.equal(pictures(compiled, prompt(REFERENCE, scale=scale)), expected)
+        expected = generated(pipe, image_prompt(REFERENCE, scale=scale))
+        assert torch.equal(generated(compiled, prompt(REFERENCE, scale=scale)), expected)
     prompt.detach()
-    assert torch.equal(pictures(compiled, {}), expected)
+    assert torch.equal(generated(compiled, {}), expected)
 
 
 def test_the_image_encoder_is_a_name_or_a_folder(pipe: Any, toy: "Toy") -> None:
@@ -294,13 +294,13 @@ def test_misuse_is_explained_in_one_line(pipe: Any, image_prompt: ImagePrompt) -
 def test_without_the_adapter_there_is_no_image_prompt(
     leave: str, pipe: Any, image_prompt: ImagePrompt, toy: "Toy"
 ) -> None:
-    expected = pictures(pipe, image_prompt(REFERENCE))
+    expected = generated(pipe, image_prompt(REFERENCE))
     getattr(image_prompt if leave == "detach" else pipe, leave)()
     with pytest.raises(UserError, match="no longer on the pipeline"):
         image_prompt(REFERENCE)
     with pytest.raises(UserError, match="not attached"):
         image_prompt.detach()
-    assert torch.equal(pictures(pipe, load_adapter(pipe, toy.adapter)(REFERENCE)), expected)
+    assert torch.equal(generated(pipe, load_adapter(pipe, toy.adapter)(REFERENCE)), expected)
 
 
 def test_an_unknown_image_encoder_is_asked_for(pipe: Any, toy: "Toy", tmp_path: Path) -> None:

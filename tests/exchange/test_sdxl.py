@@ -19,7 +19,7 @@ from diffusers import (
 from safetensors.torch import save_file
 from torch import Tensor
 from toy_adapters import EMBED_DIM, VARIANTS, build, toy_unet, trained
-from toy_backbone import SIDE, picture
+from toy_backbone import SIDE, toy_image
 from toy_xl import WIDTHS, ToyXL, unet_xl
 from transformers import AutoImageProcessor
 from typer.testing import CliRunner, Result
@@ -77,12 +77,12 @@ def by_diffusers(pipe: Any, weights: dict[str, Tensor], folder: Path, **inputs: 
 
 
 SIZE = {"height": SIDE, "width": SIDE}
-START = {"image": picture("ring", "red"), "strength": 1.0}
+START = {"image": toy_image("ring", "red"), "strength": 1.0}
 KINDS: dict[type, dict[str, Any]] = {
     StableDiffusionXLPipeline: SIZE,
     StableDiffusionXLImg2ImgPipeline: START,
-    StableDiffusionXLInpaintPipeline: {**START, **SIZE, "mask_image": picture("frame", "blue")},
-    StableDiffusionXLControlNetPipeline: {"image": picture("ring", "red"), **SIZE},
+    StableDiffusionXLInpaintPipeline: {**START, **SIZE, "mask_image": toy_image("frame", "blue")},
+    StableDiffusionXLControlNetPipeline: {"image": toy_image("ring", "red"), **SIZE},
 }
 """Pipelines of SDXL, and what else a call needs."""
 
@@ -140,7 +140,7 @@ def test_images_and_diffusers_blocks(
     """The encoder beside the model reads the image; a list has one number an attention."""
     image_prompt = load_adapter(xl_pipeline, saved(adapter, tmp_path))
     up = {"up": {"block_0": [0.0, 1.0]}}
-    inputs = image_prompt(picture("bar", "blue"), up, GUIDANCE)
+    inputs = image_prompt(toy_image("bar", "blue"), up, GUIDANCE)
     on = {path for path, scale in image_prompt.adapter.scale.items() if scale}
     prefix = "up_blocks.0.attentions.1.transformer_blocks"
     assert on == {f"{prefix}.{depth}.attn2" for depth in range(2)}
@@ -246,7 +246,7 @@ def test_an_export_is_exact_and_its_card_names_the_pipeline(
     xl: ToyXL, xl_pipeline: StableDiffusionXLPipeline, adapter: Adapter
 ) -> None:
     """From an image, by the exported encoder and preprocessing, to the same latents."""
-    folder, image = saved(adapter, Path()), picture("bar", "blue")
+    folder, image = saved(adapter, Path()), toy_image("bar", "blue")
     image_prompt = load_adapter(xl_pipeline, folder)
     ours = latents(xl_pipeline, **image_prompt(image, SCALE, GUIDANCE), **SIZE)
     image_prompt.detach()

@@ -16,7 +16,7 @@ from diffusers import (
 )
 from PIL import Image
 from toy_adapters import toy_unet
-from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, picture
+from toy_backbone import CLIP_PARAMS, SIDE, VARIANT, toy_image
 
 from adapterbench import load_adapter, load_embeddings, save_embeddings
 from adapterbench.adapters.core.build import build_adapter
@@ -30,7 +30,7 @@ from adapterbench.exchange.schedule import Schedule, Steps
 if TYPE_CHECKING:
     from toy_backbone import Toy
 
-RING, BAR = picture("ring", "red"), picture("bar", "blue")
+RING, BAR = toy_image("ring", "red"), toy_image("bar", "blue")
 WIDE = Image.new("RGB", (3 * SIDE, SIDE), "white")
 WIDE.paste(RING, (0, 0))
 WIDE.paste(BAR, (2 * SIDE, 0))

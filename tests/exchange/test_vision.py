@@ -11,7 +11,7 @@ import torch
 from open_clip.transform import image_transform
 from open_clip.transformer import LayerScale
 from torch import nn
-from toy_backbone import SIDE, picture
+from toy_backbone import SIDE, toy_image
 from transformers import AutoImageProcessor, CLIPVisionModelWithProjection
 
 from adapterbench.core.errors import UserError
@@ -35,7 +35,7 @@ def test_it_reads_images_as_open_clip_does(
     save_vision(clip, tmp_path)
     model = CLIPVisionModelWithProjection.from_pretrained(tmp_path)
     prepare = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
-    image = picture("ring", "red").resize(size)
+    image = toy_image("ring", "red").resize(size)
     pixels = prepare(image, return_tensors="pt").pixel_values
     torch.testing.assert_close(pixels[0], clip.preprocess(image), atol=1e-6, rtol=0)
     theirs, ours = model(pixels).image_embeds, clip.image_embeds([image])

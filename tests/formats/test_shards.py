@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_backbone import Toy, picture, toy_samples
+from toy_backbone import Toy, toy_image, toy_samples
 
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import MANIFEST, sha256
@@ -56,7 +56,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
 
 def png(shape: str = "ring") -> bytes:
     file = io.BytesIO()
-    picture(shape, "red").save(file, "PNG")
+    toy_image(shape, "red").save(file, "PNG")
     return file.getvalue()
 
 
@@ -87,7 +87,7 @@ def test_a_shard_is_what_other_webdataset_tools_expect(shard: Shard) -> None:
 def test_a_shard_that_others_made_is_read(tmp_path: Path) -> None:
     """CC3M's: `jpg` and `txt`, and a `json` with facts of its own."""
     jpeg = io.BytesIO()
-    picture("bar", "blue").save(jpeg, "JPEG")
+    toy_image("bar", "blue").save(jpeg, "JPEG")
     write_tar(
         tmp_path / "cc3m.tar",
         {

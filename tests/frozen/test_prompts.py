@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 import torch
-from toy_backbone import picture
+from toy_backbone import toy_image
 
 from adapterbench.core.config import Fit
 from adapterbench.core.errors import UserError
@@ -15,7 +15,7 @@ from adapterbench.frozen.prompts import FITS, averaged, image_prompts
 if TYPE_CHECKING:
     from toy_backbone import Toy
 
-IMAGES = [picture("ring", "red"), picture("bar", "blue")]
+IMAGES = [toy_image("ring", "red"), toy_image("bar", "blue")]
 
 
 @pytest.fixture

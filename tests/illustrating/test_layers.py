@@ -12,7 +12,7 @@ import torch
 import toy_backbone
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from toy_backbone import CLIP_PARAMS, COLOURS, HELD_OUT, VARIANT, Toy, picture
+from toy_backbone import CLIP_PARAMS, COLOURS, HELD_OUT, VARIANT, Toy, toy_image
 
 from adapterbench import load_adapter
 from adapterbench.adapters.core.build import build_adapter
@@ -68,7 +68,7 @@ def drawn(sampler: Sampler, image_ids: list[ImageId], _: object) -> list[Image.I
     images = []
     for image_id in image_ids:
         colour, shape = image_id.key.split("-")
-        image = picture(shape if on[OF_SHAPE] else "bar", colour)
+        image = toy_image(shape if on[OF_SHAPE] else "bar", colour)
         if not on[OF_COLOUR]:
             grey = image.convert("L").point(lambda level: 255 if level > 250 else 60)
             image = grey.convert("RGB")
@@ -101,7 +101,7 @@ def test_layers_that_carry_colour_or_shape_are_found(
             assert found["share"] > 0.5  # what the other one adds belongs to the whole, too
     expected = {"style": paths[OF_COLOUR], "layout": paths[OF_SHAPE]}
     for name, path in expected.items():
-        image_prompt(picture("ring", "red"), scale=name)
+        image_prompt(toy_image("ring", "red"), scale=name)
         assert image_prompt.adapter.scale == {p: float(p == path) for p in paths}
     image_prompt.detach()
     document = json.loads(adapter.with_name("it.presets.json").read_text())
@@ -137,7 +137,7 @@ def test_the_one_layer_that_acts_has_the_whole_effect(toy: Toy, workplace: Path)
         assert sampler.adapter
         sampler.adapter.scale = scale
         images = sampler.make(measuring, False)
-        references = [picture(*reversed(it.key.split("-"))) for it in measuring]
+        references = [toy_image(*reversed(it.key.split("-"))) for it in measuring]
         scores[name] = [
             -colour_distance(images, references).mean(),
             edge_f1_of(images, references).mean(),

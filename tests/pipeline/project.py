@@ -231,14 +231,14 @@ def packages(sources: Path) -> dict[str, dict[str, str]]:
 
 def package(folder: Path, style: str) -> dict[str, str]:
     """An npm package in the layout of emoji-datasource; its row of `data.fetch.packages`."""
-    pictures = folder / "img" / style / "64"
-    pictures.mkdir(parents=True)
+    images = folder / "img" / style / "64"
+    images.mkdir(parents=True)
     write_json(folder / "package.json", {"name": f"toy-emoji-{style}", "version": "1.0.0"})
     write_json(folder / "emoji.json", [entry(number) for number in range(CONCEPTS)])
     for number in range(CONCEPTS):
-        image = toy_backbone.picture(*subject(number))
+        image = toy_backbone.toy_image(*subject(number))
         image = ImageOps.invert(image) if style == "twitter" else image
-        image.save(pictures / entry(number)["image"])
+        image.save(images / entry(number)["image"])
     tarball = folder.with_suffix(".tgz")
     emoji.npm_pack(str(folder), tarball)
     return {"name": str(folder), "integrity": emoji.integrity(tarball)}

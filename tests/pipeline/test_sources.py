@@ -17,15 +17,15 @@ def write_images(folder: Path) -> Path:
     folder.mkdir()
     for shape in toy_backbone.SHAPES:
         for colour in toy_backbone.COLOURS:
-            toy_backbone.picture(shape, colour).save(folder / f"{colour} {shape}.png")
+            toy_backbone.toy_image(shape, colour).save(folder / f"{colour} {shape}.png")
             (folder / f"{colour} {shape}.txt").write_text(f"a {colour} {shape}")
     return folder
 
 
 def test_own_images_are_one_option_and_a_path(fresh: Project, tmp_path: Path) -> None:
     project = fresh.copy(tmp_path / "project")
-    pictures = write_images(tmp_path / "my images")
-    own = ("-S", "data=local", "-S", f"data.fetch.path='{pictures}'")
+    images = write_images(tmp_path / "my images")
+    own = ("-S", "data=local", "-S", f"data.fetch.path='{images}'")
     chosen = ("-S", "data.validation_concepts=2")
     assert project.ran("exp", "run", "prepare", *own, *chosen) == {"fetch", "prepare"}
     splits = read_json(project.root / "data/shards" / MANIFEST)["splits"]
@@ -36,8 +36,8 @@ def test_own_images_are_one_option_and_a_path(fresh: Project, tmp_path: Path) ->
     assert project.ran("repro", "prepare") == {"prepare"}
     assert project.ran("repro", "prepare") == set()
 
-    (pictures / "another.png").write_bytes((pictures / "red circle.png").read_bytes())
-    (pictures / "another.txt").write_text("the same again")
+    (images / "another.png").write_bytes((images / "red circle.png").read_bytes())
+    (images / "another.txt").write_text("the same again")
     assert project.ran("repro", "--force", "fetch") == {"fetch"}
     assert project.ran("repro", "prepare") == {"prepare"}
     assert read_json(project.root / "data/shards" / MANIFEST)["dropped"] == {"duplicate image": 1}

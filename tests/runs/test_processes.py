@@ -80,10 +80,10 @@ def encode_toy(toy: Toy, out: Path) -> None:
 
 
 def sample_and_score(toy: Toy, out: Path) -> None:
-    pictures = out / "toy"
-    sample(SAMPLE, toy.encoded, toy.backbone, toy.adapter, ["image"], pictures)
-    scorer = load_scorer(toy.score_params(batch_size=2), toy.folders, toy.shards, pictures)
-    score_samples(scorer, pictures, out / "scores.parquet")
+    samples = out / "toy"
+    sample(SAMPLE, toy.encoded, toy.backbone, toy.adapter, ["image"], samples)
+    scorer = load_scorer(toy.score_params(batch_size=2), toy.folders, toy.shards, samples)
+    score_samples(scorer, samples, out / "scores.parquet")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from toy_backbone import Toy, picture
+from toy_backbone import Toy, toy_image
 
 from adapterbench.core.config import EvaluatorParams
 from adapterbench.core.errors import UserError
@@ -71,7 +71,7 @@ def test_both_kinds_are_loaded_by_name(toy: Toy) -> None:
     clip = load_evaluator(params.clip, toy.folders, "clip")
     assert params.neutral is not None
     neutral = load_evaluator(params.neutral, toy.folders, "neutral")
-    shown = [picture("ring", "red"), picture("bar", "blue")]
+    shown = [toy_image("ring", "red"), toy_image("bar", "blue")]
     for evaluator in (clip, neutral):
         vectors = evaluator.images(shown)
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from scipy.linalg import sqrtm
-from toy_backbone import SHAPES, SIDE, picture
+from toy_backbone import SHAPES, SIDE, toy_image
 
 from adapterbench.scoring.pixels import colour_distance, edge_f1, edge_f1_of, lab, share_near
 
@@ -46,7 +46,10 @@ def test_even_images_differ_by_delta_e() -> None:
 
 
 def test_the_distance_is_frechets_by_scipy() -> None:
-    image, reference = Image.open(ROOT / "docs/reference.png").convert("RGB"), picture("bar", "red")
+    image, reference = (
+        Image.open(ROOT / "docs/reference.png").convert("RGB"),
+        toy_image("bar", "red"),
+    )
     a, b = (lab(part.resize((32, 32))).numpy() for part in (image, reference))
     (m, c), (n, d) = ((x.mean(axis=0), np.cov(x.T, bias=True)) for x in (a, b))
     squared = ((m - n) ** 2).sum() + np.trace(c + d - 2 * sqrtm(c @ d)).real
@@ -55,7 +58,7 @@ def test_the_distance_is_frechets_by_scipy() -> None:
 
 
 def test_where_a_colour_is_does_not_count_for_colours_but_for_edges() -> None:
-    image = picture("triangle", "green")
+    image = toy_image("triangle", "green")
     turned = image.rotate(180)
     assert colour_distance([image], [turned]).item() == pytest.approx(0, abs=1e-4)
     assert edge_f1_of([image], [turned]).item() < 0.7
@@ -65,14 +68,14 @@ def test_where_a_colour_is_does_not_count_for_colours_but_for_edges() -> None:
 
 
 def test_a_reference_of_another_size_is_scaled() -> None:
-    image = picture("square", "red")
+    image = toy_image("square", "red")
     large = image.resize((4 * SIDE, 4 * SIDE), Image.Resampling.BICUBIC)
     assert edge_f1_of([image], [large]).item() > 0.9
     assert colour_distance([image], [large]).item() < 2
 
 
 def test_edges_are_compared_pair_by_pair() -> None:
-    images = [picture(shape, "red") for shape in SHAPES]
+    images = [toy_image(shape, "red") for shape in SHAPES]
     each = [edge_f1_of([a], [b]).item() for a, b in zip(images, reversed(images), strict=True)]
     assert edge_f1_of(images, images[::-1]).tolist() == pytest.approx(each)
     assert edge_f1_of(images, images).tolist() == pytest.approx([1] * len(images))

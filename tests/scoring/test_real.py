@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from PIL import Image
-from toy_backbone import SIDE, Toy, picture
+from toy_backbone import SIDE, Toy, toy_image
 
 from adapterbench.frozen.load import load_part
 from adapterbench.scoring.real import BATCH, blurred, real_images
 
 REFERENCES = [
-    picture(shape, colour) for shape in ("ring", "bar", "frame") for colour in ("red", "blue")
+    toy_image(shape, colour) for shape in ("ring", "bar", "frame") for colour in ("red", "blue")
 ]
 
 

@@ -14,7 +14,7 @@ import timm
 import torch
 import webdataset as wds
 from PIL import Image
-from toy_backbone import SIDE, Toy, picture, toy_samples
+from toy_backbone import SIDE, Toy, toy_image, toy_samples
 
 from adapterbench.core.errors import UserError
 from adapterbench.formats.generated import Generated, write_images
@@ -71,7 +71,7 @@ def write_samples(root: Path) -> Path:
 
 
 def made(shown: tuple[str, str], protocol: str) -> Image.Image:
-    image = picture(*shown)
+    image = toy_image(*shown)
     turned = image.transpose(Image.Transpose.ROTATE_90)
     return turned if protocol == "image_text" else image
 
@@ -116,7 +116,7 @@ class Neutral:
 
 def real(key: str) -> Image.Image:
     """The reference of an item."""
-    return picture(*key.split("-")[::-1])
+    return toy_image(*key.split("-")[::-1])
 
 
 def test_scores_are_those_of_the_networks_by_hand(
@@ -200,7 +200,7 @@ def test_all_methods_of_another_split_are_scored(toy: Toy, tmp_path: Path) -> No
     samples = [tmp_path / "samples" / name for name in ("one", "two")]
     for folder in samples:
         folder.mkdir(parents=True)
-        images = (Generated(key, 0, to_png(picture("bar", "red"))) for key in keys)
+        images = (Generated(key, 0, to_png(toy_image("bar", "red"))) for key in keys)
         write_images(folder / "image.tar", images)
     params = toy.score_params().model_copy(update={"kid_subset_size": 1000})
     networks = toy.backbone, toy.neutral
@@ -250,7 +250,7 @@ def test_a_damaged_tar_is_one_line(scorer: Scorer, samples: Path, damage: str) -
     with tarfile.open(path) as tar:
         boundary = tar.getmembers()[2].offset
     png = io.BytesIO()
-    picture("ring", "red").save(png, "PNG")
+    toy_image("ring", "red").save(png, "PNG")
     match damage:
         case "cut":
             path.write_bytes(data[:2000])
@@ -284,7 +284,7 @@ def test_a_damaged_tar_is_one_line(scorer: Scorer, samples: Path, damage: str) -
 
 def test_an_image_of_no_item_is_one_line(scorer: Scorer, samples: Path) -> None:
     file = io.BytesIO()
-    picture("ring", "red").save(file, "PNG")
+    toy_image("ring", "red").save(file, "PNG")
     add(samples / "image.tar", "red-ring.0.png", file.getvalue())  # an item of training
     with pytest.raises(UserError, match="red-ring is no item of this split"):
         score_samples(scorer, samples, samples.parent / "out.parquet")
@@ -296,7 +296,7 @@ def test_the_folders_say_which_networks_score(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{tmp_path / 'evaluator'}"):
         load_evaluator(clip, folders, "score.evaluators.clip")
     shutil.copytree(toy.backbone / "image_encoder", tmp_path / "evaluator")
-    shown = [picture("ring", "red")]
+    shown = [toy_image("ring", "red")]
     by_other, by_own = (
         load_evaluator(clip, at, "score.evaluators.clip").images(shown)
         for at in (folders, toy.folders)

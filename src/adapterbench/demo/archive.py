@@ -9,7 +9,7 @@ from zipfile import ZIP_STORED, ZipFile
 from adapterbench.core.errors import UserError
 from adapterbench.demo.folder import Saved
 from adapterbench.demo.settings import Settings
-from adapterbench.demo.store import ImageStore, Picture
+from adapterbench.demo.store import ImageStore, StoredImage
 
 NAME = "adapterbench.zip"
 SETTINGS = "settings.json"
@@ -33,18 +33,18 @@ def write_archive(path: Path, images: Sequence[Saved], store: ImageStore) -> Non
     with ZipFile(path, "w", ZIP_STORED) as archive:  # PNG is compressed already
         for name, image in zip(names, kept, strict=True):
             archive.write(image.path, name)
-        for picture in dict.fromkeys(given(image.settings for image in kept)):
-            if picture in store:
-                archive.writestr(f"{INPUTS}/{picture.sha256}.png", store.png(picture))
+        for stored in dict.fromkeys(given(image.settings for image in kept)):
+            if stored in store:
+                archive.writestr(f"{INPUTS}/{stored.sha256}.png", store.png(stored))
         archive.writestr(SETTINGS, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
 
 
-def given(settings: Iterable[Settings]) -> Iterable[Picture]:
+def given(settings: Iterable[Settings]) -> Iterable[StoredImage]:
     """The images and masks that were given; captions, which may differ, are left out."""
     for each in settings:
         for image in (*each.images, each.negative_image, each.control):
             if image:
-                yield Picture("", image.sha256)
+                yield StoredImage("", image.sha256)
         for image in each.images:
             if image.mask:
-                yield Picture("", image.mask)
+                yield StoredImage("", image.mask)

@@ -12,7 +12,7 @@ from adapterbench.demo.inputs import ImageInput, Values
 from adapterbench.demo.masks import MaskInput, black_and_white
 from adapterbench.demo.prompting import Inputs
 from adapterbench.demo.settings import ImagePrompt, InputImage, Settings, parse_settings
-from adapterbench.demo.store import ImageStore, Picture
+from adapterbench.demo.store import ImageStore, StoredImage
 
 NUMBERS = ("layers", "start", "end", "fit", "guidance_scale", "steps", "seed", "base")
 """Settings whose component has their name and value."""
@@ -130,29 +130,29 @@ class Controls:
         }
         images = [*settings.images, *[None] * len(self.slots)]
         for slot, image in zip(self.slots, images, strict=False):
-            values |= slot.image.use(picture(image))
+            values |= slot.image.use(stored(image))
             values |= slot.mask.use(mask_of(image) if image else None)
             if image:
                 values[slot.scale] = image.scale
-        values |= self.negative_image.use(picture(settings.negative_image))
+        values |= self.negative_image.use(stored(settings.negative_image))
         if self.control:
-            values |= self.control.use(picture(settings.control))
+            values |= self.control.use(stored(settings.control))
         return values
 
 
-def named(given: Picture) -> dict[str, str]:
+def named(given: StoredImage) -> dict[str, str]:
     """An image's name for the settings."""
     return asdict(given)
 
 
-def picture(given: InputImage | None) -> Picture | None:
+def stored(given: InputImage | None) -> StoredImage | None:
     """The image that settings name."""
-    return Picture(given.caption, given.sha256) if given else None
+    return StoredImage(given.caption, given.sha256) if given else None
 
 
-def mask_of(given: ImagePrompt) -> Picture | None:
+def mask_of(given: ImagePrompt) -> StoredImage | None:
     """The mask that settings name."""
-    return Picture(f"mask of {given.caption}", given.mask) if given.mask else None
+    return StoredImage(f"mask of {given.caption}", given.mask) if given.mask else None
 
 
 def inputs(settings: Settings, store: ImageStore) -> Inputs:
@@ -162,9 +162,9 @@ def inputs(settings: Settings, store: ImageStore) -> Inputs:
         UserError: one is no longer kept.
     """
     masks = [mask_of(given) for given in settings.images]
-    negative, control = picture(settings.negative_image), picture(settings.control)
+    negative, control = stored(settings.negative_image), stored(settings.control)
     return Inputs(
-        images=[store.image(Picture(given.caption, given.sha256)) for given in settings.images],
+        images=[store.image(StoredImage(given.caption, given.sha256)) for given in settings.images],
         masks=[black_and_white(store.image(mask)) if mask else None for mask in masks],
         negative=store.image(negative) if negative else None,
         control=store.image(control) if control else None,

@@ -153,8 +153,8 @@ def offer_examples(examples: Sequence[Example], image: ImageInput, text: gr.Text
 
     def take_example(event: gr.EventData) -> Values:
         example = examples[selected(event, len(examples))]
-        picture = store.put(example.reference.image, example.reference.caption)
-        return {**image.use(picture), text: example.text}
+        stored = store.put(example.reference.image, example.reference.caption)
+        return {**image.use(stored), text: example.text}
 
     tiles("Examples: an image and a text", shown, "examples").select(
         take_example, None, [*image.outputs, text], show_progress="hidden"

@@ -87,8 +87,7 @@ def tiles(title: str, pictures: Sequence[Reference], kind: str) -> str:
         kind: style, `picks` or `examples`.
     """
     shown = [
-        {"uri": data_uri(picture.image, SMALL_SIDE), "title": picture.caption}
-        for picture in pictures
+        {"uri": data_uri(stored.image, SMALL_SIDE), "title": stored.caption} for stored in pictures
     ]
     return render("tiles.html", title=title, tiles=shown, kind=kind)
 

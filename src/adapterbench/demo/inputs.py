@@ -10,7 +10,7 @@ import gradio as gr
 
 from adapterbench.core.errors import UserError
 from adapterbench.demo import html, upload
-from adapterbench.demo.store import ImageStore, Picture
+from adapterbench.demo.store import ImageStore, StoredImage
 from adapterbench.demo.upload import Uploads
 from adapterbench.report.references import Reference
 
@@ -39,7 +39,7 @@ class ImageInput:
     """An image that the visitor chooses."""
 
     state: gr.State
-    """The session's `Picture`, checked by the server; None: no image."""
+    """The session's `StoredImage`, checked by the server; None: no image."""
     place: gr.HTML
     tab: gr.Tab
     name: str
@@ -50,21 +50,21 @@ class ImageInput:
         """The components that `use` sets."""
         return [self.state, self.place, self.tab]
 
-    def use(self, picture: Picture | None, problem: str = "") -> Values:
+    def use(self, stored: StoredImage | None, problem: str = "") -> Values:
         """Updates that select an image, or none and show the cause.
 
         So after a refused upload the previous image is not used by mistake.
         """
         shown = None
-        if picture is not None:
+        if stored is not None:
             try:
-                shown = Reference(self.store.image(picture), picture.caption)
+                shown = Reference(self.store.image(stored), stored.caption)
             except UserError as error:
-                picture, problem = None, str(error)
+                stored, problem = None, str(error)
         return {
-            self.state: picture,
+            self.state: stored,
             self.place: html.chosen(shown, problem),
-            self.tab: gr.Tab(label=self.name if picture is None else marked(self.name)),
+            self.tab: gr.Tab(label=self.name if stored is None else marked(self.name)),
         }
 
 
@@ -115,7 +115,7 @@ def image_input(
     return chosen
 
 
-def taken(event: gr.EventData, uploads: Uploads) -> tuple[Picture | None, str]:
+def taken(event: gr.EventData, uploads: Uploads) -> tuple[StoredImage | None, str]:
     """The uploaded image that an event of the page names, and what is wrong if there is none."""
     if problem := field(event, "problem"):
         return None, str(problem)[:MAX_PROBLEM]

@@ -12,7 +12,7 @@ from adapterbench.core.errors import UserError
 from adapterbench.demo import html, upload
 from adapterbench.demo.inputs import Values, field, taken
 from adapterbench.demo.prompting import MASK_SIDE
-from adapterbench.demo.store import ImageStore, Picture
+from adapterbench.demo.store import ImageStore, StoredImage
 from adapterbench.demo.upload import Uploads
 
 
@@ -21,11 +21,11 @@ class MaskInput:
     """Where an image acts."""
 
     state: gr.State
-    """The session's `Picture`, white where the image acts; None: everywhere."""
+    """The session's `StoredImage`, white where the image acts; None: everywhere."""
     place: gr.HTML
     store: ImageStore
 
-    def use(self, mask: Picture | None, by: str | None = None) -> Values:
+    def use(self, mask: StoredImage | None, by: str | None = None) -> Values:
         """Updates that select a mask.
 
         Args:
@@ -72,11 +72,11 @@ def mask_input(title: str, uploads: Uploads) -> MaskInput:
     mask = MaskInput(state, place, uploads.store)
 
     def accept_mask(event: gr.EventData) -> Values:
-        picture, problem = taken(event, uploads)
-        if picture is None:
+        stored, problem = taken(event, uploads)
+        if stored is None:
             gr.Warning(escape(f"The mask is not used: {problem}"))
             return mask.use(None)
-        painted = black_and_white(uploads.store.image(picture))
+        painted = black_and_white(uploads.store.image(stored))
         kept = uploads.store.put(painted, f"mask of {title}") if painted.getbbox() else None
         return mask.use(kept, str(field(event, "token")))
 

@@ -16,7 +16,7 @@ MAX_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class StoredImage:
     """Name of a kept image; sessions hold these, not the images."""
 
     caption: str
@@ -37,41 +37,41 @@ class ImageStore:
         self.size = 0
         self.lock = Lock()
 
-    def put(self, image: Image.Image, caption: str) -> Picture:
+    def put(self, image: Image.Image, caption: str) -> StoredImage:
         """Keep an image."""
         file = BytesIO()
         image.save(file, "PNG", compress_level=1)
         data = file.getvalue()
-        picture = Picture(caption, hashlib.sha256(data).hexdigest())
+        stored = StoredImage(caption, hashlib.sha256(data).hexdigest())
         with self.lock:
-            self.size += len(data) - len(self.files.get(picture.sha256, b""))
-            self.files[picture.sha256] = data
-            self.files.move_to_end(picture.sha256)
+            self.size += len(data) - len(self.files.get(stored.sha256, b""))
+            self.files[stored.sha256] = data
+            self.files.move_to_end(stored.sha256)
             while self.size > self.max_bytes and len(self.files) > 1:
                 _, oldest = self.files.popitem(last=False)
                 self.size -= len(oldest)
-        return picture
+        return stored
 
-    def __contains__(self, picture: Picture) -> bool:
+    def __contains__(self, stored: StoredImage) -> bool:
         """Whether an image is still kept."""
-        return picture.sha256 in self.files
+        return stored.sha256 in self.files
 
-    def png(self, picture: Picture) -> bytes:
+    def png(self, stored: StoredImage) -> bytes:
         """The image's file.
 
         Raises:
             UserError: it is no longer kept.
         """
         with self.lock:
-            if picture.sha256 not in self.files:
-                raise UserError(f"{picture.caption} is no longer kept: choose it again")
-            self.files.move_to_end(picture.sha256)
-            return self.files[picture.sha256]
+            if stored.sha256 not in self.files:
+                raise UserError(f"{stored.caption} is no longer kept: choose it again")
+            self.files.move_to_end(stored.sha256)
+            return self.files[stored.sha256]
 
-    def image(self, picture: Picture) -> Image.Image:
+    def image(self, stored: StoredImage) -> Image.Image:
         """The image, RGB.
 
         Raises:
             UserError: it is no longer kept.
         """
-        return decode(self.png(picture), ("PNG",))
+        return decode(self.png(stored), ("PNG",))

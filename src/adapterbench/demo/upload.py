@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from adapterbench.core.errors import UserError
-from adapterbench.demo.store import ImageStore, Picture
+from adapterbench.demo.store import ImageStore, StoredImage
 from adapterbench.formats.image import MAX_PIXELS, BadImageError, decode
 from adapterbench.report.references import Reference
 
@@ -61,7 +61,7 @@ class Uploads:
     def __init__(self) -> None:
         self.store = ImageStore()
         """Has the images; `waiting` has their names."""
-        self.waiting = OrderedDict[str, Picture]()
+        self.waiting = OrderedDict[str, StoredImage]()
         self.decoders = CapacityLimiter(DECODERS)
 
     async def receive(self, request: Request) -> Response:
@@ -72,16 +72,16 @@ class Uploads:
                 return PlainTextResponse("The form has no file `files`", 400)
             data, name = await file.read(), base_name(file.filename or "")
         try:
-            picture = await to_thread.run_sync(self.keep, data, name, limiter=self.decoders)
+            stored = await to_thread.run_sync(self.keep, data, name, limiter=self.decoders)
         except UserError as error:
             return PlainTextResponse(str(error), 413 if len(data) > MAX_BYTES else 422)
         token = token_urlsafe()
-        self.waiting[token] = picture
+        self.waiting[token] = stored
         while len(self.waiting) > WAITING:
             self.waiting.popitem(last=False)
         return JSONResponse([token])
 
-    def keep(self, data: bytes, name: str) -> Picture:
+    def keep(self, data: bytes, name: str) -> StoredImage:
         """Decode an uploaded image and keep it.
 
         Raises:
@@ -90,7 +90,7 @@ class Uploads:
         reference = read_upload(data, name)
         return self.store.put(reference.image, reference.caption)
 
-    def take(self, token: str) -> Picture:
+    def take(self, token: str) -> StoredImage:
         """Remove and return the image of a token.
 
         Raises:

@@ -28,13 +28,13 @@ from adapterbench.adapters.core.channel import ImageChannel
 from adapterbench.core.errors import UserError
 from adapterbench.exchange.ip_adapter import grouped, to_ip_adapter
 
-PICTURE = torch.linspace(0, 1, 3 * 64).view(1, 3, 8, 8)
+IMAGE = torch.linspace(0, 1, 3 * 64).view(1, 3, 8, 8)
 MASK = (torch.arange(64).view(1, 1, 8, 8) % 8 > 3).float()
 PIPELINES: dict[str, tuple[type, dict[str, Any]]] = {
     "txt2img": (StableDiffusionPipeline, {}),
-    "img2img": (StableDiffusionImg2ImgPipeline, {"image": PICTURE, "strength": 1.0}),
-    "inpaint": (StableDiffusionInpaintPipeline, {"image": PICTURE, "mask_image": MASK}),
-    "controlnet": (StableDiffusionControlNetPipeline, {"image": PICTURE}),
+    "img2img": (StableDiffusionImg2ImgPipeline, {"image": IMAGE, "strength": 1.0}),
+    "inpaint": (StableDiffusionInpaintPipeline, {"image": IMAGE, "mask_image": MASK}),
+    "controlnet": (StableDiffusionControlNetPipeline, {"image": IMAGE}),
 }
 
 
@@ -82,9 +82,9 @@ def test_every_pipeline_takes_the_image_prompt(
     adapter = trained(build(VARIANTS[variant], unet))
     adapter.attach(unet)
     zeros_first = torch.cat([torch.zeros_like(prompts(batch=1)), prompts(batch=1)])
-    pictures = generate(pipe, **inputs, ip_adapter_image_embeds=[zeros_first])
-    assert pictures.shape == without.shape == (1, 3, 8, 8)
-    assert not torch.equal(pictures, without)
+    images = generate(pipe, **inputs, ip_adapter_image_embeds=[zeros_first])
+    assert images.shape == without.shape == (1, 3, 8, 8)
+    assert not torch.equal(images, without)
     adapter.detach(unet)
     assert torch.equal(generate(pipe, **inputs), without)
 
@@ -93,8 +93,8 @@ def test_several_images_for_one_prompt(variant: dict[str, Any], unet: UNet2DCond
     build(variant, unet).attach(unet)
     pipe = pipeline(StableDiffusionPipeline, unet)
     image_embeds = [torch.cat([torch.zeros_like(prompts(batch=1)), prompts(batch=1)])]
-    pictures = generate(pipe, num_images_per_prompt=2, ip_adapter_image_embeds=image_embeds)
-    assert pictures.shape == (2, 3, 8, 8)
+    images = generate(pipe, num_images_per_prompt=2, ip_adapter_image_embeds=image_embeds)
+    assert images.shape == (2, 3, 8, 8)
 
 
 def test_the_adapter_moves_with_the_unet(
@@ -324,7 +324,7 @@ def test_what_it_does_not_do_is_told_in_one_line(unet: UNet2DConditionModel) -> 
         with pytest.raises(UserError, match=r"image_prompt\(image, scale=...\)"):
             other.set_ip_adapter_scale(scale)
     with pytest.raises(UserError, match=r"\*\*image_prompt\(image\)"):
-        generate(pipe, ip_adapter_image=PICTURE)
+        generate(pipe, ip_adapter_image=IMAGE)
     with pytest.raises(UserError, match="got no image prompt"):
         generate(pipe)
     with pytest.raises(UserError, match=r"has 1 adapter\(s\) and got image prompts for 2"):

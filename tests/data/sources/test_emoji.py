@@ -96,13 +96,13 @@ def raw(tmp_path: Path) -> Path:
     table = json.dumps(NAMES).encode()
     images = [entry["image"] for entry in NAMES]
     images += [v["image"] for e in NAMES for v in e.get("skin_variations", {}).values()]
-    pictures = {f"package/img/google/64/{name}": name.encode() for name in images}
+    files = {f"package/img/google/64/{name}": name.encode() for name in images}
     others = {
         "package/img/google/64/nobody.png": b"-",
         "package/img/google/64/deeper/1f984.png": b"not this one",
         "package/img/apple/64/1f984.png": b"nor this",
     }
-    write_package(tmp_path / "google.tgz", {"package/emoji.json": table, **pictures, **others})
+    write_package(tmp_path / "google.tgz", {"package/emoji.json": table, **files, **others})
     write_package(tmp_path / "fluent.tgz", {"package/assets/1f984.webp": b"3d unicorn"})
     return tmp_path
 

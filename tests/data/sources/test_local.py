@@ -27,7 +27,7 @@ from adapterbench.formats.shards import Sample, read_split
 from adapterbench.runs import workers
 
 
-def picture(number: int, kind: str = "PNG") -> bytes:
+def image_bytes(number: int, kind: str = "PNG") -> bytes:
     image = Image.new("RGB", (40, 30), (number, 99, 255 - number))
     image.paste("white", (0, 0, 20, 20))
     file = BytesIO()
@@ -39,7 +39,7 @@ def write_images(folder: Path, count: int = 6) -> Path:
     for number in range(count):
         path = folder / f"set {number % 2}" / f"my.{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(number))
+        path.write_bytes(image_bytes(number))
         path.with_suffix(".txt").write_text(f"image {number}\nnumber {number}\n")
     return folder
 
@@ -94,12 +94,12 @@ def test_a_folder_becomes_shards(tmp_path: Path) -> None:
 
 def test_images_are_kept_as_they_are(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "mine", 2)
-    (folder / "photo.JPG").write_bytes(picture(9, "JPEG"))
+    (folder / "photo.JPG").write_bytes(image_bytes(9, "JPEG"))
     (folder / "photo.txt").write_text("a photo", encoding="utf-8-sig")
     (folder / "notes.md").write_text("no image")
     samples = brought(folder, tmp_path / "raw")
     assert list(samples) == ["photo.JPG", "set 0/my.0.png", "set 1/my.1.png"]
-    assert samples["photo.JPG"].image == picture(9, "JPEG")
+    assert samples["photo.JPG"].image == image_bytes(9, "JPEG")
     assert samples["photo.JPG"].captions == ("a photo",)
 
 
@@ -136,7 +136,7 @@ def test_many_images_are_several_tars(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_another_image_changes_no_key(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "mine")
     before = {sample.key for sample in brought(folder, tmp_path / "a").values()}
-    (folder / "a.png").write_bytes(picture(77))
+    (folder / "a.png").write_bytes(image_bytes(77))
     after = {sample.key for sample in brought(folder, tmp_path / "b").values()}
     assert before < after
 
@@ -175,7 +175,7 @@ def test_a_table_of_paths_captions_and_concepts(tmp_path: Path, kind: str) -> No
     assert samples["set 0/my.0.png"].captions == ("NA", "of Namibia")
     assert samples["set 0/my.0.png"].concept == "flag"
     assert samples["set 1/my.1.png"].concept is None
-    assert samples["set 0/my.0.png"].image == picture(0)
+    assert samples["set 0/my.0.png"].image == image_bytes(0)
 
 
 def test_a_concept_falls_on_one_side(tmp_path: Path) -> None:
@@ -194,11 +194,11 @@ def test_a_concept_falls_on_one_side(tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "mine")
-    (folder / "cut.png").write_bytes(picture(50)[:-30])
+    (folder / "cut.png").write_bytes(image_bytes(50)[:-30])
     (folder / "page.jpg").write_text("<html>")
-    (folder / "short.jpg").write_bytes(picture(52, "JPEG")[:-20])
-    (folder / "lonely.png").write_bytes(picture(51))
-    (folder / "again.png").write_bytes(picture(0))
+    (folder / "short.jpg").write_bytes(image_bytes(52, "JPEG")[:-20])
+    (folder / "lonely.png").write_bytes(image_bytes(51))
+    (folder / "again.png").write_bytes(image_bytes(0))
     names = [
         "cut.png",
         "page.jpg",
@@ -238,7 +238,7 @@ def write_tars(folder: Path, *names: str) -> None:
     for number, name in enumerate(names):
         with wds.TarWriter(str(folder / name)) as tar:
             for key in range(2):
-                data = picture(10 * number + key)
+                data = image_bytes(10 * number + key)
                 tar.write({"__key__": f"{key:03d}", "png": data, "txt": f"{name} {key}"})
 
 
@@ -265,7 +265,7 @@ def test_what_is_wrong_with_a_path_is_one_line(tmp_path: Path) -> None:
     assert "has unbalanced braces" in refusal(mine / "{0..9.tar", raw)
     mine.mkdir()
     assert "has no image (jpg" in refusal(mine, raw)
-    (mine / "a.png").write_bytes(picture(0))
+    (mine / "a.png").write_bytes(image_bytes(0))
     assert "has a caption: put a .txt of the same name beside each" in refusal(mine, raw)
     (mine / "a.zip").write_bytes(b"PK")
     assert "neither a folder" in refusal(mine / "a.zip", raw)
@@ -372,7 +372,7 @@ def test_a_linked_folder_is_read_once(tmp_path: Path) -> None:
     mine.mkdir()
     (mine / "a link").symlink_to(elsewhere / "set 0")
     (mine / "set 1").mkdir()
-    (mine / "set 1/b.png").write_bytes(picture(50))
+    (mine / "set 1/b.png").write_bytes(image_bytes(50))
     (mine / "set 1/b.txt").write_text("b")
     (mine / "again").symlink_to("set 1")  # where it really is comes first
     (mine / "set 1/round").symlink_to(mine)
@@ -394,10 +394,10 @@ def test_what_a_folder_has_and_cannot_be_used_is_counted(
     monkeypatch.setattr(local, "MAX_BYTES", 5000)
     mine = write_images(tmp_path / "mine")
     (mine / "broken.png").symlink_to("nowhere.png")
-    (mine / "large.png").write_bytes(picture(60) + bytes(5000))
-    (mine / "latin.png").write_bytes(picture(61))
+    (mine / "large.png").write_bytes(image_bytes(60) + bytes(5000))
+    (mine / "latin.png").write_bytes(image_bytes(61))
     (mine / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
-    (mine / "loop.png").write_bytes(picture(62))
+    (mine / "loop.png").write_bytes(image_bytes(62))
     (mine / "loop.txt").symlink_to("loop.txt")
     (mine / "phone.heic").write_bytes(b"heic")
     (mine / "phone.txt").write_text("no image that we know")
@@ -434,7 +434,7 @@ def test_names_that_are_no_unicode_are_read(tmp_path: Path) -> None:
     mine.mkdir()
     for number, name in enumerate((b"caf\xe9", b"caf\xe8", b"\xff\xfe")):
         file = mine / f"{os.fsdecode(name)}.png"
-        file.write_bytes(picture(number))
+        file.write_bytes(image_bytes(number))
         file.with_suffix(".txt").write_text("a caption")
     prepared(mine, tmp_path, validation_concepts=1)
     keys = {sample.key for sample in shards(tmp_path)}
@@ -503,7 +503,7 @@ def test_the_list_of_the_original_ip_adapter(tmp_path: Path, kind: str) -> None:
     local.fetch(params, tmp_path / "raw")
     samples = list(local.read(tmp_path / "raw", params))
     assert [sample.captions for sample in samples] == [(f"image {n}",) for n in range(6)]
-    assert [sample.image for sample in samples] == [picture(n) for n in range(6)]
+    assert [sample.image for sample in samples] == [image_bytes(n) for n in range(6)]
 
 
 @pytest.mark.parametrize("kind", [".csv", ".parquet", ".jsonl"])
@@ -610,7 +610,7 @@ def test_tars_of_any_names_are_read_back(
     with tarfile.open(tmp_path / tar, "w") as out:
         for kind in ("txt", "png"):
             for number, name in enumerate(names):
-                data = picture(number) if kind == "png" else caption(name).encode()
+                data = image_bytes(number) if kind == "png" else caption(name).encode()
                 info = tarfile.TarInfo(f"{folder}/{name}.{kind}" if folder else f"{name}.{kind}")
                 info.size = len(data)
                 out.addfile(info, BytesIO(data))

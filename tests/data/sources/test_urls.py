@@ -390,9 +390,9 @@ def leave_tar(tars: Path, name: str, count: int = 2) -> None:
     """The files of a tar of two addresses, one of them without image."""
     tars.mkdir(parents=True, exist_ok=True)
     with tarfile.open(tars / f"{name}.tar", "w") as tar:
-        picture = tarfile.TarInfo("0.jpg")
-        picture.size = 20_000
-        tar.addfile(picture, BytesIO(b"x" * picture.size))
+        member = tarfile.TarInfo("0.jpg")
+        member.size = 20_000
+        tar.addfile(member, BytesIO(b"x" * member.size))
     pd.DataFrame({"key": ["0", "1"]}).to_parquet(tars / f"{name}.parquet")
     (tars / f"{name}_stats.json").write_text(json.dumps({"count": count}))
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
-from toy_backbone import Toy, picture
+from toy_backbone import Toy, toy_image
 
 from adapterbench.core.config import EvaluatorParams
 from adapterbench.core.errors import UserError
@@ -35,7 +35,7 @@ def folder(toy: Toy, tmp_path: Path) -> Path:
 def test_the_whole_image_is_seen_at_the_resolution_asked_for(toy: Toy) -> None:
     network = timm.create_model(f"local-dir:{toy.neutral}", pretrained=True, num_classes=0).eval()
     config = cast("dict[str, Any]", network.pretrained_cfg)
-    image = picture("ring", "red").resize((40, 40))
+    image = toy_image("ring", "red").resize((40, 40))
     for side in (32, 64):
         pixels = image.resize((side, side), Image.Resampling.BICUBIC)
         mean, std = (torch.tensor(config[name]) for name in ("mean", "std"))
@@ -49,7 +49,7 @@ def test_the_whole_image_is_seen_at_the_resolution_asked_for(toy: Toy) -> None:
 def test_a_network_of_one_size_is_built_for_the_resolution(tmp_path: Path) -> None:
     """As DINOv2 is: its table of positions is stretched."""
     save_for_hf(timm.create_model("test_vit"), str(tmp_path), safe_serialization=True)
-    found = load(tmp_path, resolution=96).images([picture("ring", "red")])
+    found = load(tmp_path, resolution=96).images([toy_image("ring", "red")])
     assert found.shape == (1, 64)
     assert found.norm().item() == pytest.approx(1)
 
