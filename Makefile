@@ -125,6 +125,7 @@ examples: setup $(PINS) ## Run examples/ on what `make repro` left: images and t
 	python examples/plain_diffusers.py data/backbone examples/out/exported \
 		examples/out/reference.png examples/out/plain_diffusers.png
 	python examples/compose.py examples/out/compose.jpg
+	python examples/image_prompts.py examples/out/image_prompt_options.jpg
 	jupyter execute examples/adapterbench.ipynb --output=out/adapterbench
 
 publish: setup ## Publish the trained backbone in this repository
