@@ -43,7 +43,7 @@ from adapterbench.sampling.sampler import ImageId, Sampler
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
-    pytest.mark.usefixtures("workplace"),
+    pytest.mark.usefixtures("workplace", "much_memory"),
 ]
 
 LIMIT_GIB = 20

@@ -34,7 +34,7 @@ from training.test_full_size import (
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
-    pytest.mark.usefixtures("workplace"),
+    pytest.mark.usefixtures("sdxl_fits", "workplace", "much_memory"),
 ]
 
 IP_ADAPTER = LINEAR | {"attention": "decoupled"}
