@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 COVERED: dict[str, tuple[set[str], str]] = {
     "adapters/projections/test_projections.py": (
         {f"adapters.projections.{name}" for name in ("feedforward", "linear", "mlp")},
-        "one contract, which every projection is held to",
+        "an equation each, of a line",
     ),
     "adapters/attention/test_decoupled.py": (
         {"adapters.core.branch"},
