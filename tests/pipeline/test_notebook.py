@@ -14,7 +14,7 @@ from .project import ROOT, VARIANTS, Project
 def test_the_notebook_trains_what_is_missing_and_diffusers_agrees(project: Project) -> None:
     four_tokens = VARIANTS["ip_adapter"] | {"tokens": 4}  # diffusers reads no other number
     project.params(variants={"ip_adapter": four_tokens})
-    (project.root / "examples").mkdir()
+    (project.root / "examples/out").mkdir(parents=True)
     shutil.copy(ROOT / "examples/adapterbench.ipynb", project.root / "examples")
     project.run("jupyter", "execute", "examples/adapterbench.ipynb", "--output=out/executed")
     executed = json.loads((project.root / "examples/out/executed.ipynb").read_text())
