@@ -14,7 +14,7 @@ import torch
 import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from toy_backbone import CLIP_PARAMS, SAMPLE, SIDE, VARIANT, toy_image
+from toy_backbone import CLIP_PARAMS, PLUS, SAMPLE, SIDE, VARIANT, toy_image
 from transformers import CLIPImageProcessor
 
 from adapterbench import load_adapter
@@ -35,15 +35,6 @@ if TYPE_CHECKING:
 
 REFERENCE = toy_image("ring", "red")
 LORA = {"projection": "linear", "attention": "lora", "tokens": 4, "rank": 2}
-PLUS = {
-    "projection": "resampler",
-    "attention": "decoupled",
-    "tokens": 3,
-    "patch_width": CLIP_PARAMS.vision_width,
-    "channels": 16,
-    "depth": 4,
-    "heads": 2,
-}
 
 
 @pytest.fixture
