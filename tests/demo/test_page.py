@@ -20,7 +20,7 @@ from .conftest import served
 from .visitor import Visitor, png
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 
 def test_upload_generate_and_download(visitor: Visitor, models: Path) -> None:
@@ -60,6 +60,27 @@ def test_upload_generate_and_download(visitor: Visitor, models: Path) -> None:
     visitor.thumbnail(1).click()
     visitor.page.locator("dl.settings").get_by_text("mine.png, scale 1", exact=True).wait_for()
     assert visitor.download()[0] == pixels
+
+
+def test_an_upload_before_the_page_has_its_first_image(browser: "Browser", address: str) -> None:
+    page, held = browser.new_page(), list["Route"]()
+    holds = True
+
+    def hold(route: "Route") -> None:
+        held.append(route) if holds else route.continue_()
+
+    page.route("**/gradio_api/queue/join**", hold)
+    visitor = Visitor(page, address).opened()
+    visitor.upload("mine.png", png(toy_image("ring", "red")))
+    while not any("token" in (route.request.post_data or "") for route in held):
+        page.wait_for_timeout(10)
+    holds = False
+    for route in reversed(held):  # the upload is the last
+        route.continue_()
+        visitor.sees("mine.png")
+    visitor.generate()
+    visitor.wait()
+    assert visitor.download()[1]["images"][0]["caption"] == "mine.png"
 
 
 def test_refused_uploads_are_explained_and_leave_no_image(visitor: Visitor) -> None:

@@ -86,14 +86,6 @@ def image_input(
         hint: what the image does, in a sentence.
     """
     state = gr.State(None)
-    if start:
-        tab.label = marked(name)
-        # set when the page loads, so that an expired session does not fall back to it
-        gr.on(
-            fn=lambda: uploads.store.put(start.image, start.caption),
-            outputs=state,
-            show_progress="hidden",
-        )
     place = gr.HTML(
         html.chosen(start),
         label=name,
@@ -106,12 +98,23 @@ def image_input(
         hint=hint,
     )
     chosen = ImageInput(state, place, tab, name, uploads.store)
+    # one after the other: what is shown is what is used
+    after: Any = {"show_progress": "hidden", "concurrency_id": f"image of {name}"}
 
     def accept(event: gr.EventData) -> Values:
         return chosen.use(*taken(event, uploads))
 
-    place.upload(accept, None, chosen.outputs, show_progress="hidden")
-    place.clear(lambda: chosen.use(None), None, chosen.outputs, show_progress="hidden")
+    place.upload(accept, None, chosen.outputs, **after)
+    place.clear(lambda: chosen.use(None), None, chosen.outputs, **after)
+    if start:
+        tab.label = marked(name)
+
+        def first(current: StoredImage | None) -> StoredImage:
+            # a quick visitor's own image may be there before
+            return current or uploads.store.put(start.image, start.caption)
+
+        # set when the page loads, so that an expired session does not fall back to it
+        gr.on(fn=first, inputs=state, outputs=state, **after)
     return chosen
 
 
