@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 
 from adapterbench.core.errors import UserError
 from adapterbench.demo import html, upload
@@ -113,8 +114,10 @@ def image_input(
             # a quick visitor's own image may be there before
             return current or uploads.store.put(start.image, start.caption)
 
+        page = Context.root_block
+        assert page  # it is being built
         # set when the page loads, so that an expired session does not fall back to it
-        gr.on(fn=first, inputs=state, outputs=state, **after)
+        page.load(first, state, state, **after)
     return chosen
 
 
