@@ -1,8 +1,8 @@
 import math
 import re
+import runpy
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,13 +267,16 @@ def test_the_rest_is_refused_in_one_line(
     assert not Path("out").exists()
 
 
-def test_the_example(cli: Cli, toy: "Toy", workplace: Path) -> None:
+def test_the_example(
+    cli: Cli, toy: "Toy", workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     REFERENCE.save("reference.png")
     assert cli("export", toy.adapter, "exported", "--backbone", toy.backbone).exit_code == 0
     script = ROOT / "examples/plain_diffusers.py"
     assert sum(bool(line) for line in script.read_text().split('"""')[2].splitlines()) <= 14
-    arguments = [toy.backbone, "exported", "reference.png", "out.png"]
-    subprocess.run([sys.executable, script, *map(str, arguments)], check=True)
+    arguments = [script, toy.backbone, "exported", "reference.png", "out.png"]
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+    runpy.run_path(str(script), run_name="__main__")
     with Image.open(workplace / "out.png") as image:
         assert image.size == (SIDE, SIDE)
 
