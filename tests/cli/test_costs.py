@@ -3,6 +3,7 @@ import pytest
 from adapterbench.cli.costs import Device, sampling, training
 from adapterbench.cli.flops import Passes
 from adapterbench.core.config import SampleParams, TrainParams, load_params
+from adapterbench.sampling.methods import training_free_method
 
 pytestmark = pytest.mark.usefixtures("in_project")
 
@@ -27,7 +28,9 @@ def test_a_training() -> None:
 def test_the_images_of_two_variants_and_two_floors(guidance: float, predictions: int) -> None:
     changes = {"items": 3, "images_per_item": 2, "steps": 5, "guidance_scale": guidance}
     params = load_params(SampleParams, "sample").model_copy(update=changes)
-    found = sampling([11, 13], bare=7, training_free=1, decoder=17, params=params)
+    free = training_free_method("img2img", {"strength": 0.6})
+    found = sampling([11, 13], bare=7, training_free=[free], decoder=17, params=params)
     # either protocol: both variants, a method without training, and the model without
     assert found.images == 6 * 2 * 4
-    assert found.flops == 6 * 2 * ((11 + 13 + 7 + 7) * predictions + 4 * 17)
+    of_free = predictions * 3 // 5
+    assert found.flops == 6 * 2 * ((11 + 13 + 7) * predictions + 7 * of_free + 4 * 17)

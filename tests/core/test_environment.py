@@ -47,13 +47,11 @@ def test_versions_without_an_import() -> None:
 
 def test_peak_memory_is_in_mebibytes() -> None:
     """In a small process: the tests' own peak is gigabytes, which cost seconds to exceed."""
-    measure = (
+    code = (
         "from adapterbench.core.environment import peak_memory_mb as peak; before = peak();"
         "held = b'x' * (int(before) + 200) * 2**20; print(before, peak(), len(held))"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", measure], stdout=subprocess.PIPE, text=True, check=True
-    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     before, after, held = map(float, shown.stdout.split())
     assert 200 <= after - before < 300
     assert held > before * 2**20

@@ -7,10 +7,12 @@ import pytest
 import toy_backbone
 from toy_backbone import VARIANT, Toy
 
+from adapterbench.core.config import SampleParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.formats.generated import find_tars, read_names
-from adapterbench.sampling.methods import Inputs, sample_methods
+from adapterbench.sampling.methods import Inputs, sample_methods, training_free_method
+from adapterbench.sampling.sampler import Sampler
 
 FREE: dict[str, Any] = {"img2img": {"strength": 0.5}, "reference_only": {"weight": 1}}
 
@@ -67,3 +69,26 @@ def test_a_bad_training_free_method_is_one_line(
         sample_methods(toy_backbone.SAMPLE, inputs, {}, {name: fields}, "train", Path("out"))
     assert "\n" not in str(caught.value)
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(("guidance", "prompts"), [(1.0, 1), (3.0, 2)])
+@pytest.mark.parametrize(
+    ("name", "fields"), [("img2img", {"strength": 0.7}), ("reference_only", {"weight": 1.0})]
+)
+def test_a_plan_counts_the_passes_that_are_made(
+    toy: Toy, name: str, fields: dict[str, Any], guidance: float, prompts: int
+) -> None:
+    values = {
+        **toy_backbone.SAMPLE.model_dump(),
+        "items": 3,
+        "steps": 5,
+        "guidance_scale": guidance,
+    }
+    sampler = Sampler(SampleParams(**values), toy.encoded, toy.backbone, None)
+    method = training_free_method(name, fields)
+    sampler.generate = method.build(method.params, sampler)
+    passed: list[int] = []
+    sampler.unet.register_forward_hook(lambda _, args, __: passed.append(len(args[0])))
+    image_ids = sampler.image_ids()
+    sampler.make(image_ids, with_text=False)
+    assert sum(passed) == len(image_ids) * method.predictions(method.params, 5, prompts)

@@ -1,10 +1,12 @@
 """Costs of a comparison, computed from counts (no model, no file)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapterbench.cli.flops import Passes
 from adapterbench.core.config import SampleParams, TrainParams
 from adapterbench.formats.generated import PROTOCOLS
+from adapterbench.sampling.sampler import TrainingFree
 
 ADAMW_BYTES = 4 * 4
 """Bytes per trained weight: weight, gradient and AdamW's two moments, all fp32."""
@@ -68,23 +70,30 @@ class Sampling:
 
 
 def sampling(
-    adapted: list[int], bare: int, training_free: int, decoder: int, params: SampleParams
+    adapted: list[int],
+    bare: int,
+    training_free: Sequence[TrainingFree],
+    decoder: int,
+    params: SampleParams,
 ) -> Sampling:
     """Costs of the images of every method under each protocol, and of each protocol's floor.
 
     Args:
         adapted: operations of one UNet prediction with each variant.
         bare: operations of one UNet prediction without an adapter.
-        training_free: number of training-free methods, each of which is counted as the bare UNet.
+        training_free: the training-free methods; what they add to attention is not counted.
         decoder: operations of the VAE decoder per image.
         params: sampling parameters.
     """
     images = params.items * params.images_per_item  # of a method under a protocol
     # DPM-Solver++ needs one prediction per step; guidance doubles it (with and without prompts)
-    predictions = params.steps * (2 if params.guidance_scale > 1 else 1)
-    methods = [*adapted, *(bare for _ in range(training_free)), bare]  # the last: the floors
-    forwards = [forward for forward in methods for _ in PROTOCOLS]
+    prompts = 2 if params.guidance_scale > 1 else 1
+    steps = params.steps
+    free = [method.predictions(method.params, steps, prompts) * bare for method in training_free]
+    # the last: the floors
+    methods = [*(steps * prompts * forward for forward in adapted), *free, steps * prompts * bare]
+    count = len(methods) * len(PROTOCOLS)
     return Sampling(
-        images=images * len(forwards),
-        flops=images * (predictions * sum(forwards) + decoder * len(forwards)),
+        images=images * count,
+        flops=images * (sum(methods) * len(PROTOCOLS) + decoder * count),
     )

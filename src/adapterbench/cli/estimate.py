@@ -26,6 +26,7 @@ from adapterbench.core.config import (
 )
 from adapterbench.core.files import MANIFEST
 from adapterbench.frozen.texts import check_stored_as
+from adapterbench.sampling.methods import training_free_method
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def estimate(architecture: Architecture, params: Path, samples: int | None) -> P
         bare = unet_passes(unet, None, sample_shapes)
         decoder = decoder_flops(architecture.config("vae"), sample_shapes)
     sampled = load_params(SampleParams, "sample", params)
-    free = len(load_training_free(params))
+    free = [training_free_method(*row) for row in load_training_free(params).items()]
     return Plan(
         backbone=architecture.name,
         shapes=sample_shapes,

@@ -34,17 +34,11 @@ def references(shards: Path) -> list[Reference]:
 
 
 def examples(references: Sequence[Reference], prompts: Sequence[PromptParams]) -> list[Example]:
-    """The prompts of the figures with images that the page offers.
+    """Those prompts of the figures whose image is among `references`, by its caption."""
+    found = ((first_with(references, prompt.image), prompt.text) for prompt in prompts)
+    return [Example(reference, text) for reference, text in found if reference]
 
-    As there: the first image whose caption has the prompt's word, else the next one.
-    """
-    return [
-        Example(
-            next(
-                (reference for reference in references if prompt.image in reference.caption),
-                references[number % len(references)],
-            ),
-            prompt.text,
-        )
-        for number, prompt in enumerate(prompts)
-    ]
+
+def first_with(references: Sequence[Reference], word: str) -> Reference | None:
+    """The first image whose caption has a word."""
+    return next((reference for reference in references if word in reference.caption), None)

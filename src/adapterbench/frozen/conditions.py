@@ -6,6 +6,7 @@ pooled embedding of the text and the size and crop of the image.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -79,8 +80,14 @@ def time_ids(latents: Tensor) -> Tensor:
 
     Every image counts as whole and at its own size, as diffusers' pipeline has it by default.
     """
-    size = image_size(latents.shape)
-    return torch.tensor([[*size, 0.0, 0.0, *size]], device=latents.device).repeat(len(latents), 1)
+    return size_ids(image_size(latents.shape), latents.device).expand(len(latents), TIME_IDS)
+
+
+@lru_cache(maxsize=4)  # a copy to the device in each step would wait for it
+def size_ids(size: tuple[int, int], device: torch.device) -> Tensor:
+    """`time_ids` of one image `(1, 6)`."""
+    with torch.inference_mode(False):  # usable in training, whoever asks first
+        return torch.tensor([[*size, 0.0, 0.0, *size]], device=device)
 
 
 def blank_texts(config: Any, length: int, width: int) -> Texts:

@@ -81,4 +81,5 @@ def training_free_method(name: str, fields: Any) -> TrainingFree:
         UserError: there is none, or a field is missing or wrong.
     """
     module = registry.load("adapterbench.sampling.training_free", name)
-    return TrainingFree(parse(module.Params, fields, f"training_free.{name}"), module.build)
+    params = parse(module.Params, fields, f"training_free.{name}")
+    return TrainingFree(params, module.build, module.predictions)

@@ -70,6 +70,7 @@ class TrainingFree:
 
     params: Section
     build: Callable[[Any, "Sampler"], Generate]
+    predictions: Callable[[Any, int, int], int]
 
 
 class Paired:

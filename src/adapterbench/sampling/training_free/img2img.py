@@ -42,6 +42,11 @@ class FromLatents(StableDiffusionImg2ImgPipeline):
         return noisy
 
 
+def predictions(params: Params, steps: int, prompts: int) -> int:
+    """Predictions of the UNet for an image; `prompts` is 2 with guidance, else 1."""
+    return int(steps * params.strength) * prompts
+
+
 def build(params: Params, sampler: Sampler) -> Generate:
     """Generate from the references' latents, which get the noise that other methods start from.
 

@@ -96,6 +96,11 @@ class SharedAttention:
         return self.base(attn, hidden_states, both, mask)
 
 
+def predictions(_: Params, steps: int, prompts: int) -> int:
+    """Predictions of the UNet for an image and its reference; `prompts` is 2 with guidance."""
+    return steps * (prompts + 1)
+
+
 def build(params: Params, sampler: Sampler) -> Generate:
     """Generate from noise, with the references in the self-attention layers."""
     reference = Reference(sampler.unet, sampler.pipeline.scheduler, params.weight)
