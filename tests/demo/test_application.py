@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 Call = Callable[..., Any]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_streams() -> Iterator[None]:
+    """A stream of events ends after the last one, not seconds later: a program reads it whole."""
+    from adapterbench.demo import application
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(application, "LINGER_SECONDS", 0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def http(app: "Starlette") -> Iterator["TestClient"]:
     from .small import clients

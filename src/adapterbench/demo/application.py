@@ -22,6 +22,7 @@ from uvicorn import Config, Server
 
 from adapterbench.demo import upload
 from adapterbench.demo.connections import PromptH11
+from adapterbench.demo.event_stream import LingeringStream
 from adapterbench.demo.limits import (
     BodyDeadline,
     ConcurrentRequests,
@@ -42,6 +43,8 @@ QUEUE_SHARE = 8
 """Most requests of one client in the queue."""
 COOKIE_SUFFIXES = ("", "-unsecure")
 """Suffixes of the login cookies that Gradio sets."""
+LINGER_SECONDS = 5
+"""How long a session's stream of events stays open after the last one."""
 SHUTDOWN_SECONDS = 2
 """Time for open connections to finish at shutdown."""
 HEADERS = {
@@ -65,7 +68,6 @@ GRADIO_ROUTES = (
     "/gradio_api/cancel",
     "/gradio_api/file=/{path:path}",
     "/gradio_api/heartbeat/{session}",
-    "/gradio_api/queue/data",
     "/logout",
     "/manifest.json",
     "/static/{path:path}",
@@ -133,6 +135,11 @@ def application(
                 "/gradio_api/queue/join",
                 gradio,
                 middleware=[Middleware(QueueShare, page=page, session=4, client=QUEUE_SHARE)],
+            ),
+            Route(
+                "/gradio_api/queue/data",
+                gradio,
+                middleware=[Middleware(LingeringStream, page=page, seconds=LINGER_SECONDS)],
             ),
             Route("/login", gradio, middleware=[Middleware(FailuresPerMinute, each=5, total=30)]),
             *(Route(path, gradio) for path in GRADIO_ROUTES),

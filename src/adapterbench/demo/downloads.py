@@ -8,11 +8,13 @@ import gradio as gr
 
 from adapterbench.demo.inputs import show_user_errors
 
-CLICK = """() => new Promise((resolve) => setTimeout(() => {
-  document.querySelector('#%s').click()
-  resolve()
-}, 100))"""
-"""Click a link, after the page has shown its new address."""
+DOWNLOAD = """(file) => {
+  const link = document.createElement('a')
+  link.href = file.url
+  link.download = file.orig_name
+  link.click()
+}"""
+"""Download the file of an output."""
 
 
 def download_made(
@@ -24,16 +26,16 @@ def download_made(
         title: of the button.
         make: returns the file's path; its `UserError`s are shown.
         inputs: components whose values `make` gets.
-        name: unique HTML id, also the name of the event.
+        name: unique; CSS class of the button and name of the event.
     """
     button = gr.Button(title, size="sm", elem_classes=name)
-    link = gr.DownloadButton(visible="hidden", elem_id=name)
+    made = gr.DownloadButton(visible="hidden")
 
     def make_file(*values: Any) -> Path:
         with show_user_errors():
             return make(*values)
 
     make_file.__name__ = name
-    made = button.click(make_file, inputs, link, show_progress="hidden", preprocess=False)
-    made.success(None, js=CLICK % name)
+    click = button.click(make_file, inputs, made, show_progress="hidden", preprocess=False)
+    click.success(None, made, js=DOWNLOAD)
     return button
