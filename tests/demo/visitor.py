@@ -58,6 +58,7 @@ class Visitor:
         message = self.page.get_by_test_id("toast-body").filter(has_text=text)
         message.first.wait_for()
         message.get_by_role("button").last.click()
+        message.first.wait_for(state="detached")  # it fades
 
     def refused(self, text: str) -> None:
         """Wait for what is wrong with the upload: one message, and no image."""

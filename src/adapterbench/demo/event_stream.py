@@ -36,20 +36,19 @@ class LingeringStream:
         self.app, self.page, self.seconds = app, page, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        session = Request(scope).query_params.get("session_hash", "")
-        relay = Relay(send)
+        request, relay = Request(scope, receive), Relay(send)
         await self.app(scope, receive, relay)
-        while relay.end and await self.has_event(session):
+        while relay.end and await self.has_event(request):
             relay.end = None
             await self.app(scope, receive, relay)
         await relay.finish()
 
-    async def has_event(self, session: str) -> bool:
-        """Whether the session gets an event in time."""
+    async def has_event(self, request: Request) -> bool:
+        """Whether the session gets an event in time, from a page that is still there."""
         until = time.monotonic() + self.seconds
         events = self.page._queue.pending_event_ids_session
-        while not events.get(session):
-            if time.monotonic() > until:
+        while not events.get(request.query_params.get("session_hash", "")):
+            if time.monotonic() > until or await request.is_disconnected():
                 return False
             await asyncio.sleep(POLL_SECONDS)
         return True
