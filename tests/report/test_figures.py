@@ -214,7 +214,9 @@ def test_the_sweep_shows_images_and_means(
     check_text(figure, tmp_path / "a.png")
     titles = [ax.get_title() for ax in figure.subfigs[0].axes if ax.get_title()]
     assert titles == ["λ = 0", "λ = 0.5", "λ = 1.5"]
-    assert len(figure.subfigs[1].axes[0].lines) == len(variants)
+    curves = figure.subfigs[1].axes[0]
+    assert len(curves.lines) == len(curves.collections) == len(variants)
+    assert curves.get_title().endswith("the large one: 1.5")
 
 
 def params_of(project: Path) -> IllustrateParams:

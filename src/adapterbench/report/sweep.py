@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
-from adapterbench.report.figures import GREY, SIDE, looks, style
+from adapterbench.report.figures import SIDE, looks, style
 from adapterbench.report.illustrations import Sweep
 from adapterbench.report.methods import Names
 from adapterbench.report.metrics import CLIP_I, CLIP_T
@@ -54,11 +54,13 @@ def show(ax: Axes, image: Image.Image) -> None:
 
 def draw_curves(ax: Axes, sweep: Sweep, label: Names) -> None:
     """CLIP-T to the text prompt over CLIP-I to the image prompt, one curve per variant."""
+    largest = next(iter(sweep.scores.values()))["scale"].iloc[-1]
     for variant, (colour, marker) in looks(list(sweep.scores)).items():
         means = sweep.scores[variant]
+        x, y = means["clip_i"], means["clip_t"]
         ax.plot(
-            means["clip_i"],
-            means["clip_t"],
+            x,
+            y,
             color=colour,
             marker=marker,
             markersize=5,
@@ -67,19 +69,9 @@ def draw_curves(ax: Axes, sweep: Sweep, label: Names) -> None:
             linewidth=1.2,
             label=label(variant),
         )
-        last = means.iloc[-1]
-        ax.annotate(
-            f"λ = {last['scale']:g}",
-            (last["clip_i"], last["clip_t"]),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=GREY,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-        )
-    ax.margins(x=0.16)
+        last = x.iloc[-1:], y.iloc[-1:]
+        ax.scatter(*last, s=90, color=colour, marker=marker, edgecolor="black", linewidth=0.6)
     ax.set_xlabel(f"{CLIP_I.label} to the image prompt")
     ax.set_ylabel(f"{CLIP_T.label} to the text prompt")
-    ax.set_title(f"Means over {sweep.items} items; one point per λ")
+    ax.set_title(f"Means over {sweep.items} items; a point per λ, the large one: {largest:g}")
     ax.legend()
