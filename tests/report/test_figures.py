@@ -216,7 +216,7 @@ def test_the_sweep_shows_images_and_means(
     assert titles == ["λ = 0", "λ = 0.5", "λ = 1.5"]
     curves = figure.subfigs[1].axes[0]
     assert len(curves.lines) == len(curves.collections) == len(variants)
-    assert curves.get_title().endswith("the large one: 1.5")
+    assert curves.get_title().endswith("large mark: λ = 1.5")
 
 
 def params_of(project: Path) -> IllustrateParams:

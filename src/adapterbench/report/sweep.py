@@ -70,8 +70,10 @@ def draw_curves(ax: Axes, sweep: Sweep, label: Names) -> None:
             label=label(variant),
         )
         last = x.iloc[-1:], y.iloc[-1:]
-        ax.scatter(*last, s=90, color=colour, marker=marker, edgecolor="black", linewidth=0.6)
+        ax.scatter(
+            *last, s=90, color=colour, marker=marker, edgecolor="black", linewidth=0.6, zorder=3
+        )
     ax.set_xlabel(f"{CLIP_I.label} to the image prompt")
     ax.set_ylabel(f"{CLIP_T.label} to the text prompt")
-    ax.set_title(f"Means over {sweep.items} items; a point per λ, the large one: {largest:g}")
+    ax.set_title(f"Means over {sweep.items} items; large mark: λ = {largest:g}")
     ax.legend()
