@@ -30,7 +30,7 @@ def served(streams: list[list[str]], then: list[set[str]], status: int = 200) ->
             yield f"data: {json.dumps({'msg': kind}, separators=(',', ':'))}\n\n"
 
     events = SimpleNamespace(get=lambda _session: next(waiting))
-    page = SimpleNamespace(_queue=SimpleNamespace(pending_event_ids_session=events))
+    page: Any = SimpleNamespace(_queue=SimpleNamespace(pending_event_ids_session=events))
     lingering = Middleware(LingeringStream, page=page, seconds=-1)
     return TestClient(Starlette(routes=[Route("/data", messages, middleware=[lingering])]))
 
