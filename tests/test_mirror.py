@@ -48,7 +48,7 @@ COVERED: dict[str, tuple[set[str], str]] = {
             f"demo.{name}"
             for name in (
                 *("controls", "downloads", "form", "html", "image_tabs", "inputs", "masks"),
-                *("progress", "references", "results", "results_table", "tiles", "trade_offs"),
+                *("progress", "results", "results_table", "tiles", "trade_offs"),
                 "views",
             )
         },

@@ -120,7 +120,7 @@ def page(
     from adapterbench.demo.references import examples, references
 
     offered = references(toy.shards)
-    shown = examples(offered, [PromptParams(image="frame", text="a green frame")])
+    shown = examples(toy.shards, [PromptParams(image="frame", text="a green frame")])
     return build(generator, offered, shown, SAMPLE, results, workspace, uploads)
 
 

@@ -59,7 +59,7 @@ def demo(
         )
         uploads, defaults = Uploads(), load_params(SampleParams, "sample")
         offered = references(SHARDS)
-        shown = examples(offered, load_params(IllustrateParams, "illustrate").prompts)
+        shown = examples(SHARDS, load_params(IllustrateParams, "illustrate").prompts)
         page = build(generator, offered, shown, defaults, RESULTS, folder, uploads)
         app = application(page, uploads, known_hosts(host, allow_host or ()), auth)
         typer.echo(f"{url(bound)} (Ctrl-C stops it)")

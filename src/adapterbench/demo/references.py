@@ -12,6 +12,9 @@ from adapterbench.formats.shards import read_split
 from adapterbench.report.references import Reference
 
 COUNT = 32
+"""Images that are offered."""
+SEARCHED = 2000
+"""Most images that examples are sought in; reading them takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,20 @@ def references(shards: Path) -> list[Reference]:
     return [Reference(s.image, s.captions[0]) for s in islice(different, COUNT)]
 
 
-def examples(references: Sequence[Reference], prompts: Sequence[PromptParams]) -> list[Example]:
-    """Those prompts of the figures whose image is among `references`, by its caption."""
-    found = ((first_with(references, prompt.image), prompt.text) for prompt in prompts)
-    return [Example(reference, text) for reference, text in found if reference]
+def examples(shards: Path, prompts: Sequence[PromptParams]) -> list[Example]:
+    """The prompts of the figures, each with the first validation image whose caption has its word.
 
+    A prompt without one among the first `SEARCHED` images is left out.
 
-def first_with(references: Sequence[Reference], word: str) -> Reference | None:
-    """The first image whose caption has a word."""
-    return next((reference for reference in references if word in reference.caption), None)
+    Raises:
+        UserError: a shard is missing or damaged.
+    """
+    words = {prompt.image for prompt in prompts}
+    found: dict[str, Reference] = {}
+    for sample in islice(read_split(shards, "validation", on_bad=[]), SEARCHED):
+        for word in words - found.keys():
+            if word in sample.captions[0]:
+                found[word] = Reference(sample.image, sample.captions[0])
+        if len(found) == len(words):
+            break
+    return [Example(found[p.image], p.text) for p in prompts if p.image in found]
