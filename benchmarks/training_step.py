@@ -213,7 +213,7 @@ def cached(case: Case) -> tuple[Loss, Any]:
     empty = Texts(no_text[None].to(case.device))
     unconditional = torch.zeros(width, device=case.device)
     frozen = unet(case).to(memory_format=torch.channels_last)
-    adapter = build_adapter(load_variant(case.variant), frozen, width)
+    adapter = build_adapter(load_variant(case.variant), frozen, width).to(case.device)
     frozen.to(case.dtype)
     adapter.attach(frozen)
 
@@ -249,7 +249,7 @@ def official(case: Case) -> tuple[Loss, Any]:
     no_text = networks.tokenize([""]).to(case.device)
     empty = Texts(networks.text_encoder(no_text).last_hidden_state.float())
     frozen, schedule = unet(case), noise_schedule(case)
-    adapter = build_adapter(load_variant(case.variant), frozen, networks.width)
+    adapter = build_adapter(load_variant(case.variant), frozen, networks.width).to(case.device)
     adapter.attach(frozen)
 
     def loss(_step: int) -> Tensor:

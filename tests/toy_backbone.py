@@ -79,10 +79,19 @@ VAE_PARAMS = vae.VaeParams(
     block_out_channels=(8, 8, 16, 16),
     layers_per_block=1,
     perceptual_weight=0.03,
+    max_shift=2,
     balance=0.75,
 )
 UNET_PARAMS = unet.UnetParams(
-    **FIT, block_out_channels=(32, 64), layers_per_block=1, head_width=16, drop_text=0.1
+    **FIT,
+    block_out_channels=(32, 64),
+    layers_per_block=1,
+    head_width=16,
+    drop_text=0.1,
+    image_versions=2,
+    thinned_captions=3,
+    drop_parts=0.5,
+    concept_balance=0.5,
 )
 SAMPLE = SampleParams(
     items=2,

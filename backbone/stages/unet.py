@@ -23,11 +23,12 @@ def main(
     """Train text to image on the training concepts and assemble the pipeline."""
     params = load_params(unet.UnetParams, "unet")
     resume = resume_file("unet", params, shards)
-    frozen = unet.load_frozen(vae, image_encoder)
-    data = unet.encode(load_images(shards, "train", device=device()), *frozen)
-    model, fitted = unet.train(params, data, resume, log_values)
+    autoencoder, text, tokenizer = unet.load_parts(vae, image_encoder)
+    images = load_images(shards, "train", device=device())
+    data = unet.versions(params, images, autoencoder, tokenizer)
+    model, fitted = unet.train(params, data, text, resume, log_values)
     with publish(out) as folder:
-        unet.save(*frozen, model, folder)
+        unet.save(autoencoder, text, tokenizer, model, folder)
     write_metrics(metrics, fitted, resume, {})
 
 

@@ -11,7 +11,7 @@ from toy_backbone import FIT, SIDE, UNET_PARAMS, VAE_PARAMS, Toy, toy_samples
 from adapterbench.core.files import read_json
 from adapterbench.frozen.load import load_part
 from adapterbench.pretraining import unet, vae
-from adapterbench.pretraining.images import CaptionedImages, load_images, mirrored, to_signed
+from adapterbench.pretraining.images import CaptionedImages, load_images, to_signed
 from adapterbench.pretraining.run import resume_file, write_metrics
 from adapterbench.scoring.evaluators.timm import load_network
 from adapterbench.training.loop import FitResult
@@ -40,16 +40,6 @@ def test_several_splits_are_joined(toy: Toy) -> None:
 def test_pixels_span_the_range_of_the_vae() -> None:
     ends = to_signed(torch.tensor([0, 255], dtype=torch.uint8))
     torch.testing.assert_close(ends, torch.tensor([-1.0, 1.0]))
-
-
-def test_some_images_are_mirrored(images: CaptionedImages) -> None:
-    batch = images.pixels[:1].clone()
-    batch[..., :4] = 0  # no symmetry
-    many = batch.expand(400, -1, -1, -1)
-    half = mirrored(many, 0.25, torch.Generator().manual_seed(0))
-    turned = (half == many.flip(-1)).all(dim=(1, 2, 3))
-    assert turned.float().mean().item() == pytest.approx(0.25, abs=0.09)
-    assert mirrored(many, 0.0, torch.Generator()).equal(many)
 
 
 def test_psnr_by_hand() -> None:
@@ -127,35 +117,65 @@ def test_the_perceptual_loss_is_zero_for_the_same_image_and_grows_with_blur(toy:
     assert 0 < distances[1] < distances[2]
 
 
-def test_the_unet_learns_from_what_the_pipeline_would_compute(
-    toy: Toy, pipeline: StableDiffusionPipeline, tmp_path: Path
+@pytest.fixture(scope="module")
+def three(images: CaptionedImages) -> CaptionedImages:
+    """The images with three phrasings."""
+    return images.at([n for n, texts in enumerate(images.captions) if len(texts) == 3])
+
+
+def pipeline_latents(pipeline: StableDiffusionPipeline, images: CaptionedImages) -> torch.Tensor:
+    shown = [sample.image for sample in toy_samples() if sample.key in images.keys]
+    with torch.no_grad():
+        encoded = pipeline.vae.encode(pipeline.image_processor.preprocess(shown))
+    return encoded.latent_dist.mode() * 0.5
+
+
+def test_what_is_encoded_is_what_the_pipeline_would_compute(
+    toy: Toy, pipeline: StableDiffusionPipeline, three: CaptionedImages
 ) -> None:
-    images = load_images(toy.shards, "train")
-    rows = [n for n, texts in enumerate(images.captions) if len(texts) == 3]
-    three = CaptionedImages(
-        images.pixels[rows],
-        [images.captions[n] for n in rows],
-        [images.keys[n] for n in rows],
-        [images.concepts[n] for n in rows],
-    )
     parts = (load_part(toy.backbone, part) for part in ("vae", "text_encoder", "tokenizer"))
     data = unet.encode(three, *parts)
-    images = pipeline.image_processor.preprocess(
-        [s.image for s in toy_samples() if s.key in three.keys]
+    torch.testing.assert_close(
+        data.latents, pipeline_latents(pipeline, three), atol=1e-4, rtol=1e-4
     )
-    with torch.no_grad():
-        latents = pipeline.vae.encode(images).latent_dist.mode() * 0.5
-    torch.testing.assert_close(data.latents, latents, atol=1e-4, rtol=1e-4)
     for number, texts in enumerate(three.captions):
         expected, _ = pipeline.encode_prompt(list(texts), "cpu", 1, False)
         torch.testing.assert_close(data.texts[number], expected)
     torch.testing.assert_close(data.empty, pipeline.encode_prompt("", "cpu", 1, False)[0][0])
 
+
+def test_the_unet_and_its_text_encoder_learn_from_versions_of_images_and_captions(
+    toy: Toy, pipeline: StableDiffusionPipeline, three: CaptionedImages, tmp_path: Path
+) -> None:
     params = UNET_PARAMS.model_copy(
         update={"steps": 30, "batch_size": 6, "learning_rate": 2e-3, "log_every": 10}
     )
-    _, fitted = unet.train(params, data, tmp_path / "state", lambda *_: None)
+    autoencoder, text, tokenizer = unet.load_parts(
+        toy.backbone / "vae", toy.backbone / "image_encoder"
+    )
+    data = unet.versions(params, three, autoencoder, tokenizer)
+    torch.testing.assert_close(
+        data.latents[0], pipeline_latents(pipeline, three), atol=1e-4, rtol=1e-4
+    )
+    assert len(data.latents) == 2
+    assert not torch.allclose(data.latents[1], data.latents[0], atol=1e-2)
+    for ids, texts in zip(data.ids, three.captions, strict=True):
+        read = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        assert len(read) == 6
+        assert read[:3] == tokenizer.batch_decode(
+            tokenizer(list(texts), padding="max_length", truncation=True).input_ids,
+            skip_special_tokens=True,
+        )
+    sizes = [three.concepts.count(concept) for concept in three.concepts]
+    torch.testing.assert_close(data.weights, torch.tensor(sizes).float().rsqrt())
+
+    before = {name: weight.clone() for name, weight in text.state_dict().items()}
+    model, fitted = unet.train(params, data, text, tmp_path / "state", lambda *_: None)
     assert fitted.losses[-1][1] < fitted.losses[0][1]
+    moved = {name for name, weight in text.state_dict().items() if not weight.equal(before[name])}
+    assert moved == {name for name, _ in text.named_parameters()}
+    assert not text.training
+    assert not model.training
 
 
 def test_a_checkpoint_belongs_to_its_parameters_and_shards(toy: Toy, workplace: Path) -> None:

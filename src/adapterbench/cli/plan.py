@@ -24,7 +24,7 @@ def plan(
     utilisation: Annotated[
         float,
         Option(help="Share of that peak that you reach, 0 to 1; time a few steps to know it."),
-    ] = 0.3,
+    ] = 0.15,
     samples: Annotated[
         int | None,
         Option(help="Images to encode, one caption each (default: those of data/shards).", min=1),
@@ -35,11 +35,13 @@ def plan(
 
     Operations are counted on the real model and adapters without weights, forward and backward;
     optimiser memory is fp32 weights, gradients and AdamW's two moments. With --tflops, operations
-    become hours: peak x utilisation is the throughput of your device. Data sheets give 312 for an
-    A100 and 165 for an RTX 4090 (bf16, dense). The hours do not include encoding.
+    become hours: peak x utilisation is the throughput of your device. Data sheets give 989 for an
+    H100, 312 for an A100 and 165 for an RTX 4090 (bf16, dense). The default utilisation was
+    measured on an H100, which trained 32 images at a time; with 8 it reached half of that. The
+    hours do not include encoding.
 
-    `adapterbench plan --profile sd15 --samples 2919397 --tflops 312` estimates the original
-    study's models on CC3M with an A100; `adapterbench plan` the run of params.yaml.
+    `adapterbench plan --profile sd15 --samples 2919397 --tflops 989` estimates the original
+    study's models on CC3M with an H100; `adapterbench plan` the run of params.yaml.
     """
     check(tflops, utilisation)
     architecture = find(profile, backbone)

@@ -51,9 +51,3 @@ def load_images(shards: Path, *splits: str, device: torch.device = CPU) -> Capti
 def to_signed(pixels: Tensor) -> Tensor:
     """uint8 pixels -> float in [-1, 1], the range of `AutoencoderKL`."""
     return pixels.float() / 127.5 - 1
-
-
-def mirrored(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Flip a random `share` of images `(B, 3, H, W)` left to right."""
-    flip = (torch.rand(len(pixels), generator=generator) < share).to(pixels.device)
-    return torch.where(flip[:, None, None, None], pixels.flip(-1), pixels)

@@ -1,8 +1,16 @@
-"""Train the small text-to-image `UNet2DConditionModel`."""
+"""Train the small text-to-image `UNet2DConditionModel`, and the text encoder with it.
 
+The text encoder begins as a CLIP's text tower. By itself that tower encodes a caption as a whole,
+so that a UNet learns each caption's code by heart and does not know what to make of a new
+combination of words. Captions of which random parts are left out, and a text encoder that learns
+with the UNet as in latent diffusion (Rombach et al. 2022), make it read the words.
+"""
+
+import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from diffusers import (
@@ -11,12 +19,14 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from adapterbench.core.config import FitParams
+from adapterbench.core.config import Count, FitParams, Fraction
 from adapterbench.frozen.load import load_clip
+from adapterbench.pretraining.augmentation import thinned, warped
 from adapterbench.pretraining.clip import text_model, tokenize
 from adapterbench.pretraining.images import CaptionedImages, to_signed
 from adapterbench.training.loop import FitResult, Loss, OnLog, batch_indices, fit
@@ -39,11 +49,19 @@ class UnetParams(TextParams):
     """Residual layers per level, each followed by cross-attention."""
     head_width: int
     """Channels per attention head."""
+    image_versions: Count
+    """Versions of each image: itself, and others that are `augmentation.warped`."""
+    thinned_captions: Annotated[int, Field(ge=0)]
+    """Versions of the first phrasing without random parts, beside the phrasings."""
+    drop_parts: Fraction
+    """Share of the parts of a caption that such a version leaves out."""
+    concept_balance: Fraction
+    """Images of a concept with n images are drawn in proportion to `n ** -concept_balance`."""
 
 
 @dataclass(frozen=True)
 class TextToLatents:
-    """Training data of the UNet, encoded once."""
+    """Training data over a frozen text encoder, encoded once."""
 
     latents: Tensor
     """Scaled latents `(N, C, h, w)`."""
@@ -51,6 +69,20 @@ class TextToLatents:
     """Text embeddings of the phrasings `(N, P, L, D)`."""
     empty: Tensor
     """Embedding of the empty caption `(L, D)`."""
+
+
+@dataclass(frozen=True)
+class CaptionsToLatents:
+    """Training data of the UNet and its text encoder."""
+
+    latents: Tensor
+    """Scaled latents of the versions of each image `(V, N, C, h, w)`."""
+    ids: Tensor
+    """Token ids of the versions of each caption `(N, P, L)`."""
+    empty: Tensor
+    """Those of the empty caption `(L,)`."""
+    weights: Tensor
+    """How often each image is drawn, relative to the others `(N,)`, on the CPU."""
 
 
 def schedule() -> DDIMScheduler:
@@ -111,19 +143,88 @@ def encode(
     )
 
 
+@torch.no_grad()
+def versions(
+    params: UnetParams, images: CaptionedImages, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+) -> CaptionsToLatents:
+    """Encode the versions of all images and tokenise those of their captions.
+
+    Every image must have as many phrasings.
+    """
+    device = images.pixels.device
+    encoder: nn.Module = vae
+    encoder.to(device)
+    generator, rng = torch.Generator().manual_seed(params.seed), random.Random(params.seed)
+    latents = []
+    for version in tqdm(range(params.image_versions), desc="encode", unit="version"):
+        chunks = map(to_signed, images.pixels.split(64))
+        shown = (warped(chunk, generator) if version else chunk for chunk in chunks)
+        latents.append(torch.cat([vae.encode(chunk).latent_dist.mode() for chunk in shown]))
+    captions = [
+        [
+            *texts,
+            *(thinned(texts[0], params.drop_parts, rng) for _ in range(params.thinned_captions)),
+        ]
+        for texts in images.captions
+    ]
+    ids = tokenize([text for texts in captions for text in texts], tokenizer)
+    sizes = Counter(images.concepts)
+    return CaptionsToLatents(
+        torch.stack(latents) * vae.config["scaling_factor"],
+        ids.unflatten(0, (len(images), -1)).to(device),
+        tokenize([""], tokenizer)[0].to(device),
+        torch.tensor([sizes[concept] ** -params.concept_balance for concept in images.concepts]),
+    )
+
+
 def train(
     params: UnetParams,
-    data: TextToLatents,
+    data: CaptionsToLatents,
+    text: CLIPTextModel,
     resume: Path,
     on_log: OnLog,
 ) -> tuple[UNet2DConditionModel, FitResult]:
-    """Train the UNet from scratch on the device of `data`; return it with averaged weights."""
+    """Train the UNet from scratch, and `text` in place, on the device of `data`.
+
+    Both get averaged weights.
+    """
     torch.manual_seed(params.seed)
-    unet = build(params, data.latents, data.texts.shape[-1])
-    unet.to(data.latents.device).to(memory_format=torch.channels_last)  # type: ignore[arg-type]  # diffusers' types lose self
-    loss = text_loss(unet, schedule(), data, params)
-    fitted = fit(list(unet.parameters()), loss, params, resume, on_log, "unet")
+    device = data.latents.device
+    unet = build(params, data.latents[0], text.config.hidden_size)
+    unet.to(device).to(memory_format=torch.channels_last)  # type: ignore[arg-type]  # diffusers' types lose self
+    encoder: nn.Module = text
+    encoder.to(device).requires_grad_()
+    weights = [*unet.parameters(), *text.parameters()]
+    loss = joint_loss(unet, text, schedule(), data, params)
+    fitted = fit(weights, loss, params, resume, on_log, "unet")
+    text.eval()
     return unet.eval(), fitted
+
+
+def joint_loss(
+    unet: UNet2DConditionModel,
+    text: CLIPTextModel,
+    noise_schedule: NoiseSchedule,
+    data: CaptionsToLatents,
+    params: UnetParams,
+) -> Loss:
+    """Denoising loss of a step; each sample has a random version of its image and caption."""
+    image_versions, caption_versions = len(data.latents), data.ids.shape[1]
+
+    def loss(_step: int, generator: torch.Generator, _whole: slice) -> Tensor:
+        count = params.batch_size
+        index = torch.multinomial(data.weights, count, replacement=True, generator=generator)
+        of_image = torch.randint(image_versions, (count,), generator=generator)
+        of_caption = torch.randint(caption_versions, (count,), generator=generator)
+        dropped = torch.rand(count, generator=generator) < params.drop_text
+        ids = data.ids[index, of_caption]
+        ids = torch.where(dropped[:, None].to(ids.device), data.empty, ids)
+        latents = data.latents[of_image, index]
+        conditions = {"encoder_hidden_states": text(ids).last_hidden_state}
+        noise, t = draw_noise(noise_schedule, latents.shape, generator)
+        return denoising_loss(unet, noise_schedule, latents, conditions, noise, t)
+
+    return loss
 
 
 def text_loss(
@@ -147,10 +248,10 @@ def text_loss(
     return loss
 
 
-def load_frozen(
+def load_parts(
     vae: Path, image_encoder: Path
 ) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
-    """Load the frozen parts: the VAE, and the text tower and tokenizer of a CLIP."""
+    """Load what the UNet builds on: the VAE, and the text tower and tokenizer of a CLIP."""
     tokenizer = CLIPTokenizer.from_pretrained(image_encoder, trust_remote_code=False)
     text = text_model(load_clip(f"local-dir:{image_encoder}", None).model, tokenizer)
     autoencoder = AutoencoderKL.from_pretrained(

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapterbench.core.config import FitParams, Fraction
-from adapterbench.pretraining.images import CaptionedImages, mirrored, to_signed
+from adapterbench.pretraining.augmentation import rearranged
+from adapterbench.pretraining.images import CaptionedImages, to_signed
 from adapterbench.training.loop import FitResult, OnLog, batch_indices, fit
 
 KL_WEIGHT = 1e-6
@@ -31,6 +32,8 @@ class VaeParams(FitParams):
     """Residual layers per level."""
     perceptual_weight: Annotated[float, Field(ge=0)]
     """Weight of the perceptual loss (Zhang et al. 2018)."""
+    max_shift: Annotated[int, Field(ge=0)]
+    """Pixels by which a training image is shifted at most; see `augmentation.rearranged`."""
     balance: Fraction
     """Exponent of the whitening: 0 keeps the latents' scales, 1 makes them equal."""
 
@@ -76,7 +79,7 @@ def train(
 
     def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
         index = batch_indices(len(images), params.batch_size, params.seed, step)
-        x = to_signed(mirrored(images.pixels[index], 0.5, generator))
+        x = to_signed(rearranged(images.pixels[index], params.max_shift, generator))
         x = x.to(memory_format=torch.channels_last)
         y, likeness = reconstruction_loss(vae, x, generator)
         if not params.perceptual_weight:
