@@ -178,13 +178,8 @@ def items(sampler: Sampler) -> list[ImageId]:
 
 
 def mentioning(words: Sequence[str], sampler: Sampler) -> list[ImageId]:
-    """For each word, the first item whose caption contains it; if none does, some other item.
-
-    The sampled items come before the others of the split.
-    """
-    scored = items(sampler)
-    split = (ImageId(n, sample["key"], 0) for n, sample in enumerate(sampler.data.samples))
-    image_ids = [*scored, *split]
+    """For each word, the first item whose caption contains it; if none does, some other item."""
+    image_ids = items(sampler)
     captions = [sampler.data.samples[p.number]["captions"][0] for p in image_ids]
     caption_words = [set(caption.replace(",", " ").split()) for caption in captions]
     if missing := sorted(set(words).difference(*caption_words)):
@@ -194,5 +189,5 @@ def mentioning(words: Sequence[str], sampler: Sampler) -> list[ImageId]:
             (p for p, caption in zip(image_ids, caption_words, strict=True) if word in caption),
             fallback,
         )
-        for word, fallback in zip(words, cycle(scored), strict=False)
+        for word, fallback in zip(words, cycle(image_ids), strict=False)
     ]
