@@ -8,6 +8,7 @@ with the UNet as in latent diffusion (Rombach et al. 2022), make it read the wor
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -160,13 +161,7 @@ def versions(
         chunks = map(to_signed, images.pixels.split(64))
         shown = (warped(chunk, generator) if version else chunk for chunk in chunks)
         latents.append(torch.cat([vae.encode(chunk).latent_dist.mode() for chunk in shown]))
-    captions = [
-        [
-            *texts,
-            *(thinned(texts[0], params.drop_parts, rng) for _ in range(params.thinned_captions)),
-        ]
-        for texts in images.captions
-    ]
+    captions = [caption_versions(params, texts, rng) for texts in images.captions]
     ids = tokenize([text for texts in captions for text in texts], tokenizer)
     sizes = Counter(images.concepts)
     return CaptionsToLatents(
@@ -175,6 +170,12 @@ def versions(
         tokenize([""], tokenizer)[0].to(device),
         torch.tensor([sizes[concept] ** -params.concept_balance for concept in images.concepts]),
     )
+
+
+def caption_versions(params: UnetParams, phrasings: Sequence[str], rng: random.Random) -> list[str]:
+    """The phrasings, then versions of the first one without random parts."""
+    made = (thinned(phrasings[0], params.drop_parts, rng) for _ in range(params.thinned_captions))
+    return [*phrasings, *made]
 
 
 def train(
