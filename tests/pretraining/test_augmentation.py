@@ -21,7 +21,7 @@ def numbered(count: int, side: int) -> Tensor:
 def test_a_caption_keeps_its_first_part_and_the_order_of_the_others() -> None:
     rng = random.Random(0)
     parts = CAPTION.split(", ")
-    left = Counter()
+    left: Counter[str] = Counter()
     for _ in range(400):
         kept = thinned(CAPTION, 0.25, rng).split(", ")
         assert kept[0] == parts[0]
