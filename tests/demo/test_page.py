@@ -72,10 +72,14 @@ def test_an_upload_before_the_page_has_its_first_image(browser: "Browser", addre
     page.route("**/gradio_api/queue/join**", hold)
     visitor = Visitor(page, address).opened()
     visitor.upload("mine.png", png(toy_image("ring", "red")))
-    while not any("token" in (route.request.post_data or "") for route in held):
+
+    def is_upload(route: "Route") -> bool:
+        return "token" in (route.request.post_data or "")
+
+    while not any(map(is_upload, held)):
         page.wait_for_timeout(10)
     holds = False
-    for route in reversed(held):  # the upload is the last
+    for route in sorted(held, key=is_upload, reverse=True):  # the upload first, the page's own after
         route.continue_()
         visitor.sees("mine.png")
     visitor.generate()
