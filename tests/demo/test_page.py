@@ -79,7 +79,7 @@ def test_an_upload_before_the_page_has_its_first_image(browser: "Browser", addre
     while not any(map(is_upload, held)):
         page.wait_for_timeout(10)
     holds = False
-    for route in sorted(held, key=is_upload, reverse=True):  # the upload first, the page's own after
+    for route in sorted(held, key=is_upload, reverse=True):  # the upload first
         route.continue_()
         visitor.sees("mine.png")
     visitor.generate()
