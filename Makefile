@@ -106,7 +106,7 @@ hold-out: setup ## Choose again which images nothing is trained on (data/splits)
 	dvc --cd backbone repro hold_out
 	cp backbone/held_out/emoji.json data/splits/emoji.json
 
-controlnet: setup ## Train the ControlNet for edge maps (35 minutes); publish it with `make publish-controlnet`
+controlnet: setup ## Train the ControlNet for edge maps (a quarter of an hour); publish it with `make publish-controlnet`
 	dvc repro backbone
 	dvc --cd backbone repro edges
 
