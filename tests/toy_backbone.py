@@ -92,6 +92,9 @@ UNET_PARAMS = unet.UnetParams(
     thinned_captions=3,
     drop_parts=0.5,
     concept_balance=0.5,
+    mixed_precision="no",
+    compile=False,
+    first_step=0,
 )
 SAMPLE = SampleParams(
     items=2,

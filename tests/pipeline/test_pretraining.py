@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 from toy_backbone import CLIP_PARAMS, FIT, UNET_PARAMS, VAE_PARAMS
 
 from adapterbench.core.files import write_json
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 BROUGHT = {"fetch", "neutral_evaluator", "hold_out", "prepare"}
 TRAINED = {"clip@clip", "clip@evaluator", "vae", "unet", "report"}
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 AFTER = {
     *("archive", "controlnet", "edges", "openmoji"),
     *("descendant@openmoji_color", "descendant@openmoji_black"),
@@ -97,3 +99,35 @@ def test_it_runs_once_and_the_project_does_not_see_it(
     assert {name.partition("@")[0] for name in seen} == {"train"}
     metrics = json.loads(project.dvc("metrics", "show", "--json").stdout)[""]["data"]
     assert {Path(name).parts[0] for name in metrics} == {"metrics"}
+
+
+def test_the_unet_goes_on_from_a_pipeline(pretraining: Project) -> None:
+    assert pretraining.ran("repro", "unet") >= {"vae", "unet"}
+    config = pretraining.root / "params.yaml"
+    params = yaml.safe_load(config.read_text())
+
+    def trained(out: str, first_step: int, *options: str, fails: bool = False) -> str:
+        params["unet"] |= {"first_step": first_step, "mixed_precision": "bf16"}
+        config.write_text(yaml.safe_dump(params))
+        arguments = {
+            "shards": "data/shards",
+            "vae": "models/vae",
+            "image-encoder": "models/image_encoder",
+            "out": out,
+            "metrics": f"{out}.json",
+        }
+        given = [word for name, value in arguments.items() for word in (f"--{name}", value)]
+        launch = ("python", "../stages/launch.py", "stages/unet.py")
+        return pretraining.run(*launch, *given, *options, fails=fails).stderr
+
+    steps = FIT["steps"]
+    trained("models/longer", steps - 1, "--start", "models/pipeline")
+    first = load_file(pretraining.root / "models/pipeline" / WEIGHTS)
+    longer = load_file(pretraining.root / "models/longer" / WEIGHTS)
+    moved = max((longer[name] - first[name]).abs().max() for name in first)
+    assert 0 < moved < 0.01
+
+    assert "0 without --start" in trained("models/none", 1, fails=True)
+    said = trained("models/none", steps, "--start", "models/pipeline", fails=True)
+    assert f"must be below unet.steps ({steps})" in said
+    assert not (pretraining.root / "models/none").exists()

@@ -14,6 +14,7 @@ from adapterbench.pretraining import unet, vae
 from adapterbench.pretraining.images import CaptionedImages, load_images, to_signed
 from adapterbench.pretraining.run import resume_file, write_metrics
 from adapterbench.scoring.evaluators.timm import load_network
+from adapterbench.training.distributed import DistributedContext
 from adapterbench.training.loop import FitResult
 
 
@@ -170,12 +171,22 @@ def test_the_unet_and_its_text_encoder_learn_from_versions_of_images_and_caption
     torch.testing.assert_close(data.weights, torch.tensor(sizes).float().rsqrt())
 
     before = {name: weight.clone() for name, weight in text.state_dict().items()}
-    model, fitted = unet.train(params, data, text, tmp_path / "state", lambda *_: None)
+    context = DistributedContext()
+    model, fitted = unet.train(params, data, text, tmp_path / "state", lambda *_: None, context)
     assert fitted.losses[-1][1] < fitted.losses[0][1]
     moved = {name for name, weight in text.state_dict().items() if not weight.equal(before[name])}
     assert moved == {name for name, _ in text.named_parameters()}
     assert not text.training
     assert not model.training
+
+    trained = {name: weight.clone() for name, weight in model.state_dict().items()}
+    params = params.model_copy(update={"first_step": 28, "learning_rate": 1e-7})
+    state = tmp_path / "on"
+    model, fitted = unet.train(params, data, text, state, lambda *_: None, context, model)
+    assert [step for step, _ in fitted.losses] == [30]
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, trained[name], atol=1e-6, rtol=0)
+    assert not all(weight.equal(trained[name]) for name, weight in model.state_dict().items())
 
 
 def test_a_checkpoint_belongs_to_its_parameters_and_shards(toy: Toy, workplace: Path) -> None:

@@ -67,13 +67,14 @@ class Regression:
         x = self.x[index] + 0.1 * torch.randn(len(index), 3, generator=generator)
         return (self.layer(x[part]) - self.y[index][part]).square().mean()
 
-    def fit(self, resume: Path) -> FitResult:
+    def fit(self, resume: Path, first_step: int = 0) -> FitResult:
         return fit(
             self.weights,
             self.loss,
             self.params,
             resume,
             lambda step, values: self.logged.append((step, values)),
+            first_step=first_step,
         )
 
 
@@ -187,6 +188,23 @@ def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path, stop: int) -> No
     assert again.losses == fitted.losses
     assert len(resumed.before) == params.steps - stop // 3 * 3  # from the last checkpoint on
     assert again.samples_per_second == pytest.approx(11 * 4 / again.seconds)
+
+
+def test_weights_that_were_trained_before_go_on_from_their_step(tmp_path: Path) -> None:
+    params = fit_params(ema_decay=0.9)
+    unbroken = Regression(params)
+    fitted = unbroken.fit(tmp_path / "unbroken", first_step=5)
+    assert len(unbroken.before) == 6
+    assert [step for step, _ in fitted.losses] == [8, 11]
+    assert unbroken.logged[0][1]["learning_rate"] == learning_rate(7, params)
+    assert fitted.samples_per_second == pytest.approx(6 * 4 / fitted.seconds)
+
+    with pytest.raises(KeyboardInterrupt):
+        Regression(params, 8).fit(tmp_path / "state", first_step=5)
+    resumed = Regression(params)
+    assert resumed.fit(tmp_path / "state", first_step=5).losses == fitted.losses
+    assert len(resumed.before) == 5  # from the checkpoint at step 6 on
+    assert same(resumed.values(), unbroken.values())
 
 
 def killed_while_saving(resume: Path) -> None:

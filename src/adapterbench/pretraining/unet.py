@@ -20,16 +20,18 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.models.attention_processor import AttnProcessor
 from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from adapterbench.core.config import Count, FitParams, Fraction
+from adapterbench.core.config import Count, FitParams, Fraction, Precision
 from adapterbench.frozen.load import load_clip
 from adapterbench.pretraining.augmentation import thinned, warped
 from adapterbench.pretraining.clip import text_model, tokenize
 from adapterbench.pretraining.images import CaptionedImages, to_signed
+from adapterbench.training.distributed import DistributedContext
 from adapterbench.training.loop import FitResult, Loss, OnLog, batch_indices, fit
 from adapterbench.training.loss import NoiseSchedule, denoising_loss, draw_noise
 
@@ -58,6 +60,12 @@ class UnetParams(TextParams):
     """Share of the parts of a caption that such a version leaves out."""
     concept_balance: Fraction
     """Images of a concept with n images are drawn in proportion to `n ** -concept_balance`."""
+    mixed_precision: Precision
+    """Precision of the forward pass; the weights stay fp32."""
+    compile: bool
+    """Whether to compile both networks with `torch.compile`."""
+    first_step: Annotated[int, Field(ge=0)]
+    """Step to begin with: above 0 only where weights go on that have been trained before."""
 
 
 @dataclass(frozen=True)
@@ -184,20 +192,31 @@ def train(
     text: CLIPTextModel,
     resume: Path,
     on_log: OnLog,
+    context: DistributedContext,
+    unet: UNet2DConditionModel | None = None,
 ) -> tuple[UNet2DConditionModel, FitResult]:
-    """Train the UNet from scratch, and `text` in place, on the device of `data`.
+    """Train the UNet and `text` in place, on the device of `data`; both get averaged weights.
 
-    Both get averaged weights.
+    Args:
+        context: of `params.mixed_precision`.
+        unet: goes on from these weights; None: from scratch.
     """
     torch.manual_seed(params.seed)
     device = data.latents.device
-    unet = build(params, data.latents[0], text.config.hidden_size)
+    unet = unet or build(params, data.latents[0], text.config.hidden_size)
+    unet.train().requires_grad_()
     unet.to(device).to(memory_format=torch.channels_last)  # type: ignore[arg-type]  # diffusers' types lose self
     encoder: nn.Module = text
     encoder.to(device).requires_grad_()
+    # in bf16 on a CPU, the backward pass of torch's fused attention takes 40 % of a step
+    unet.set_attn_processor(AttnProcessor())
+    text.set_attn_implementation("eager")
+    if params.compile:
+        unet.compile()
+        text.compile()
     weights = [*unet.parameters(), *text.parameters()]
     loss = joint_loss(unet, text, schedule(), data, params)
-    fitted = fit(weights, loss, params, resume, on_log, "unet")
+    fitted = fit(weights, loss, params, resume, on_log, "unet", context, params.first_step)
     text.eval()
     return unet.eval(), fitted
 
@@ -258,8 +277,6 @@ def load_parts(
     autoencoder = AutoencoderKL.from_pretrained(
         vae, torch_dtype=torch.float32, use_safetensors=True
     )
-    # `save` would publish where it lay on this machine
-    autoencoder.register_to_config(_name_or_path=None)
     return autoencoder, text, tokenizer
 
 
@@ -271,6 +288,9 @@ def save(
     folder: Path,
 ) -> None:
     """Write the pipeline in diffusers layout, fp16 safetensors."""
+    for loaded in (vae, unet):
+        # it would publish where they lay on this machine
+        loaded.register_to_config(_name_or_path=None)
     # its types have an enumeration as a scheduler, and none without a checker
     others: dict[str, Any] = {
         "scheduler": schedule(),

@@ -106,6 +106,7 @@ def fit(
     on_log: OnLog,
     label: str = "train",
     context: DistributedContext | None = None,
+    first_step: int = 0,
 ) -> FitResult:
     """Minimise `loss` over `weights`, in place.
 
@@ -116,6 +117,7 @@ def fit(
             in the main process.
         context: the processes of the training; the weights are on its device. None: this process
             alone.
+        first_step: where there is no checkpoint; above 0 for weights that were trained before.
 
     Raises:
         UserError: the loss, a gradient or a weight is not finite (the last checkpoint is older), or
@@ -125,7 +127,7 @@ def fit(
     torch.set_flush_denormal(True)  # denormals make convolutions on a CPU several times slower
     trainer = Trainer(weights, loss, params, context, label)
     fitted = FitResult()
-    start = trainer.state.load(resume, fitted) if resume.exists() else 0
+    start = trainer.state.load(resume, fitted) if resume.exists() else first_step
     meter = Meter(fitted, params, start)
     with tqdm(
         total=params.steps,
@@ -156,7 +158,7 @@ def fit(
                 trainer.state.save(resume, done, fitted)
     trainer.finish()
     fitted.seconds = meter.seconds
-    fitted.samples_per_second = params.steps * params.batch_size / fitted.seconds
+    fitted.samples_per_second = (params.steps - first_step) * params.batch_size / fitted.seconds
     return fitted
 
 
