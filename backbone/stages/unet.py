@@ -6,9 +6,8 @@ from typing import Annotated
 from typer import Option
 
 from adapterbench.core.config import load_params
-from adapterbench.core.errors import UserError
 from adapterbench.core.files import publish
-from adapterbench.frozen.load import fingerprint, load_part
+from adapterbench.frozen.load import fingerprint
 from adapterbench.pretraining import unet
 from adapterbench.pretraining.images import load_images
 from adapterbench.pretraining.run import log_values, resume_file, write_metrics
@@ -18,32 +17,17 @@ from adapterbench.training.distributed import DistributedContext
 
 def main(
     shards: Annotated[Path, Option(help="Shards of the project's stage prepare.")],
-    vae: Annotated[Path, Option(help="Folder of stage vae.")],
+    vae: Annotated[Path, Option(help="Folder of stage vae, or of the VAE of --start.")],
     image_encoder: Annotated[Path, Option(help="Folder of stage clip.")],
     out: Annotated[Path, Option(help="Folder of the pipeline, diffusers layout.")],
     metrics: Annotated[Path, Option(help="JSON of the metrics.")],
-    start: Annotated[
-        Path | None,
-        Option(
-            help="Folder of a pipeline, such as ../pins/emoji, whose UNet and text encoder go "
-            "on from unet.first_step; --vae is then its vae. Default: from scratch."
-        ),
-    ] = None,
+    start: Annotated[Path | None, Option(help="Pipeline to train from unet.first_step on.")] = None,
 ) -> None:
     """Train text to image on the training concepts and assemble the pipeline."""
     params = load_params(unet.UnetParams, "unet")
-    if params.first_step >= params.steps or (params.first_step and not start):
-        raise UserError(
-            f"unet.first_step is {params.first_step:,}: it must be below unet.steps "
-            f"({params.steps:,}), and 0 without --start"
-        )
-    autoencoder, text, tokenizer = unet.load_parts(vae, image_encoder)
-    model, name = None, "unet"
-    if start:
-        text, model = (load_part(start, part) for part in ("text_encoder", "unet"))
-        name = f"unet-{fingerprint(start)[:16]}"
-    resume = resume_file(name, params, shards)
+    autoencoder, text, tokenizer, model = unet.load_parts(params, vae, image_encoder, start)
     context = DistributedContext(params.mixed_precision)
+    resume = resume_file(f"unet-{fingerprint(start)[:16]}" if start else "unet", params, shards)
     images = load_images(shards, "train", device=context.device)
     data = unet.versions(params, images, autoencoder, tokenizer)
     model, fitted = unet.train(params, data, text, resume, log_values, context, model)

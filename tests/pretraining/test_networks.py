@@ -151,8 +151,8 @@ def test_the_unet_and_its_text_encoder_learn_from_versions_of_images_and_caption
     params = UNET_PARAMS.model_copy(
         update={"steps": 30, "batch_size": 6, "learning_rate": 2e-3, "log_every": 10}
     )
-    autoencoder, text, tokenizer = unet.load_parts(
-        toy.backbone / "vae", toy.backbone / "image_encoder"
+    autoencoder, text, tokenizer, _ = unet.load_parts(
+        params, toy.backbone / "vae", toy.backbone / "image_encoder"
     )
     data = unet.versions(params, three, autoencoder, tokenizer)
     torch.testing.assert_close(

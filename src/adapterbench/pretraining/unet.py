@@ -27,7 +27,8 @@ from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from adapterbench.core.config import Count, FitParams, Fraction, Precision
-from adapterbench.frozen.load import load_clip
+from adapterbench.core.errors import UserError
+from adapterbench.frozen.load import load_clip, load_part
 from adapterbench.pretraining.augmentation import thinned, warped
 from adapterbench.pretraining.clip import text_model, tokenize
 from adapterbench.pretraining.images import CaptionedImages, to_signed
@@ -269,15 +270,29 @@ def text_loss(
 
 
 def load_parts(
-    vae: Path, image_encoder: Path
-) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
-    """Load what the UNet builds on: the VAE, and the text tower and tokenizer of a CLIP."""
+    params: UnetParams, vae: Path, image_encoder: Path, start: Path | None = None
+) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer, UNet2DConditionModel | None]:
+    """Load the VAE, and the text encoder and tokenizer of a CLIP; the UNet is to be built.
+
+    Args:
+        start: pipeline whose UNet and text encoder are taken; they were trained over `vae`.
+
+    Raises:
+        UserError: there is nothing to train from `params.first_step` on.
+    """
+    if params.first_step >= params.steps or (params.first_step and not start):
+        raise UserError(
+            f"unet.first_step is {params.first_step:,}: it must be below unet.steps "
+            f"({params.steps:,}), and 0 without --start"
+        )
     tokenizer = CLIPTokenizer.from_pretrained(image_encoder, trust_remote_code=False)
-    text = text_model(load_clip(f"local-dir:{image_encoder}", None).model, tokenizer)
     autoencoder = AutoencoderKL.from_pretrained(
         vae, torch_dtype=torch.float32, use_safetensors=True
     )
-    return autoencoder, text, tokenizer
+    if start:
+        return autoencoder, load_part(start, "text_encoder"), tokenizer, load_part(start, "unet")
+    text = text_model(load_clip(f"local-dir:{image_encoder}", None).model, tokenizer)
+    return autoencoder, text, tokenizer, None
 
 
 def save(
