@@ -14,7 +14,7 @@ from adapterbench.runs.program import run
 def main(
     shards: Annotated[Path, Option(help="Shards of stage prepare.")],
     pipeline: Annotated[Path, Option(help="Folder of stage unet.")],
-    image_encoder: Annotated[Path, Option(help="Folder of stage clip.")],
+    image_encoder: Annotated[Path, Option(help="Folder of stage image_encoder.")],
     evaluator: Annotated[Path, Option(help="Folder of stage clip, the other seed.")],
     network: Annotated[Path, Option(help="Folder of stage neutral_evaluator.")],
     metrics: Annotated[Path, Option(help="JSON of the metrics.")],

@@ -18,14 +18,14 @@ from adapterbench.training.distributed import DistributedContext
 def main(
     shards: Annotated[Path, Option(help="Shards of the project's stage prepare.")],
     vae: Annotated[Path, Option(help="Folder of stage vae, or of the VAE of --start.")],
-    image_encoder: Annotated[Path, Option(help="Folder of stage clip.")],
+    clip: Annotated[Path, Option(help="Folder of stage clip, or of the image encoder of --start.")],
     out: Annotated[Path, Option(help="Folder of the pipeline, diffusers layout.")],
     metrics: Annotated[Path, Option(help="JSON of the metrics.")],
     start: Annotated[Path | None, Option(help="Pipeline to train from unet.first_step on.")] = None,
 ) -> None:
     """Train text to image on the training concepts and assemble the pipeline."""
     params = load_params(unet.UnetParams, "unet")
-    autoencoder, text, tokenizer, model = unet.load_parts(params, vae, image_encoder, start)
+    autoencoder, text, tokenizer, model = unet.load_parts(params, vae, clip, start)
     context = DistributedContext(params.mixed_precision)
     resume = resume_file(f"unet-{fingerprint(start)[:16]}" if start else "unet", params, shards)
     images = load_images(shards, "train", device=context.device)

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +18,25 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from adapterbench.core.config import FitParams, Fraction
 from adapterbench.frozen.towers import layer_weights
 from adapterbench.pretraining.images import CaptionedImages
-from adapterbench.training.loop import FitResult, OnLog, batch_indices, fit
+from adapterbench.training.loop import FitResult, Loss, OnLog, batch_indices, fit
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
-class ClipParams(FitParams):
+class ContrastParams(FitParams):
+    """Contrastive training."""
+
+    max_shift: Fraction
+    """Largest random translation, as a share of the side."""
+    max_zoom: Fraction
+    """Largest random change of scale, as a share."""
+    color_jitter: Fraction
+    """Largest random change of brightness, contrast and saturation, as a share."""
+    maker_weight: Annotated[float, Field(ge=0)]
+    """Weight of a second contrastive loss, between images of one emoji by two makers; 0: none."""
+
+
+class ClipParams(ContrastParams):
     """Architecture and training of a CLIP."""
 
     vocab_size: int
@@ -39,14 +53,6 @@ class ClipParams(FitParams):
     text_layers: int
     head_width: int
     """Channels per attention head, in both towers."""
-    max_shift: Fraction
-    """Largest random translation, as a share of the side."""
-    max_zoom: Fraction
-    """Largest random change of scale, as a share."""
-    color_jitter: Fraction
-    """Largest random change of brightness, contrast and saturation, as a share."""
-    maker_weight: Annotated[float, Field(ge=0)]
-    """Weight of a second contrastive loss, between images of one emoji by two makers; 0: none."""
 
 
 def model_config(params: ClipParams, resolution: int, tokenizer: CLIPTokenizer) -> dict[str, Any]:
@@ -87,27 +93,56 @@ def train(
     torch.manual_seed(params.seed)
     device = images.pixels.device
     model = CLIP(**model_config(params, images.pixels.shape[-1], tokenizer)).to(device)
-    contrast = ClipLoss()
     phrasings = [tokenize(list(texts), tokenizer) for texts in images.captions]
-    others = same_emoji(images.keys)
 
-    def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
-        index = batch_indices(len(images), params.batch_size, params.seed, step)
-        x = augmented(images.pixels[index], params, generator)
-        draw = torch.rand(len(index), generator=generator)
-        ids = [phrasings[i][int(u * len(phrasings[i]))] for i, u in zip(index, draw, strict=True)]
-        image, text, scale = model(normalise(x), torch.stack(ids).to(device))
-        total = contrast(image, text, scale.clamp(max=100))
-        if params.maker_weight:
-            draw = torch.rand(len(index), generator=generator)
-            partner = [others[i][int(u * len(others[i]))] for i, u in zip(index, draw, strict=True)]
-            y = augmented(images.pixels[partner], params, generator)
-            other = model.encode_image(normalise(y), normalize=True)
-            total = total + params.maker_weight * contrast(image, other, scale.clamp(max=100))
-        return total
+    def encode_text(ids: Tensor) -> Tensor:
+        return model.encode_text(ids, normalize=True)
 
+    loss = contrastive_loss(model, params, images, phrasings, encode_text)
     fitted = fit(list(model.parameters()), loss, params, resume, on_log, label)
     return model.eval(), fitted
+
+
+def contrastive_loss(
+    model: CLIP,
+    params: ContrastParams,
+    images: CaptionedImages,
+    phrasings: Sequence[Tensor],
+    encode_text: Callable[[Tensor], Tensor],
+) -> Loss:
+    """CLIP's loss of a step's images and captions, and of the images and other makers' of them.
+
+    Args:
+        phrasings: of each image, `(P, ...)`; a step uses one at random.
+        encode_text: gives the unit embeddings `(B, D)` of the phrasings `(B, ...)`.
+    """
+    contrast = ClipLoss()
+    others = same_emoji(images.keys)
+
+    def encode_image(rows: Sequence[int], generator: torch.Generator) -> Tensor:
+        seen = augmented(images.pixels[rows], params, generator)
+        return model.encode_image(normalise(seen), normalize=True)
+
+    def loss(step: int, generator: torch.Generator, _whole: slice) -> Tensor:
+        rows = batch_indices(len(images), params.batch_size, params.seed, step).tolist()
+        image = encode_image(rows, generator)
+        texts = torch.stack(one_of_each(phrasings, rows, generator))
+        scale = model.logit_scale.exp().clamp(max=100)
+        total = contrast(image, encode_text(texts.to(image.device)), scale)
+        if params.maker_weight:
+            other = encode_image(one_of_each(others, rows, generator), generator)
+            total = total + params.maker_weight * contrast(image, other, scale)
+        return total
+
+    return loss
+
+
+def one_of_each(
+    choices: Sequence[Any], rows: Sequence[int], generator: torch.Generator
+) -> list[Any]:
+    """One of the choices of each row, lists or tensors, at random."""
+    draw = torch.rand(len(rows), generator=generator)
+    return [choices[row][int(u * len(choices[row]))] for row, u in zip(rows, draw, strict=True)]
 
 
 def tokenize(texts: list[str], tokenizer: CLIPTokenizer) -> Tensor:
@@ -136,7 +171,7 @@ def same_emoji(keys: list[str]) -> list[list[int]]:
     ]
 
 
-def augmented(pixels: Tensor, params: ClipParams, generator: torch.Generator) -> Tensor:
+def augmented(pixels: Tensor, params: ContrastParams, generator: torch.Generator) -> Tensor:
     """Translate, scale and recolour uint8 images `(B, 3, H, W)` at random, filling with white."""
 
     def draw(limit: float, *shape: int) -> Tensor:
@@ -215,12 +250,11 @@ def text_model(model: CLIP, tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def text_weights(model: CLIP) -> dict[str, Tensor]:
-    """open_clip's text weights under the names of `transformers`."""
+    """open_clip's text weights under the names of `transformers`, as views."""
     weights = {
         "embeddings.token_embedding.weight": model.token_embedding.weight,
         "embeddings.position_embedding.weight": model.positional_embedding,
         "final_layer_norm.weight": model.ln_final.weight,
         "final_layer_norm.bias": model.ln_final.bias,
     }
-    weights |= layer_weights(model.transformer.resblocks)
-    return {name: value.detach().clone() for name, value in weights.items()}
+    return weights | layer_weights(model.transformer.resblocks)

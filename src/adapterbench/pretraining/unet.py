@@ -270,7 +270,7 @@ def text_loss(
 
 
 def load_parts(
-    params: UnetParams, vae: Path, image_encoder: Path, start: Path | None = None
+    params: UnetParams, vae: Path, clip: Path, start: Path | None = None
 ) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer, UNet2DConditionModel | None]:
     """Load the VAE, and the text encoder and tokenizer of a CLIP; the UNet is to be built.
 
@@ -285,13 +285,13 @@ def load_parts(
             f"unet.first_step is {params.first_step:,}: it must be below unet.steps "
             f"({params.steps:,}), and 0 without --start"
         )
-    tokenizer = CLIPTokenizer.from_pretrained(image_encoder, trust_remote_code=False)
+    tokenizer = CLIPTokenizer.from_pretrained(clip, trust_remote_code=False)
     autoencoder = AutoencoderKL.from_pretrained(
         vae, torch_dtype=torch.float32, use_safetensors=True
     )
     if start:
         return autoencoder, load_part(start, "text_encoder"), tokenizer, load_part(start, "unet")
-    text = text_model(load_clip(f"local-dir:{image_encoder}", None).model, tokenizer)
+    text = text_model(load_clip(f"local-dir:{clip}", None).model, tokenizer)
     return autoencoder, text, tokenizer, None
 
 
