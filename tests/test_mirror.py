@@ -12,7 +12,10 @@ TESTS = Path(__file__).parent
 
 COVERED: dict[str, tuple[set[str], str]] = {
     "adapters/projections/test_projections.py": (
-        {f"adapters.projections.{name}" for name in ("feedforward", "linear", "mlp")},
+        {
+            f"adapters.projections.{name}"
+            for name in ("feedforward", "linear", "low_rank", "mlp", "residual")
+        },
         "an equation each, of a line",
     ),
     "adapters/attention/test_decoupled.py": (

@@ -3,7 +3,7 @@
 import copy
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -80,6 +80,22 @@ def test_of_lora_keys_and_values_go_along(unet: UNet2DConditionModel, tmp_path: 
 
 
 @torch.no_grad()
+def test_lora_of_keys_and_values_alone_goes_along_whole(
+    unet: UNet2DConditionModel, tmp_path: Path
+) -> None:
+    row = {**VARIANTS["ip_adapter_lora"], "targets": ["to_k", "to_v"]}
+    adapter, path = trained(build(row, unet)), tmp_path / "it.safetensors"
+    save_ip_adapter(to_ip_adapter(adapter, unet, "linear"), path)
+    torch.testing.assert_close(theirs(path, unet), ours(adapter, unet), atol=4e-6, rtol=0)
+    save_peft(adapter, parse_variant(row), tmp_path / "peft")
+    merged = PeftModel.from_pretrained(copy.deepcopy(unet), tmp_path / "peft").merge_and_unload()
+    for layer_path, branch in adapter.layers.items():
+        layer, frozen = (cast(Any, it.get_submodule(layer_path)) for it in (merged, unet))
+        torch.testing.assert_close(layer.to_k.weight, full_weight(branch.get_submodule("to_k")))
+        assert layer.to_q.weight.equal(frozen.to_q.weight)
+
+
+@torch.no_grad()
 def test_peft_reads_the_lora(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     for name in ("ip_adapter_lora", "sixth"):
         adapter = made(name, unet)
@@ -146,6 +162,10 @@ def test_other_refusals() -> None:
         check_ip_adapter(parse_variant({**VARIANTS["ip_adapter"], "tokens": 16}))
     with pytest.raises(UserError, match=r"depth other than 4 \(this adapter has 2\)"):
         check_ip_adapter(parse_variant({**PLUS, "depth": 2}))
+    with pytest.raises(UserError, match="branches in a part of the layers"):
+        check_ip_adapter(parse_variant({**VARIANTS["ip_adapter"], "layers": ["mid_block"]}))
+    with pytest.raises(UserError, match="attention 'shared'"):
+        check_ip_adapter(parse_variant({**VARIANTS["ip_adapter"], "attention": "shared"}))
     with pytest.raises(UserError, match=r"no LoRA for PEFT.*load_adapter"):
         check_peft(parse_variant(VARIANTS["ip_adapter"]))
     with pytest.raises(UserError, match=r"attention 'dora' has no LoRA for PEFT"):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from adapterbench.adapters.attention import lora
 from adapterbench.adapters.core.adapter import Adapter, cross_attention_layers
+from adapterbench.adapters.core.branch import LinearLayer
 from adapterbench.adapters.core.build import build_adapter
 from adapterbench.adapters.core.storage import mismatch
 from adapterbench.adapters.core.variant import Variant, parse_variant
@@ -73,6 +74,8 @@ def check_ip_adapter(variant: Variant) -> None:
         problem = "attention that appends image tokens to the text"
     elif variant.attention not in ("decoupled", "lora"):
         problem = f"attention {variant.attention!r}"
+    elif variant.layers is not None:
+        problem = "branches in a part of the layers"
     elif not field:
         problem = f"projection {variant.projection!r}"
     elif (value := getattr(variant, field)) != number:
@@ -229,7 +232,7 @@ def full_weight(layer: nn.Module) -> Tensor:
     if isinstance(layer, LoraLinear):
         delta: Tensor = layer.get_delta_weight("default")
         return layer.weight + delta
-    return layer.get_parameter("weight")
+    return cast(LinearLayer, layer).weight
 
 
 def save_ip_adapter(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -270,6 +273,8 @@ def save_peft(adapter: Adapter, variant: Variant, folder: Path) -> None:
     modules = []
     for path, branch in adapter.layers.items():
         for name, layer in branch.named_children():
+            if not isinstance(layer, LoraLinear):
+                continue
             module = f"{path}.{'to_out.0' if name == 'to_out' else name}"
             modules.append(module)
             for side in ("lora_A", "lora_B"):

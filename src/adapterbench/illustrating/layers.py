@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from adapterbench.adapters.core.adapter import Adapter
-from adapterbench.adapters.core.branch import DecoupledBranch
+from adapterbench.adapters.core.branch import Branch, DecoupledBranch
 from adapterbench.adapters.core.storage import CONFIG, WEIGHTS
 from adapterbench.adapters.core.variant import Variant
 from adapterbench.core.config import CompareParams, LayersParams, SampleParams, ScoreParams
@@ -171,7 +171,8 @@ def load_sampler(params: Params, inputs: Inputs) -> Sampler:
 
 def is_separable(adapter: Adapter) -> bool:
     """Whether lambda 0 in a layer leaves the base model's layer."""
-    return all(isinstance(branch, DecoupledBranch) for branch in adapter.layers.values())
+    branches = adapter.layers.values()
+    return all(type(it) is Branch or isinstance(it, DecoupledBranch) for it in branches)
 
 
 def layer_settings(paths: Sequence[str], scale: float) -> dict[str, Scales]:

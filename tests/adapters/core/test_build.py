@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from diffusers import UNet2DConditionModel
-from toy_adapters import EMBED_DIM, VARIANTS, build
+from toy_adapters import EMBED_DIM, VARIANTS, build, call, prompts
 
 from adapterbench.adapters.core.build import count_parameters
 from adapterbench.adapters.core.variant import parse_variant
@@ -147,6 +147,26 @@ def test_the_count_is_that_of_the_built_adapter(
     both = dict.fromkeys(("it", "again"), parse_variant(variant))
     counts = count_parameters(both, unet.config, EMBED_DIM)
     assert counts == dict.fromkeys(("it", "again"), build(variant, unet).count)
+
+
+def test_layers_that_a_row_leaves_out_change_nothing(unet: UNet2DConditionModel) -> None:
+    row = VARIANTS["ip_adapter"]
+    some, every = build({**row, "layers": ["mid_block", "up_blocks.0"]}, unet), build(row, unet)
+    chosen = [path for path in every.layers if "mid_block" in path or "up_blocks.0" in path]
+    assert 0 < len(chosen) < len(every.layers)
+    assert [path for path, it in some.layers.items() if list(it.parameters())] == chosen
+    outputs = []
+    for adapter, scale in ((some, 1.0), (every, dict.fromkeys(chosen, 1.0))):
+        adapter.attach(unet)
+        adapter.scale = scale
+        outputs.append(call(unet, prompts()))
+        adapter.detach(unet)
+    assert outputs[0].equal(outputs[1])
+
+
+def test_a_row_that_leaves_out_all_layers_is_rejected(unet: UNet2DConditionModel) -> None:
+    with pytest.raises(UserError, match=r"layers = \['middle'\] leaves no .*mid_block"):
+        build({**VARIANTS["ip_adapter"], "layers": ["middle"]}, unet)
 
 
 def test_train_overrides_are_not_the_adapters_business(unet: UNet2DConditionModel) -> None:

@@ -1,5 +1,7 @@
 """Decoupled cross-attention whose image branch is the frozen layer under DoRA (Liu et al. 2024)."""
 
+from collections.abc import Container
+
 import torch
 from diffusers.models.attention_processor import Attention
 from peft import LoraConfig
@@ -17,7 +19,7 @@ class Params(lora.Params):
 
 def build(params: Params, attn: Attention) -> AdaptedBranch:
     """The branch of a layer."""
-    return Dora(attn, params.rank, params.numerator)
+    return Dora(attn, params.rank, params.numerator, params.targets)
 
 
 class Dora(AdaptedBranch):
@@ -33,8 +35,14 @@ class Dora(AdaptedBranch):
     `b_O` counts once.
     """
 
-    def __init__(self, attn: Attention, rank: int, alpha: float) -> None:
-        super().__init__(attn, lambda layer: under_dora(layer, rank, alpha))
+    def __init__(
+        self,
+        attn: Attention,
+        rank: int,
+        alpha: float,
+        targets: Container[str] | None = None,
+    ) -> None:
+        super().__init__(attn, lambda layer: under_dora(layer, rank, alpha), targets)
 
 
 def under_dora(layer: FrozenLinear, rank: int, alpha: float) -> LoraLinear:

@@ -1,5 +1,6 @@
 """Decoupled cross-attention whose image branch is the frozen layer under LoRA (Hu et al. 2021)."""
 
+from collections.abc import Container
 from typing import Annotated
 
 from diffusers.models.attention_processor import Attention
@@ -7,7 +8,7 @@ from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from pydantic import Field
 
-from adapterbench.adapters.core.adapted import AdaptedBranch
+from adapterbench.adapters.core.adapted import AdaptedBranch, Target
 from adapterbench.core.config import Section
 
 
@@ -15,9 +16,11 @@ class Params(Section):
     """Fields of a variant with `attention: lora`."""
 
     rank: Annotated[int, Field(ge=1, le=4096)]
-    """Rank r of each of the four LoRAs of a layer."""
+    """Rank r of each LoRA."""
     alpha: Annotated[float, Field(gt=0)] | None = None
     """LoRA's alpha; the rank when left out."""
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] | None = None
+    """Which of the four layers have a LoRA; all when left out."""
 
     @property
     def numerator(self) -> float:
@@ -27,7 +30,7 @@ class Params(Section):
 
 def build(params: Params, attn: Attention) -> AdaptedBranch:
     """The branch of a layer."""
-    return Lora(attn, params.rank, params.numerator)
+    return Lora(attn, params.rank, params.numerator, params.targets)
 
 
 class Lora(AdaptedBranch):
@@ -38,7 +41,13 @@ class Lora(AdaptedBranch):
     bias `b_O` counts once.
     """
 
-    def __init__(self, attn: Attention, rank: int, alpha: float) -> None:
+    def __init__(
+        self,
+        attn: Attention,
+        rank: int,
+        alpha: float,
+        targets: Container[str] | None = None,
+    ) -> None:
         config = LoraConfig(r=rank, lora_alpha=alpha)  # type: ignore[arg-type]  # as below
         super().__init__(
             attn,
@@ -49,4 +58,5 @@ class Lora(AdaptedBranch):
                 r=rank,
                 lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, but its annotation says int
             ),
+            targets,
         )

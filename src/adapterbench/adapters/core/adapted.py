@@ -1,7 +1,7 @@
 """Image branches that are the frozen layer with changed weights, through PEFT's layers."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Container
+from typing import Literal, cast
 
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
@@ -14,6 +14,9 @@ from adapterbench.adapters.core.branch import (
     LinearLayer,
     Prompt,
 )
+
+Target = Literal["to_q", "to_k", "to_v", "to_out"]
+"""One of the four linear layers of an attention."""
 
 
 class AdaptedBranch(DecoupledBranch):
@@ -28,27 +31,33 @@ class AdaptedBranch(DecoupledBranch):
     to_v: nn.Module
     to_out: nn.Module
 
-    def __init__(self, attn: Attention, adapt: Callable[[FrozenLinear], nn.Module]) -> None:
+    def __init__(
+        self,
+        attn: Attention,
+        adapt: Callable[[FrozenLinear], nn.Module],
+        targets: Container[str] | None = None,
+    ) -> None:
         """Put a layer of PEFT around each frozen one.
 
         Args:
             attn: the frozen layer.
             adapt: such a layer around `x W^T`; its `base_layer` is what it is given.
+            targets: which of the four are changed; None: all.
         """
         super().__init__()
         for name, layer in frozen_layers(attn).items():
-            setattr(self, name, adapt(FrozenLinear(layer)))
+            frozen = FrozenLinear(layer)
+            setattr(self, name, adapt(frozen) if targets is None or name in targets else frozen)
 
     def bind(self, attn: Attention) -> None:
         """See `Branch.bind`."""
         for name, layer in frozen_layers(attn).items():
-            getattr(self, name).base_layer.share(layer)
+            frozen_part(getattr(self, name)).share(layer)
 
     def keep_weights(self) -> None:
         """See `Branch.keep_weights`."""
-        adapted: Any
-        for adapted in self.children():
-            adapted.base_layer.keep()
+        for layer in self.children():
+            frozen_part(layer).keep()
 
     def add_output(
         self, out: Float[Tensor, "batch positions channels"], layer: Layer, prompt: Prompt
@@ -58,6 +67,11 @@ class AdaptedBranch(DecoupledBranch):
         key, value = self.to_k(prompt.tokens), self.to_v(prompt.tokens)
         image = self.attend_images(layer.attn, query, key, value, prompt)
         return out + self.factor * self.to_out(image)
+
+
+def frozen_part(layer: nn.Module) -> FrozenLinear:
+    """The frozen layer in one of PEFT's, or itself."""
+    return cast(FrozenLinear, getattr(layer, "base_layer", layer))
 
 
 def frozen_layers(attn: Attention) -> dict[str, LinearLayer]:

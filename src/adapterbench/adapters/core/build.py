@@ -1,12 +1,15 @@
 """Builds the adapter of a variant from the two modules that it names."""
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 
 from adapterbench.adapters.core.adapter import Adapter, cross_attention_layers
+from adapterbench.adapters.core.branch import Branch
 from adapterbench.adapters.core.variant import ReadsPatches, Variant, modules
 from adapterbench.core.errors import UserError
 from adapterbench.core.limits import check_memory
@@ -23,8 +26,8 @@ def build_adapter(variant: Variant, unet: UNet2DConditionModel, embed_dim: int) 
         embed_dim: width c of an image embedding; unused by a projection that reads patches.
 
     Raises:
-        UserError: the variant needs more memory than this machine has, or the UNet has no
-            cross-attention of a single width.
+        UserError: the variant needs more memory than this machine has or leaves out all layers, or
+            the UNet has no cross-attention of a single width.
     """
     attentions = cross_attention_layers(unet)
     widths = {attn.cross_attention_dim for attn in attentions.values()}
@@ -44,11 +47,34 @@ def build_adapter(variant: Variant, unet: UNet2DConditionModel, embed_dim: int) 
     check_size(variant, read_dim, width)
     adapter = Adapter(
         projection.build(variant, read_dim, width),
-        {path: attention.build(variant, attn) for path, attn in attentions.items()},
+        build_branches(variant, attention, attentions),
         read_dim,
         reads_patches=variant.reads_patches,
     )
     return adapter.to(unet.device, torch.float32)
+
+
+def build_branches(
+    variant: Variant, attention: ModuleType, attentions: Mapping[str, Attention]
+) -> dict[str, Branch]:
+    """The branches of all layers; one of a layer that the variant leaves out changes nothing.
+
+    Raises:
+        UserError: it leaves out all of them.
+    """
+    built = {
+        path: attention.build(variant, attn)
+        for path, attn in attentions.items()
+        if variant.layers is None or any(part in path for part in variant.layers)
+    }
+    if not built:
+        raise UserError(
+            f"layers = {list(variant.layers or ())} leaves no cross-attention layer of this UNet: "
+            f"name parts of {', '.join(attentions)}"
+        )
+    if hasattr(attention, "link"):
+        attention.link(list(built.values()))
+    return {path: built.get(path, Branch()) for path in attentions}
 
 
 def check_size(variant: Variant, embed_dim: int, width: int) -> None:

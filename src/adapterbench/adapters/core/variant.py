@@ -46,6 +46,9 @@ class Variant(ImageEncoderParams):
     """Module of `adapterbench.adapters.projections`."""
     attention: str
     """Module of `adapterbench.adapters.attention`."""
+    layers: tuple[str, ...] | None = None
+    """Which cross-attention layers have a branch: those with one of these in their path in the
+    UNet, such as `mid_block`; all when left out."""
     train: dict[str, Any] | None = None
     """Overrides of the `train` section; `load_train` checks them."""
 

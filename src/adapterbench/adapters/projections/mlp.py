@@ -15,10 +15,12 @@ class Params(ReadsEmbedding):
     """Hidden layers, a GELU after each."""
     expansion: Width
     """Width of a hidden layer, in multiples of the embedding's width."""
+    norm: bool = True
+    """Whether the tokens pass through a LayerNorm."""
 
 
 def build(params: Params, embed_dim: int, width: int) -> nn.Module:
-    """`c -> e c -> .. -> e c -> K D`, then LayerNorm: `(B, embed_dim)` to `(B, K, width)`."""
+    """`c -> e c -> .. -> e c -> K D`, LayerNorm: `(B, embed_dim)` to `(B, K, width)`."""
     widths = [embed_dim] + [params.expansion * embed_dim] * params.hidden_layers
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
@@ -27,5 +29,5 @@ def build(params: Params, embed_dim: int, width: int) -> nn.Module:
         *layers,
         nn.Linear(widths[-1], params.tokens * width),
         nn.Unflatten(-1, (params.tokens, width)),
-        nn.LayerNorm(width),
+        *([nn.LayerNorm(width)] if params.norm else []),
     )
