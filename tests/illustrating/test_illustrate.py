@@ -183,7 +183,7 @@ def test_plus_goes_through_all_stages(
     row = parse_variant(PLUS)
     model, out = workplace / "models/plus", workplace / "samples/plus"
     rates = {"drop_image": 0.1, "drop_text": 0.5, "drop_both": 0.1}
-    rest = {"accumulate": 1, "compile": False, "min_snr_gamma": None}
+    rest = {"accumulate": 1, "compile": False, "min_snr_gamma": None, "samples": None}
     fitted = {**FIT, **rates, **rest, "gradient_checkpointing": False, "mixed_precision": "no"}
     params, inputs = TrainParams(**fitted), (patches.encoded, patches.backbone)
     train_adapter("plus", row, params, *inputs, model, on_log=lambda *_: None)

@@ -32,6 +32,7 @@ from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.config import TrainParams, parse
 from adapterbench.core.errors import UserError
 from adapterbench.core.files import sha256
+from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.conditions import Texts
 from adapterbench.frozen.load import load_part
 from adapterbench.training.adapter import Trained, drop_conditions, memory, train_adapter
@@ -66,6 +67,7 @@ def train_params(**changes: Any) -> TrainParams:
         "accumulate": 1,
         "compile": False,
         "min_snr_gamma": None,
+        "samples": None,
     }
     return TrainParams(**values | changes)
 
@@ -216,6 +218,27 @@ def test_batches_that_processes_gather_ahead_change_no_bit(
     second = train(toy, "ahead", accumulate=2)
     assert weights("here") == weights("ahead")
     assert first.losses == second.losses
+
+
+def test_fewer_training_images_are_the_same_at_every_seed(toy: Toy) -> None:
+    data = EncodedSplit(toy.encoded, "train")
+    schedule = load_part(toy.backbone, "scheduler")
+    rows = [data.row(number)[0].float() for number in range(len(data))]
+
+    def seen(samples: int | None, seed: int) -> set[int]:
+        params = train_params(samples=samples, seed=seed)
+        local = batches.LocalBatches(data, schedule, params, slice(0, params.batch_size))
+        drawn = torch.cat([local.draw(step).latents for step in range(10)])
+        return {n for n, row in enumerate(rows) if (drawn == row).flatten(1).all(1).any()}
+
+    few = seen(4, 0)
+    assert len(few) == 4
+    assert few == seen(4, 1)
+    assert few < seen(9, 0) < seen(None, 0) == set(range(18))
+    message = r"train.samples = 19, but the training split has 18: lower it, or set it to null"
+    with pytest.raises(UserError, match=message):
+        train(toy, "out", samples=19)
+    assert not Path("out").exists()
 
 
 GATHERED_AHEAD = """

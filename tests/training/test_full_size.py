@@ -70,6 +70,7 @@ TRAIN = TrainParams(
     ema_decay=0, log_every=1, checkpoint_every=1, seed=0, drop_image=0, drop_text=0, drop_both=0,
     gradient_checkpointing=True, mixed_precision="no", accumulate=1, compile=False,
     min_snr_gamma=None,
+    samples=None,
 )  # fmt: skip
 SAMPLE = SampleParams(
     items=2,

@@ -179,6 +179,9 @@ class TrainParams(FitParams):
     """Whether to compile the UNet with `torch.compile`."""
     min_snr_gamma: Annotated[float, Field(gt=0)] | None
     """Weights timesteps by min(SNR, gamma) (Hang et al. 2023, who use 5); `null`: equally."""
+    samples: Count | None
+    """Training images in use, the same at every seed; those of a smaller number are among those of
+    a larger one; `null`: all."""
 
     @model_validator(mode="after")
     def fractions_add_up(self) -> Self:

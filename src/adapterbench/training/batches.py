@@ -19,7 +19,7 @@ from adapterbench.core.config import TrainParams
 from adapterbench.core.errors import UserError
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.runs.program import LOADER_WORKER
-from adapterbench.training.loop import batch_indices, step_generator
+from adapterbench.training.loop import batch_indices, epoch_order, step_generator
 from adapterbench.training.loss import NoiseSchedule, draw_noise
 
 MAX_WORKERS = 4
@@ -64,6 +64,7 @@ class LocalBatches(Dataset[LocalBatch | None]):
     ) -> None:
         self.data, self.schedule, self.params, self.share = data, schedule, params, share
         self.shape = data.row(0)[0].shape
+        self.subset = subset(len(data), params.samples)
 
     def __getitem__(self, step: int) -> LocalBatch | None:
         """`draw`, or None on a `UserError`: errors lose their type on the way from a worker."""
@@ -80,7 +81,7 @@ class LocalBatches(Dataset[LocalBatch | None]):
         """
         size, seed = self.params.batch_size, self.params.seed
         generator = step_generator(seed, step)
-        index = batch_indices(len(self.data), size, seed, step)
+        index = self.subset[batch_indices(len(self.subset), size, seed, step)]
         phrasing = torch.rand(size, generator=generator)
         drop = torch.rand(size, generator=generator)
         noise, t = draw_noise(self.schedule, (size, *self.shape), generator)
@@ -88,6 +89,22 @@ class LocalBatches(Dataset[LocalBatch | None]):
         batch = self.data.gather(index[local], phrasing[local])
         drawn = (part[local].clone() for part in (noise, t, drop))  # frees the rest of the batch
         return LocalBatch(batch.latents, batch.image_embeds, batch.texts, *drawn)
+
+
+def subset(total: int, samples: int | None) -> Int64[Tensor, " samples"]:
+    """The first `samples` indices in a fixed random order of `total`; all in order if it is None.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    if samples is None:
+        return torch.arange(total)
+    if samples > total:
+        raise UserError(
+            f"train.samples = {samples:,}, but the training split has {total:,}: lower it, or set "
+            "it to null for all"
+        )
+    return epoch_order(total, 0, 0)[:samples]
 
 
 class Batches:
