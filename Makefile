@@ -10,7 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup params repro experiments demo test coverage test-slow lint style docs wheel bench backbone hold-out archive controlnet \
-	descendants publish publish-controlnet publish-descendants examples img2dataset clusters clean
+	descendants study publish publish-controlnet publish-descendants examples img2dataset clusters clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -127,6 +127,10 @@ examples: setup $(PINS) ## Run examples/ on what `make repro` left: images and t
 	python examples/compose.py examples/out/compose.jpg
 	python examples/image_prompts.py examples/out/image_prompt_options.jpg
 	jupyter execute examples/adapterbench.ipynb --output=out/adapterbench
+
+study: setup ## Run the study of parameters and depth (hours; it resumes after a kill)
+	dvc repro prepare encode backbone neutral_evaluator
+	dvc --cd study repro
 
 publish: setup ## Publish the trained backbone in this repository
 	rm -rf pins/emoji

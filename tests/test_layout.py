@@ -31,14 +31,14 @@ FLOORS = (
     {"core"},
     {"runs", "formats", "frozen", "backbone", "adapters"},
     {"data", "encoding", "training", "sampling", "scoring", "report", "exchange"},
-    {"illustrating", "pretraining", "demo"},
+    {"illustrating", "pretraining", "study", "demo"},
     {"cli"},
 )
 """The folders of the package; one imports from floors below its own alone."""
 
 INERT: dict[str, tuple[set[str], str]] = {
     "adapterbench.core.errors": (
-        {"InputError", "UserError", "one_line", "short_repr"},
+        {"DivergedError", "InputError", "UserError", "one_line", "short_repr"},
         "messages for people",
     ),
     "adapterbench.core.documents": (
@@ -200,18 +200,25 @@ FULL: dict[str, list[str] | dict[str, Any]] = {
 
 @cache
 def stages() -> dict[str, Any]:
-    """The stages of both pipelines as DVC resolves them, by name such as `train@ip_adapter`.
+    """The stages of the three pipelines as DVC resolves them, by name such as `train@ip_adapter`.
 
-    Some run in the full evaluation alone; here they have its splits and methods.
+    Some run in the full evaluation alone; here they have its splits and methods. The study has
+    many stages of a kind, which differ in numbers alone: the last of each kind stands for all.
     """
     found: dict[str, Any] = {}
-    for folder, prefix in ((ROOT, ""), (ROOT / "backbone", "backbone/")):
+    for folder, prefix in (
+        (ROOT, ""),
+        (ROOT / "backbone", "backbone/"),
+        (ROOT / "study", "study/"),
+    ):
         with Repo(str(folder)) as repo:
             file = ProjectFile(repo, str(folder / "dvc.yaml"))
             if folder == ROOT:
                 for name, items in FULL.items():
                     file.contents["stages"][name]["foreach"] = items
-            found |= {prefix + name: stage for name, stage in file.stages.items()}
+            one_each = {name.partition("@")[0]: name for name in file.stages}
+            names = one_each.values() if prefix == "study/" else file.stages
+            found |= {prefix + name: file.stages[name] for name in names}
     return found
 
 
@@ -376,7 +383,9 @@ def test_every_stage_is_described() -> None:
 
 
 def test_stage_scripts_are_thin() -> None:
-    scripts = [*ROOT.glob("stages/*.py"), *ROOT.glob("backbone/stages/*.py")]
+    scripts = [
+        path for folder in (".", "backbone", "study") for path in ROOT.glob(f"{folder}/stages/*.py")
+    ]
     scripts.remove(ROOT / "stages/launch.py")  # starts them, and is no stage
     assert [path for path in scripts if len(path.read_text().splitlines()) > 40] == []
 

@@ -25,6 +25,10 @@ class InputError(UserError):
         return type(self), (self.cause, self.path)
 
 
+class DivergedError(UserError):
+    """A training whose loss, gradient or weights are not finite."""
+
+
 def one_line(error: object, limit: int = 300) -> str:
     """Text on one line, cut to `limit` characters."""
     text = " ".join(str(error).split())

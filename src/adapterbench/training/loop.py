@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from adapterbench.core.config import FitParams
-from adapterbench.core.errors import UserError
+from adapterbench.core.errors import DivergedError, UserError
 from adapterbench.core.files import publish
 from adapterbench.core.seeds import mixed
 from adapterbench.training.distributed import DistributedContext
@@ -232,9 +232,9 @@ class Trainer:
             )
         return [loss for loss, _ in read]
 
-    def diverged(self, cause: str) -> UserError:
+    def diverged(self, cause: str) -> DivergedError:
         """The error for values that are not finite."""
-        return UserError(
+        return DivergedError(
             f"{self.label}: {cause}: lower learning_rate (now {self.params.learning_rate}) or look "
             "for bad inputs; nothing was published"
         )
