@@ -1,6 +1,7 @@
 """An MLP in place of IP-Adapter's linear projection."""
 
 from itertools import pairwise
+from typing import Literal
 
 from torch import nn
 
@@ -15,8 +16,8 @@ class Params(ReadsEmbedding):
     """Hidden layers, a GELU after each."""
     expansion: Width
     """Width of a hidden layer, in multiples of the embedding's width."""
-    norm: bool = True
-    """Whether the tokens pass through a LayerNorm."""
+    norm: Literal[False] | None = None
+    """`false`: the tokens pass through no LayerNorm."""
 
 
 def build(params: Params, embed_dim: int, width: int) -> nn.Module:
@@ -29,5 +30,5 @@ def build(params: Params, embed_dim: int, width: int) -> nn.Module:
         *layers,
         nn.Linear(widths[-1], params.tokens * width),
         nn.Unflatten(-1, (params.tokens, width)),
-        *([nn.LayerNorm(width)] if params.norm else []),
+        *([nn.LayerNorm(width)] if params.norm is None else []),
     )
