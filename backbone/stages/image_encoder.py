@@ -8,7 +8,8 @@ from typer import Option
 from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
 from adapterbench.frozen.load import fingerprint, load_clip, load_part
-from adapterbench.pretraining import clip, image_encoder
+from adapterbench.pretraining import clip
+from adapterbench.pretraining.image_encoder import TuneParams, tune
 from adapterbench.pretraining.images import load_images
 from adapterbench.pretraining.run import log_values, resume_file, write_metrics
 from adapterbench.runs.program import run
@@ -23,14 +24,14 @@ def main(
     metrics: Annotated[Path, Option(help="JSON of the metrics.")],
 ) -> None:
     """Tune a CLIP's image tower to the pipeline's text encoder."""
-    params = load_params(image_encoder.TuneParams, "image_encoder")
+    params = load_params(TuneParams, "image_encoder")
     context = DistributedContext(params.mixed_precision)
     images = load_images(shards, "train", device=context.device)
     model = load_clip(f"local-dir:{start}", None).model
     text, tokenizer = (load_part(pipeline, part) for part in ("text_encoder", "tokenizer"))
-    resume = resume_file(f"image_encoder-{fingerprint(pipeline)[:16]}", params, shards)
-    inputs = params, images, model, text, tokenizer, resume
-    fitted = image_encoder.tune(*inputs, log_values, context)
+    origin = "-".join(fingerprint(folder)[:16] for folder in (start, pipeline))
+    resume = resume_file(f"image_encoder-{origin}", params, shards)
+    fitted = tune(params, images, model, text, tokenizer, resume, log_values, context)
     with publish(out) as folder:
         clip.save(model, load_params(clip.ClipParams, "clip"), tokenizer, folder)
     write_metrics(metrics, fitted, resume, {})

@@ -11,13 +11,14 @@ from toy_backbone import CLIP_PARAMS, FIT, UNET_PARAMS, VAE_PARAMS
 
 from adapterbench.core.files import write_json
 from adapterbench.data.sources import emoji
+from adapterbench.pretraining.clip import ContrastParams
 
 from .project import CONCEPTS, Project, entry
 
 pytestmark = pytest.mark.slow
 
 BROUGHT = {"fetch", "neutral_evaluator", "hold_out", "prepare"}
-TRAINED = {"clip@clip", "clip@evaluator", "vae", "unet", "report"}
+TRAINED = {"clip@clip", "clip@evaluator", "vae", "unet", "image_encoder", "report"}
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 AFTER = {
     *("archive", "controlnet", "edges", "openmoji"),
@@ -59,6 +60,7 @@ def pretraining(project: Project, tmp_path: Path) -> Project:
     """The inner repository with toy numbers."""
     measured = {"items": 3, "steps": 2, "guidance_scale": 3.0, "batch_size": 4, "seed": 0}
     outer = yaml.safe_load((project.root / "params.yaml").read_text())
+    tuned = CLIP_PARAMS.model_dump(include=set(ContrastParams.model_fields))
     params = {
         "data": outer["data"],
         "neutral_evaluator": outer["neutral_evaluator"],
@@ -66,6 +68,7 @@ def pretraining(project: Project, tmp_path: Path) -> Project:
         "clip": CLIP_PARAMS.model_dump(mode="json"),
         "evaluator": CLIP_PARAMS.model_dump(mode="json"),
         "vae": VAE_PARAMS.model_dump(mode="json"),
+        "image_encoder": {**tuned, "mixed_precision": "bf16"},
         "unet": UNET_PARAMS.model_dump(mode="json"),
         "controlnet": {**FIT, "conditioning_channels": [8, 8, 8, 8], "drop_text": 0.5},
         "report": {**measured, "shown": 2, "resolution": 32},
@@ -112,7 +115,7 @@ def test_the_unet_goes_on_from_a_pipeline(pretraining: Project) -> None:
         arguments = {
             "shards": "data/shards",
             "vae": "models/vae",
-            "image-encoder": "models/image_encoder",
+            "clip": "models/clip",
             "out": out,
             "metrics": f"{out}.json",
         }

@@ -43,6 +43,13 @@ def test_not_worse_is_one_sided() -> None:
     assert one.p_not_worse(0.01) == pytest.approx(0.5)
 
 
+def test_equal_differences_leave_no_doubt() -> None:
+    """R@1 may be 0 for every item in both rows."""
+    none, all_equal = estimate(np.zeros((3, 8))), estimate(np.full((3, 8), -0.1))
+    assert (none.interval(), none.p_different(), none.p_not_worse(0.05)) == ((0, 0), 1, 0)
+    assert (all_equal.p_different(), all_equal.p_not_worse(0.05)) == pytest.approx((0, 1), abs=1e-9)
+
+
 def test_the_detectable_difference_is_found_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
     size = Estimate(0, 0.2 / 64**0.5, 63).detectable(power=0.8)

@@ -13,10 +13,10 @@ from adapterbench.formats.frames import read_frame
 from adapterbench.study.runs import SCORES, Data, Facts, Settings, run_once
 
 FILE = "rates.json"
-JUDGES = ("clip_i", "neutral")
+CHOOSING = ("clip_i", "neutral")
 """Scores whose mean chooses the rate; R@1 is left out, as it is too coarse for short runs."""
 
-SHOWN = (*JUDGES, "r_at_1")
+SHOWN = (*CHOOSING, "r_at_1")
 
 
 class RatesParams(Section):
@@ -64,7 +64,7 @@ def mean_scores(facts: Facts, folder: Path) -> dict[str, float] | None:
 
 
 def best_of(row: str, means: dict[str, dict[str, float] | None]) -> float:
-    """The rate with the highest mean score over `JUDGES`.
+    """The rate with the highest mean score over `CHOOSING`.
 
     Raises:
         UserError: every run diverged.
@@ -72,7 +72,7 @@ def best_of(row: str, means: dict[str, dict[str, float] | None]) -> float:
     converged = {rate: scores for rate, scores in means.items() if scores}
     if not converged:
         raise UserError(f"{row} diverged at every learning rate ({', '.join(means)}): lower them")
-    return float(max(converged, key=lambda rate: sum(converged[rate][name] for name in JUDGES)))
+    return float(max(converged, key=lambda rate: sum(converged[rate][name] for name in CHOOSING)))
 
 
 def read_rates(folder: Path) -> Rates:

@@ -34,11 +34,17 @@ class Estimate:
 
     def p_different(self) -> float:
         """p value of the hypothesis that the mean is zero, two-sided."""
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+        return 2 * self.tail(abs(self.mean))
 
     def p_not_worse(self, margin: float) -> float:
         """p value of the hypothesis that the mean is `-margin` or less, one-sided."""
-        return float(stats.t.sf((self.mean + margin) / self.error, self.freedom))
+        return self.tail(self.mean + margin)
+
+    def tail(self, distance: float) -> float:
+        """Probability that chance alone exceeds a distance."""
+        if not self.error:  # all differences are equal, such as an R@1 of 0 in both rows
+            return 0.5 * (1 - float(np.sign(distance)))
+        return float(stats.t.sf(distance / self.error, self.freedom))
 
     def detectable(self, power: float = 0.8, level: float = 0.05) -> float:
         """The true difference that a two-sided test at `level` finds with this probability."""
