@@ -29,7 +29,7 @@ def main(
     images = load_images(shards, "train", device=context.device)
     model = load_clip(f"local-dir:{start}", None).model
     text, tokenizer = (load_part(pipeline, part) for part in ("text_encoder", "tokenizer"))
-    resume = resume_file(f"tune-{fingerprint(start)[:9]}-{fingerprint(pipeline)[:9]}", params, shards)
+    resume = resume_file(f"tune-{fingerprint(start)[:8]}-{fingerprint(pipeline)[:8]}", params, shards)
     fitted = tune(params, images, model, text, tokenizer, resume, log_values, context)
     with publish(out) as folder:
         clip.save(model, load_params(clip.ClipParams, "clip"), tokenizer, folder)
