@@ -7,7 +7,7 @@ from typer import Option
 
 from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
-from adapterbench.frozen.load import fingerprint, load_clip, load_part
+from adapterbench.frozen.load import load_clip, load_part
 from adapterbench.pretraining import clip
 from adapterbench.pretraining.image_encoder import TuneParams, tune
 from adapterbench.pretraining.images import load_images
@@ -29,7 +29,7 @@ def main(
     images = load_images(shards, "train", device=context.device)
     model = load_clip(f"local-dir:{start}", None).model
     text, tokenizer = (load_part(pipeline, part) for part in ("text_encoder", "tokenizer"))
-    resume = resume_file(f"tune-{fingerprint(start)[:8]}-{fingerprint(pipeline)[:8]}", params, shards)
+    resume = resume_file("image_encoder", params, shards, start, pipeline)
     fitted = tune(params, images, model, text, tokenizer, resume, log_values, context)
     with publish(out) as folder:
         clip.save(model, load_params(clip.ClipParams, "clip"), tokenizer, folder)

@@ -7,7 +7,6 @@ from typer import Option
 
 from adapterbench.core.config import load_params
 from adapterbench.core.files import publish
-from adapterbench.frozen.load import fingerprint
 from adapterbench.pretraining import unet
 from adapterbench.pretraining.images import load_images
 from adapterbench.pretraining.run import log_values, resume_file, write_metrics
@@ -27,7 +26,7 @@ def main(
     params = load_params(unet.UnetParams, "unet")
     autoencoder, text, tokenizer, model = unet.load_parts(params, vae, clip, start)
     context = DistributedContext(params.mixed_precision)
-    resume = resume_file(f"unet-{fingerprint(start)[:16]}" if start else "unet", params, shards)
+    resume = resume_file("unet", params, shards, *filter(None, [start]))
     images = load_images(shards, "train", device=context.device)
     data = unet.versions(params, images, autoencoder, tokenizer)
     model, fitted = unet.train(params, data, text, resume, log_values, context, model)

@@ -8,6 +8,7 @@ import torch
 
 from adapterbench.core.config import Section
 from adapterbench.core.files import MANIFEST, write_json
+from adapterbench.frozen.load import fingerprint
 from adapterbench.runs.resume import resume_path
 from adapterbench.training.distributed import DistributedContext
 from adapterbench.training.loop import FitResult
@@ -20,9 +21,14 @@ def device() -> torch.device:
     return DistributedContext().device
 
 
-def resume_file(name: str, params: Section, shards: Path) -> Path:
-    """Checkpoint file of a stage, named by a digest of its parameters and shards."""
-    return resume_path(name, {"params": params}, shards / MANIFEST).with_suffix(".safetensors")
+def resume_file(name: str, params: Section, shards: Path, *models: Path) -> Path:
+    """Checkpoint file of a stage, named by a digest of its parameters, its shards and `models`.
+
+    Args:
+        models: folders of the models that the stage goes on from.
+    """
+    facts = {"params": params, "models": [fingerprint(model) for model in models]}
+    return resume_path(name, facts, shards / MANIFEST).with_suffix(".safetensors")
 
 
 def log_values(step: int, values: dict[str, float]) -> None:
