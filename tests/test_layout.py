@@ -31,8 +31,9 @@ FLOORS = (
     {"core"},
     {"runs", "formats", "frozen", "backbone", "adapters"},
     {"data", "encoding", "training", "sampling", "scoring", "report", "exchange"},
-    {"illustrating", "pretraining", "study", "demo"},
+    {"illustrating", "pretraining", "demo"},
     {"cli"},
+    {"study"},
 )
 """The folders of the package; one imports from floors below its own alone."""
 
@@ -109,7 +110,10 @@ LOADS = {
 }
 """Who loads a module by the name that a parameter gives (`item`: the row of the variant)."""
 
-READS = {"adapterbench.report.page": SRC / "adapterbench/report/templates"}
+READS = {
+    "adapterbench.report.page": SRC / "adapterbench/report/templates",
+    "adapterbench.study.answers.report": SRC / "adapterbench/study/answers/templates",
+}
 """Files of the package that a module reads."""
 
 

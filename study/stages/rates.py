@@ -8,8 +8,9 @@ from typer import Argument, Option
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core.config import SampleParams, ScoreParams, load_params, load_train
 from adapterbench.runs.program import run
-from adapterbench.study.rates import RatesParams, sweep
-from adapterbench.study.runs import Data, Settings
+from adapterbench.study.runs.files import Data
+from adapterbench.study.runs.rates import RatesParams, sweep
+from adapterbench.study.runs.run import Settings
 
 
 def main(

@@ -8,8 +8,9 @@ from typer import Argument, Option
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core.config import SampleParams, ScoreParams, load_params, load_train
 from adapterbench.runs.program import run
-from adapterbench.study.rates import read_rates
-from adapterbench.study.runs import Data, Settings, run_once
+from adapterbench.study.runs.files import Data
+from adapterbench.study.runs.rates import read_rates
+from adapterbench.study.runs.run import Settings, run_once
 
 
 def main(
@@ -21,6 +22,7 @@ def main(
     seed: Annotated[int, Option(help="Seed of the training.", min=0)],
     out: Annotated[Path, Option(help="Folder of the run.")],
     samples: Annotated[int | None, Option(help="Training images (default: all).", min=1)] = None,
+    adapter: Annotated[Path | None, Option(help="Folder of the adapter (default: none).")] = None,
 ) -> None:
     """Train a row once and score it on a split."""
     sample, score = load_params(SampleParams, "sample"), load_params(ScoreParams, "score")
@@ -28,7 +30,7 @@ def main(
     changes |= {"learning_rate": read_rates(rates).best}
     train = load_train(row).model_copy(update=changes)
     settings = Settings(row, load_variant(row), train, sample, score, split)
-    run_once(settings, Data(data), out, lambda *_: None)
+    run_once(settings, Data(data), out, adapter)
 
 
 if __name__ == "__main__":

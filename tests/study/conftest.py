@@ -5,7 +5,8 @@ from toy_backbone import SAMPLE, VARIANT, Toy
 from training.test_adapter import train_params
 
 from adapterbench.adapters.core.variant import parse_variant
-from adapterbench.study.runs import Data, Settings
+from adapterbench.study.runs.files import Data
+from adapterbench.study.runs.run import Settings
 
 
 @pytest.fixture

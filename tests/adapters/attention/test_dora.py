@@ -24,14 +24,14 @@ def test_it_is_the_layer_with_magnitudes_and_directions() -> None:
         assert magnitudes.shape == (len(weight),)
         return magnitudes[:, None] * moved / np.sqrt((moved**2).sum(1, keepdims=True))
 
-    check_adapted(Dora(attn, RANK, ALPHA), attn, decomposed)
+    check_adapted(Dora(attn, Params(rank=RANK, alpha=ALPHA)), attn, decomposed)
 
 
 def test_the_gradient_takes_the_norms_as_constants() -> None:
     """Written out with autograd: those of A, B and m, of one layer."""
     torch.manual_seed(0)
     attn = layer()
-    adapted: Any = Dora(attn, RANK, ALPHA).to_k
+    adapted: Any = Dora(attn, Params(rank=RANK, alpha=ALPHA)).to_k
     for weight in adapted.parameters():
         torch.nn.init.normal_(weight, std=0.3)
     inputs = torch.randn(5, adapted.in_features)
@@ -51,7 +51,7 @@ def test_the_gradient_takes_the_norms_as_constants() -> None:
 def test_a_fresh_one_changes_nothing(dtype: torch.dtype) -> None:
     """To the last bit, also over a layer in half precision."""
     attn = layer().to(dtype)
-    branch = Dora(attn, RANK, ALPHA).float()
+    branch = Dora(attn, Params(rank=RANK, alpha=ALPHA)).float()
     for name in ("to_q", "to_k", "to_v", "to_out"):
         adapted = getattr(branch, name)
         inputs = torch.randn(5, adapted.in_features)

@@ -20,7 +20,7 @@ def test_it_is_the_layer_with_merged_weights() -> None:
         up, down = (numbers(side["default"]) for side in (adapted.lora_B, adapted.lora_A))
         return weight + ALPHA / RANK * up @ down
 
-    check_adapted(Lora(attn, RANK, ALPHA), attn, merged)
+    check_adapted(Lora(attn, Params(rank=RANK, alpha=ALPHA)), attn, merged)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import toy_adapters as toy
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
+from adapterbench.adapters.attention import dora, lora
 from adapterbench.adapters.attention.dora import Dora
 from adapterbench.adapters.attention.lora import Lora
 from adapterbench.adapters.attention.oft import Oft
@@ -16,8 +17,8 @@ from adapterbench.adapters.core.adapted import AdaptedBranch
 from ..attention.reference import layer
 
 BRANCHES: dict[str, Callable[[Attention], AdaptedBranch]] = {
-    "lora": lambda attn: Lora(attn, 3, 6.0),
-    "dora": lambda attn: Dora(attn, 3, 6.0),
+    "lora": lambda attn: Lora(attn, lora.Params(rank=3, alpha=6.0)),
+    "dora": lambda attn: Dora(attn, dora.Params(rank=3, alpha=6.0)),
     "oft": lambda attn: Oft(attn, 4),
 }
 

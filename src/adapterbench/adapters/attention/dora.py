@@ -1,7 +1,5 @@
 """Decoupled cross-attention whose image branch is the frozen layer under DoRA (Liu et al. 2024)."""
 
-from collections.abc import Container
-
 import torch
 from diffusers.models.attention_processor import Attention
 from peft import LoraConfig
@@ -19,7 +17,7 @@ class Params(lora.Params):
 
 def build(params: Params, attn: Attention) -> AdaptedBranch:
     """The branch of a layer."""
-    return Dora(attn, params.rank, params.numerator, params.targets)
+    return Dora(attn, params)
 
 
 class Dora(AdaptedBranch):
@@ -35,24 +33,18 @@ class Dora(AdaptedBranch):
     `b_O` counts once.
     """
 
-    def __init__(
-        self,
-        attn: Attention,
-        rank: int,
-        alpha: float,
-        targets: Container[str] | None = None,
-    ) -> None:
-        super().__init__(attn, lambda layer: under_dora(layer, rank, alpha), targets)
+    def __init__(self, attn: Attention, params: Params) -> None:
+        super().__init__(attn, lambda layer: under_dora(layer, params), params.targets)
 
 
-def under_dora(layer: FrozenLinear, rank: int, alpha: float) -> LoraLinear:
+def under_dora(layer: FrozenLinear, params: Params) -> LoraLinear:
     """PEFT's layer around a frozen one, without its bias; it changes nothing yet."""
     adapted = LoraLinear(
         layer,
         "default",
-        LoraConfig(r=rank, lora_alpha=alpha, use_dora=True),  # type: ignore[arg-type]  # as below
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
+        LoraConfig(r=params.rank, lora_alpha=params.numerator, use_dora=True),  # type: ignore[arg-type]  # as below
+        r=params.rank,
+        lora_alpha=params.numerator,  # type: ignore[arg-type]  # PEFT takes fractions, and says int
     )
     # PEFT rounds it to the dtype of the layer, and then m / ||W|| is not 1 in fp32
     norms = torch.linalg.norm(layer.weight.detach().float(), dim=1)

@@ -1,6 +1,5 @@
 """Decoupled cross-attention whose image branch is the frozen layer under LoRA (Hu et al. 2021)."""
 
-from collections.abc import Container
 from typing import Annotated
 
 from diffusers.models.attention_processor import Attention
@@ -30,7 +29,7 @@ class Params(Section):
 
 def build(params: Params, attn: Attention) -> AdaptedBranch:
     """The branch of a layer."""
-    return Lora(attn, params.rank, params.numerator, params.targets)
+    return Lora(attn, params)
 
 
 class Lora(AdaptedBranch):
@@ -41,22 +40,16 @@ class Lora(AdaptedBranch):
     bias `b_O` counts once.
     """
 
-    def __init__(
-        self,
-        attn: Attention,
-        rank: int,
-        alpha: float,
-        targets: Container[str] | None = None,
-    ) -> None:
-        config = LoraConfig(r=rank, lora_alpha=alpha)  # type: ignore[arg-type]  # as below
+    def __init__(self, attn: Attention, params: Params) -> None:
+        config = LoraConfig(r=params.rank, lora_alpha=params.numerator)  # type: ignore[arg-type]  # as below
         super().__init__(
             attn,
             lambda layer: LoraLinear(
                 layer,
                 "default",
                 config,
-                r=rank,
-                lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions, but its annotation says int
+                r=params.rank,
+                lora_alpha=params.numerator,  # type: ignore[arg-type]  # PEFT takes fractions, but its annotation says int
             ),
-            targets,
+            params.targets,
         )

@@ -10,11 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from pydantic import FiniteFloat
 
 from adapterbench.adapters.core.variant import Variant
 from adapterbench.core.config import SampleParams, ScoreParams, TrainParams
-from adapterbench.core.documents import Document, read_document
 from adapterbench.core.errors import DivergedError, one_line
 from adapterbench.core.files import publish, write_json
 from adapterbench.formats.encoded import EncodedSplit
@@ -22,34 +20,9 @@ from adapterbench.frozen.load import fingerprint
 from adapterbench.sampling.sampler import sample
 from adapterbench.scoring.evaluator import Folders
 from adapterbench.scoring.scores import load_scorer, score_samples
-from adapterbench.study.mechanism import Mechanism, measure_mechanism
-from adapterbench.training.adapter import train_adapter
-from adapterbench.training.loop import OnLog
-
-SCORES, CURVE, FACTS = "scores.parquet", "curve.csv", "facts.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Output folders of the project's stages, which all runs read."""
-
-    root: Path
-    """The project's folder `data`."""
-
-    @property
-    def encoded(self) -> Path:
-        """Of stage `encode`."""
-        return self.root / "encoded"
-
-    @property
-    def shards(self) -> Path:
-        """Of stage `prepare`."""
-        return self.root / "shards"
-
-    @property
-    def folders(self) -> Folders:
-        """Of stages `backbone` and `neutral_evaluator`."""
-        return Folders(self.root / "backbone", self.root / "neutral_evaluator")
+from adapterbench.study.runs.files import CURVE, FACTS, SCORES, Data, Facts, Mechanism, items_of
+from adapterbench.study.runs.mechanism import measure_mechanism
+from adapterbench.training.adapter import Trained, train_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,42 +39,22 @@ class Settings:
     """Whose items are generated and scored."""
 
 
-class Facts(Document):
-    """Content of `facts.json`."""
-
-    row: str
-    split: str
-    seed: int
-    steps: int
-    learning_rate: FiniteFloat
-    samples: int | None
-    """Training images in use; None: all."""
-    backbone: str
-    """Digest of the base model."""
-    device: str
-    """Kind of the device and, of a CPU, its vector instructions and the number of threads."""
-    trainable_params: int | None = None
-    loss: FiniteFloat | None = None
-    train_seconds: FiniteFloat | None = None
-    mechanism: Mechanism | None = None
-    diverged: str | None = None
-    """Why there are no scores; None: there are."""
-
-
-def run_once(settings: Settings, data: Data, out: Path, on_log: OnLog) -> Facts:
+def run_once(settings: Settings, data: Data, out: Path, adapter: Path | None = None) -> Facts:
     """Train the adapter, score its images of a split, and write the folder `out`.
 
     A run that diverges has facts alone. One that is killed resumes its training.
+
+    Args:
+        adapter: where the adapter is kept; None: it is deleted.
 
     Raises:
         UserError: the row cannot be built, or an input is missing or does not fit the others.
     """
     params = settings.train
-    EncodedSplit(data.encoded, settings.split)  # an unknown split ends it before the training
-    with publish(out) as beside:
+    with publish(out) as beside, TemporaryDirectory() as temporary:
         beside.mkdir()
         try:
-            outcome = train_and_score(settings, data, beside, on_log)
+            outcome = train_and_score(settings, data, adapter or Path(temporary, "adapter"), beside)
         except DivergedError as error:
             outcome = {"diverged": one_line(error)}
         facts = Facts(
@@ -111,7 +64,7 @@ def run_once(settings: Settings, data: Data, out: Path, on_log: OnLog) -> Facts:
             steps=params.steps,
             learning_rate=params.learning_rate,
             samples=params.samples,
-            backbone=fingerprint(data.folders.backbone),
+            backbone=fingerprint(data.backbone),
             device=device(),
             **outcome,
         )
@@ -119,39 +72,47 @@ def run_once(settings: Settings, data: Data, out: Path, on_log: OnLog) -> Facts:
     return facts
 
 
-def train_and_score(settings: Settings, data: Data, folder: Path, on_log: OnLog) -> dict[str, Any]:
+def train_and_score(settings: Settings, data: Data, adapter: Path, folder: Path) -> dict[str, Any]:
     """Write the curve and the scores into `folder`; return what was measured.
 
     Raises:
         DivergedError: the training diverged.
     """
-    inputs = data.encoded, data.folders.backbone
+    trained, mechanism = train(settings, data, adapter)
     with TemporaryDirectory() as temporary:
-        adapter, samples = Path(temporary, "adapter"), Path(temporary, "samples")
-        trained = train_adapter(
-            settings.row, settings.variant, settings.train, *inputs, adapter, on_log
-        )
         trained.write(Path(temporary, "costs.json"), folder / CURVE)
-        mechanism = measure_mechanism(adapter, *inputs, settings.split)
-        draw_and_score(settings, data, adapter, samples, folder / SCORES)
+        draw_and_score(settings, data, adapter, Path(temporary, "samples"), folder / SCORES)
     costs = {name: trained.costs[name] for name in ("trainable_params", "loss", "train_seconds")}
     return costs | {"mechanism": mechanism}
 
 
+def train(settings: Settings, data: Data, adapter: Path) -> tuple[Trained, Mechanism]:
+    """Train into the folder `adapter`, and measure its tokens and losses.
+
+    Raises:
+        DivergedError: the training diverged.
+        UserError: the row cannot be built, or an input is missing or does not fit the others.
+    """
+    EncodedSplit(data.encoded, settings.split)  # an unknown split ends it before the training
+    inputs = data.encoded, data.backbone
+    row = settings.row, settings.variant, settings.train
+    trained = train_adapter(*row, *inputs, adapter, lambda *_: None)
+    return trained, measure_mechanism(adapter, *inputs, settings.split)
+
+
 def draw_and_score(settings: Settings, data: Data, adapter: Path, samples: Path, out: Path) -> None:
     """Generate the images of the split's items from the image prompts alone, and score them."""
-    items = min(settings.sample.items, len(EncodedSplit(data.encoded, settings.split)))
     sample(
-        settings.sample.model_copy(update={"items": items}),
+        items_of(settings.sample, data, settings.split),
         data.encoded,
-        data.folders.backbone,
+        data.backbone,
         adapter,
         ["image"],
         samples,
         variant=settings.variant,
         split=settings.split,
     )
-    given = settings.score, data.folders, data.shards, samples
+    given = settings.score, Folders(data.backbone, data.neutral_evaluator), data.shards, samples
     score_samples(load_scorer(*given, split=settings.split), samples, out)
 
 
@@ -160,12 +121,3 @@ def device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"cpu {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-
-
-def read_facts(folder: Path) -> Facts:
-    """Read the facts of a run.
-
-    Raises:
-        UserError: they are missing or damaged.
-    """
-    return read_document(Facts, folder / FACTS, "the facts of a run of the study")

@@ -5,34 +5,20 @@ from pathlib import Path
 import torch
 from diffusers import DDPMScheduler
 from jaxtyping import Float
-from pydantic import FiniteFloat
 from torch import Tensor
 
 from adapterbench.adapters.core.adapter import Adapter
 from adapterbench.adapters.core.storage import load_adapter
-from adapterbench.core.documents import Document
 from adapterbench.formats.encoded import Batch, EncodedSplit
 from adapterbench.frozen.conditions import unet_inputs
 from adapterbench.frozen.load import load_part
 from adapterbench.frozen.texts import as_texts
+from adapterbench.study.runs.files import Mechanism
 from adapterbench.training.loop import seeded
 from adapterbench.training.loss import denoising_loss, draw_noise
 
 IMAGES = 256
 """Most images per split; noise and timesteps are the same for every adapter."""
-
-
-class Mechanism(Document):
-    """Measurements on training images and on images of the scored split."""
-
-    token_norm: FiniteFloat
-    """Mean L2 norm of an image token, unseen images."""
-    token_rank: FiniteFloat
-    """Effective rank of the tokens of unseen images, see `effective_rank`."""
-    seen_loss: FiniteFloat
-    """Denoising loss from the image prompt alone, training images."""
-    unseen_loss: FiniteFloat
-    """The same on images of the scored split; the difference is the over-fit."""
 
 
 @torch.no_grad()

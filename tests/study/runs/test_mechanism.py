@@ -7,7 +7,7 @@ from toy_backbone import Toy
 from adapterbench.adapters.core.storage import load_adapter
 from adapterbench.formats.encoded import EncodedSplit
 from adapterbench.frozen.load import load_part
-from adapterbench.study.mechanism import effective_rank, measure_mechanism
+from adapterbench.study.runs.mechanism import effective_rank, measure_mechanism
 
 
 def test_the_effective_rank_of_known_clouds() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from adapterbench.core.errors import UserError
-from adapterbench.study.statistics import Estimate, estimate, holm
+from adapterbench.study.answers.statistics import Estimate, estimate, holm
 
 
 def test_an_interval_covers_what_it_says() -> None:

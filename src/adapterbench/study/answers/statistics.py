@@ -51,6 +51,11 @@ class Estimate:
         quantiles = stats.t.ppf([1 - level / 2, power], self.freedom)
         return float(quantiles.sum()) * self.error
 
+    def power(self, margin: float, level: float = 0.05) -> float:
+        """Probability that a true difference of zero is found not worse by `margin`."""
+        critical = stats.t.ppf(1 - level, self.freedom)
+        return float(stats.nct.sf(critical, self.freedom, margin / self.error))
+
 
 def estimate(differences: Floats, seed: int = 0) -> Estimate:
     """The mean of paired differences, `(S, N)` for S seeds and N items.

@@ -1,0 +1,237 @@
+"""Write the study's report: tables, figures, and a text whose numbers are all filled in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+from scipy import stats
+
+from adapterbench.core.config import CompareParams
+from adapterbench.core.documents import read_document
+from adapterbench.core.files import publish
+from adapterbench.formats.generated import Illustrations, decode_images, read_names
+from adapterbench.formats.pairs import PROTOCOLS, list_path, read_pairs, tar_path
+from adapterbench.report import figures as common
+from adapterbench.report import pairs
+from adapterbench.report.metrics import Metric
+from adapterbench.report.page import CaptionedFigure
+from adapterbench.report.table import write_csv
+from adapterbench.study.answers import figures, tables
+from adapterbench.study.answers.runs import MEASURES, Run, read_runs
+from adapterbench.study.params import (
+    ConfirmationParams,
+    CurvesParams,
+    DataSizesParams,
+    ReportParams,
+    ScreeningParams,
+)
+from adapterbench.study.runs.files import CHOSEN, REFERENCES, WORST
+
+Columns = dict[str, Sequence[common.Cell]]
+
+TEXT, PAGE, FIGURES = "study.md", "study.html", "study"
+FINALISTS = 3
+DECIMALS = 6
+"""Of all numbers in the tables' files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """The sections that the report reads."""
+
+    report: ReportParams
+    screening: ScreeningParams
+    curves: CurvesParams
+    data_sizes: DataSizesParams
+    confirmation: ConfirmationParams
+    compare: CompareParams
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """All tables of the study."""
+
+    screening: pd.DataFrame
+    curves: pd.DataFrame
+    data_sizes: pd.DataFrame
+    confirmation: pd.DataFrame
+    power: pd.DataFrame
+    pairs: pd.DataFrame
+    by_distance: Mapping[str, float]
+    """See `tables.by_distance`."""
+    fit: Mapping[str, float]
+    """Rank correlation of the loss on unseen images with each score, over the rows."""
+    margin: Mapping[str, float]
+    """By score, on the split of the confirmation."""
+    groups: Mapping[str, list[Run]]
+
+
+def answer(params: Params, runs: Path) -> Answers:
+    """Read all runs and make the tables.
+
+    Raises:
+        UserError: a run is missing or damaged, or does not fit the others.
+    """
+    names = "screening", "curves", "data_sizes", "confirmation"
+    groups = {name: read_runs(runs / name) for name in names}
+    report = params.report
+    screening = tables.screening(groups["screening"], report)
+    curves = tables.curves(groups["curves"], params.curves, report)
+    margin = tables.margins(runs / "floors/validation", report.margin)
+    sizes = dict(zip(screening["row"], screening["trainable_params"], strict=True))
+    return Answers(
+        screening=screening,
+        curves=curves,
+        data_sizes=tables.data_sizes(groups["data_sizes"], params.data_sizes, report),
+        confirmation=tables.confirmation(
+            groups["confirmation"], params.confirmation, report, margin, sizes
+        ),
+        power=tables.power(curves, margin, report.level),
+        pairs=pairs.compare_pairs(runs / "examples", params.confirmation.rows, params.compare),
+        by_distance=tables.by_distance(groups["curves"], runs / "floors/tuning", report),
+        fit=fit(screening),
+        margin=margin,
+        groups=groups,
+    )
+
+
+def fit(screening: pd.DataFrame) -> dict[str, float]:
+    """Spearman correlation over the rows of the loss on unseen images with each score."""
+    return {
+        metric.key: float(
+            stats.spearmanr(screening["unseen_loss"], screening[metric.key], nan_policy="omit")[0]
+        )
+        for metric in MEASURES
+    }
+
+
+def write(params: Params, runs: Path, plan: Path, out: Path) -> None:
+    """Write the folder `out`: the text, its figures, the page, and the tables as csv.
+
+    Raises:
+        UserError: an input is missing or damaged, or does not fit the others.
+    """
+    answers = answer(params, runs)
+    drawn = draw(params, answers, runs / "examples")
+    with publish(out) as beside:
+        (beside / FIGURES).mkdir(parents=True)
+        for name, figure in drawn.items():
+            common.save(figure, beside / FIGURES / f"{name}.png")
+        for name in ("screening", "curves", "data_sizes", "confirmation"):
+            table = getattr(answers, name)
+            write_csv(table, beside / f"{name}.csv", dict.fromkeys(table.columns, DECIMALS))
+        text = render(params, answers, read_document(dict[str, Any], plan, "a plan"))
+        (beside / TEXT).write_text(text, encoding="utf-8")
+        (beside / PAGE).write_text(page(text, beside), encoding="utf-8")
+
+
+def draw(params: Params, answers: Answers, examples: Path) -> dict[str, Figure]:
+    """All figures by name."""
+    report, rows = params.report, params.confirmation.rows
+    return {
+        "sizes": figures.sizes(answers.screening, report),
+        "depth": figures.differences(answers.screening, report.depth, report.original),
+        "lengths": figures.lengths(answers.curves, params.curves.rows),
+        "amounts": figures.amounts(answers.data_sizes, params.data_sizes.rows),
+        "fit": figures.fit_and_scores(answers.screening, answers.fit),
+        "chosen": common.grid(image_grid(examples, rows, CHOSEN)),
+        **{f"worst_{row}": common.grid(image_grid(examples, [row], WORST)) for row in rows},
+        **{name: common.grid(pair_grid(examples, rows, name)) for name in PROTOCOLS},
+    }
+
+
+def image_grid(examples: Path, rows: Sequence[str], tar: str) -> Columns:
+    """Columns: image prompt, and each row's image."""
+    keys = [key for key, _ in read_names(examples / rows[0] / tar)]
+    return {
+        "Image prompt": decode_images(examples / rows[0] / REFERENCES, keys),
+        **{row: decode_images(examples / row / tar, keys) for row in rows},
+    }
+
+
+def pair_grid(examples: Path, rows: Sequence[str], protocol: str) -> Columns:
+    """Columns: prompts, goal, each row given both, and the base model with the text alone."""
+    listed = read_pairs(list_path(Illustrations(examples / rows[0]).pairs, protocol))[:6]
+    prompts, references = [pair.prompt for pair in listed], examples / rows[0] / REFERENCES
+    given = {**dict.fromkeys(rows, pairs.BOTH), pairs.TEXT: pairs.TEXT}
+    return {
+        "Image prompt": decode_images(references, prompts),
+        "Text prompt": [pair.text for pair in listed],
+        "Goal (not given)": decode_images(references, [pair.goal for pair in listed]),
+        **{
+            row: decode_images(
+                tar_path(Illustrations(examples / row).pairs, protocol, name), prompts
+            )
+            for row, name in given.items()
+        },
+    }
+
+
+def render(params: Params, answers: Answers, plan: Mapping[str, Any]) -> str:
+    """The text in Markdown."""
+    environment = Environment(
+        loader=PackageLoader("adapterbench.study.answers"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    spent = {
+        name: sum(run.facts.train_seconds or 0 for run in runs) / 3600
+        for name, runs in answers.groups.items()
+    }
+    chosen = tables.finalists(answers.screening, params.report, FINALISTS)
+    text = environment.get_template(TEXT).render(
+        p=params,
+        a=answers,
+        plan=plan,
+        spent=spent,
+        first=next(iter(answers.groups["confirmation"])),
+        measures=MEASURES,
+        protocols=PROTOCOLS,
+        by_rule=chosen,
+        records=records,
+        cell=cell,
+        signed=signed,
+        answers_sheet=lambda name: pairs.sheet(answers.pairs, name, str).markdown(),
+    )
+    return text.rstrip() + "\n"
+
+
+def records(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The rows of a table."""
+    return table.to_dict("records")
+
+
+def cell(row: Mapping[str, Any], metric: Metric, decimals: int = 3) -> str:
+    """A mean with its interval; a dash if it was not measured."""
+    return with_interval(row, metric.key, lambda value: f"{value:.{decimals}f}")
+
+
+def signed(row: Mapping[str, Any], metric: Metric) -> str:
+    """A difference with its interval; a dash if there is none."""
+    return with_interval(row, f"{metric.key}_difference", metric.signed)
+
+
+def with_interval(row: Mapping[str, Any], key: str, text: Callable[[float], str]) -> str:
+    """`mean [lo, hi]`."""
+    if pd.isna(row.get(key)):
+        return "-"
+    mean, lo, hi = (text(row[f"{key}{end}"]) for end in ("", "_lo", "_hi"))
+    return f"{mean} [{lo}, {hi}]"
+
+
+def page(text: str, folder: Path) -> str:
+    """The text as one HTML page with its figures inside."""
+    body = MarkdownIt().enable("table").render(text)
+    for path in sorted((folder / FIGURES).glob("*.png")):
+        figure = CaptionedFigure(path, "", "")
+        body = body.replace(f'src="{FIGURES}/{path.name}"', f'src="{figure.uri}"')
+    title = escape(text.partition("\n")[0].removeprefix("# "))
+    environment = Environment(loader=PackageLoader("adapterbench.study.answers"), autoescape=False)
+    return environment.get_template(PAGE).render(title=title, body=body)

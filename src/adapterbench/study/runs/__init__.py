@@ -1,0 +1,1 @@
+"""One run of the study, and the choice of a learning rate by short ones."""
