@@ -11,6 +11,10 @@ from test_layout import folder, imports, modules, says_nothing
 TESTS = Path(__file__).parent
 
 COVERED: dict[str, tuple[set[str], str]] = {
+    "report/test_page.py": ({"report.embedded"}, "a page has its figures inside"),
+    "study/answers/test_report.py": ({"study.answers.figures"}, "what the report shows"),
+    "study/runs/test_run.py": ({"study.runs.files"}, "what a run leaves"),
+    "study/test_budget.py": ({"study.params"}, "what is run is what is planned"),
     "adapters/projections/test_projections.py": (
         {
             f"adapters.projections.{name}"

@@ -1,19 +1,17 @@
 """The report: one self-contained HTML page."""
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from adapterbench.core.files import publish
 from adapterbench.formats.generated import PROTOCOLS
 from adapterbench.formats.pairs import PROTOCOLS as PAIR_PROTOCOLS
 from adapterbench.report import layers, pairs, sheets
+from adapterbench.report.embedded import data_uri
 from adapterbench.report.findings import findings
 from adapterbench.report.markdown import HOW_TO_READ, ROWS, dagger_note, training_free_note
 from adapterbench.report.measured import MeasuredOn
@@ -36,10 +34,8 @@ class CaptionedFigure:
 
     @property
     def uri(self) -> str:
-        """The image as a `data:` URI in lossless WebP, a third smaller than PNG."""
-        with Image.open(self.path, formats=["PNG"]) as image, BytesIO() as file:
-            image.save(file, "WEBP", lossless=True)
-            return "data:image/webp;base64," + b64encode(file.getvalue()).decode()
+        """The image as a `data:` URI."""
+        return data_uri(self.path)
 
 
 def render(

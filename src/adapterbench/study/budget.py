@@ -17,7 +17,7 @@ from adapterbench.study.params import (
     DataSizesParams,
     ScreeningParams,
 )
-from adapterbench.study.runs.rates import RatesParams
+from adapterbench.study.runs.files import RatesParams
 
 Positive = Annotated[float, Field(gt=0)]
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from adapterbench.report.figures import GREY, MARKERS, frontier, style
+from adapterbench.report.intervals import Floats
 from adapterbench.report.metrics import Metric
 from adapterbench.study.answers.runs import MEASURES
 from adapterbench.study.params import ReportParams
@@ -113,9 +115,10 @@ def line_panel(
     ax.set_ylabel(metric.label)
 
 
-def lengths_of_arms(table: pd.DataFrame, key: str) -> list["pd.Series[float]"]:
-    """Lower and upper lengths of error bars."""
-    return [table[key] - table[f"{key}_lo"], table[f"{key}_hi"] - table[key]]
+def lengths_of_arms(table: pd.DataFrame, key: str) -> Floats:
+    """Lower and upper lengths of error bars, `(2, N)`."""
+    lower, upper = table[key] - table[f"{key}_lo"], table[f"{key}_hi"] - table[key]
+    return np.stack([lower.to_numpy(), upper.to_numpy()])
 
 
 def differences(table: pd.DataFrame, rows: Sequence[str], original: str) -> Figure:

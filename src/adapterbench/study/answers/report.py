@@ -19,8 +19,8 @@ from adapterbench.formats.generated import Illustrations, decode_images, read_na
 from adapterbench.formats.pairs import PROTOCOLS, list_path, read_pairs, tar_path
 from adapterbench.report import figures as common
 from adapterbench.report import pairs
+from adapterbench.report.embedded import data_uri
 from adapterbench.report.metrics import Metric
-from adapterbench.report.page import CaptionedFigure
 from adapterbench.report.table import write_csv
 from adapterbench.study.answers import figures, tables
 from adapterbench.study.answers.runs import MEASURES, Run, read_runs
@@ -125,7 +125,8 @@ def write(params: Params, runs: Path, plan: Path, out: Path) -> None:
             common.save(figure, beside / FIGURES / f"{name}.png")
         for name in ("screening", "curves", "data_sizes", "confirmation"):
             table = getattr(answers, name)
-            write_csv(table, beside / f"{name}.csv", dict.fromkeys(table.columns, DECIMALS))
+            floats = table.select_dtypes(float).columns
+            write_csv(table, beside / f"{name}.csv", dict.fromkeys(floats, DECIMALS))
         text = render(params, answers, read_document(dict[str, Any], plan, "a plan"))
         (beside / TEXT).write_text(text, encoding="utf-8")
         (beside / PAGE).write_text(page(text, beside), encoding="utf-8")
@@ -196,16 +197,28 @@ def render(params: Params, answers: Answers, plan: Mapping[str, Any]) -> str:
         protocols=PROTOCOLS,
         by_rule=chosen,
         records=records,
+        where=where,
         cell=cell,
+        p_text=p_text,
         signed=signed,
         answers_sheet=lambda name: pairs.sheet(answers.pairs, name, str).markdown(),
     )
     return text.rstrip() + "\n"
 
 
+def p_text(value: float) -> str:
+    """A p value."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def records(table: pd.DataFrame) -> list[dict[Any, Any]]:
     """The rows of a table."""
     return table.to_dict("records")
+
+
+def where(table: pd.DataFrame, **values: Any) -> list[dict[Any, Any]]:
+    """The rows of a table with these values."""
+    return [row for row in records(table) if all(row[k] == v for k, v in values.items())]
 
 
 def cell(row: Mapping[str, Any], metric: Metric, decimals: int = 3) -> str:
@@ -230,8 +243,7 @@ def page(text: str, folder: Path) -> str:
     """The text as one HTML page with its figures inside."""
     body = MarkdownIt().enable("table").render(text)
     for path in sorted((folder / FIGURES).glob("*.png")):
-        figure = CaptionedFigure(path, "", "")
-        body = body.replace(f'src="{FIGURES}/{path.name}"', f'src="{figure.uri}"')
+        body = body.replace(f'src="{FIGURES}/{path.name}"', f'src="{data_uri(path)}"')
     title = escape(text.partition("\n")[0].removeprefix("# "))
     environment = Environment(loader=PackageLoader("adapterbench.study.answers"), autoescape=False)
     return environment.get_template(PAGE).render(title=title, body=body)

@@ -1,11 +1,11 @@
-"""What the runs read and write: folders of the project, and the files of a run."""
+"""What the runs read and write: parameters, folders of the project, and the files of a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import FiniteFloat
 
-from adapterbench.core.config import SampleParams
+from adapterbench.core.config import Count, SampleParams, Section
 from adapterbench.core.documents import Document, read_document
 from adapterbench.formats.encoded import EncodedSplit
 
@@ -17,6 +17,13 @@ NEAREST = "nearest.parquet"
 
 CHOSEN, WORST, REFERENCES = "chosen.tar", "worst.tar", "references.tar"
 """Images of a finalist: the first items, those with the lowest scores; all real images shown."""
+
+
+class RatesParams(Section):
+    """The sweep, the same for every row."""
+
+    steps: Count
+    learning_rates: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,21 +10,13 @@ from tempfile import TemporaryDirectory
 
 from pydantic import FiniteFloat
 
-from adapterbench.core.config import Count, Section
 from adapterbench.core.documents import Document, read_document
 from adapterbench.core.errors import DivergedError, UserError
 from adapterbench.core.files import publish, write_json
-from adapterbench.study.runs.files import Data
+from adapterbench.study.runs.files import Data, RatesParams
 from adapterbench.study.runs.run import Settings, train
 
 FILE = "rates.json"
-
-
-class RatesParams(Section):
-    """The sweep, the same for every row."""
-
-    steps: Count
-    learning_rates: tuple[float, ...]
 
 
 class Rates(Document):
