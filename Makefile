@@ -5,6 +5,8 @@ STAMP := $(VENV)/.installed
 IMG2DATASET := .venv-img2dataset
 WHEELS := dist
 DESCENDANTS := openmoji_color openmoji_black
+STUDY_JOBS ?= $(shell nproc)
+STUDY_GROUPS := floors rates screening curves data_sizes confirmation examples plan
 PINS := $(basename $(wildcard pins/*.dvc))
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -128,9 +130,15 @@ examples: setup $(PINS) ## Run examples/ on what `make repro` left: images and t
 	python examples/image_prompts.py examples/out/image_prompt_options.jpg
 	jupyter execute examples/adapterbench.ipynb --output=out/adapterbench
 
-study: setup ## Run the study of parameters and depth (hours; it resumes after a kill)
+# a run computes on one core, so that its bytes do not depend on their number; STUDY_JOBS run at a time
+study: setup $(PINS) ## Run the study of parameters and depth (hours; it resumes after a kill), write docs/study.md
 	dvc repro prepare encode backbone neutral_evaluator
-	dvc --cd study repro
+	for group in $(STUDY_GROUPS); do \
+	    dvc --cd study stage list --name-only | grep "^$$group" | \
+	    OMP_NUM_THREADS=1 xargs -P $(STUDY_JOBS) -n 4 dvc --cd study repro --single-item || exit 1; \
+	done
+	dvc --cd study repro report
+	cp -r study/report/study.md study/report/study docs/
 
 publish: setup ## Publish the trained backbone in this repository
 	rm -rf pins/emoji

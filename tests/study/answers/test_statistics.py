@@ -58,6 +58,15 @@ def test_the_detectable_difference_is_found_as_often_as_it_says() -> None:
     assert found.mean() == pytest.approx(0.8, abs=0.03)
 
 
+def test_the_power_is_how_often_an_equal_row_is_found_not_worse() -> None:
+    rng = np.random.default_rng(3)
+    expected = Estimate(0, 0.2 / 64**0.5, 63).power(margin=0.06)
+    samples = rng.normal(0, 0.2, (2000, 64))
+    found = stats.ttest_1samp(samples, -0.06, axis=1, alternative="greater").pvalue < 0.05
+    assert found.mean() == pytest.approx(expected, abs=0.03)
+    assert Estimate(0, 0.025, 63).power(margin=1e-9) == pytest.approx(0.05)
+
+
 def test_holm_by_hand() -> None:
     """The example in R's documentation of p.adjust would order so: 4 x .01, 3 x .02, .03 x 2."""
     assert holm([0.02, 0.01, 0.03, 0.9]) == pytest.approx([0.06, 0.04, 0.06, 0.9])
