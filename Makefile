@@ -6,7 +6,7 @@ IMG2DATASET := .venv-img2dataset
 WHEELS := dist
 DESCENDANTS := openmoji_color openmoji_black
 STUDY_JOBS ?= $(shell nproc)
-STUDY_GROUPS := floors rates screening curves data_sizes confirmation examples plan
+STUDY_GROUPS := floors rates screening repeated curves data_sizes confirmation examples plan
 PINS := $(basename $(wildcard pins/*.dvc))
 export PATH := $(abspath $(BIN)):$(PATH)
 

@@ -8,7 +8,7 @@ from typer import Argument, Option
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core.config import SampleParams, ScoreParams, load_params
 from adapterbench.runs.program import run
-from adapterbench.study.examples import ExamplesParams, make_examples
+from adapterbench.study.examples import ExamplesParams, Finalist, make_examples
 from adapterbench.study.runs.files import Data
 
 
@@ -22,8 +22,10 @@ def main(
     """Generate images of a finalist, and score prompts with a right answer."""
     params = load_params(ExamplesParams, "examples")
     common = load_params(SampleParams, "sample"), load_params(ScoreParams, "score")
-    variant = load_variant(row) if row else None
-    make_examples(params, *common, Data(data), variant, adapter, scores, out)
+    finalist = None
+    if row and adapter and scores:
+        finalist = Finalist(load_variant(row), adapter, scores)
+    make_examples(params, *common, Data(data), finalist, out)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from typer import Argument, Option
 from adapterbench.adapters.core.variant import load_variant
 from adapterbench.core.config import SampleParams, ScoreParams, load_params, load_train
 from adapterbench.runs.program import run
-from adapterbench.study.runs.files import Data
-from adapterbench.study.runs.rates import RatesParams, sweep
+from adapterbench.study.runs.files import Data, RatesParams
+from adapterbench.study.runs.rates import sweep
 from adapterbench.study.runs.run import Settings
 
 

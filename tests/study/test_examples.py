@@ -11,7 +11,7 @@ from adapterbench.core.files import sha256
 from adapterbench.formats.frames import write_frame
 from adapterbench.formats.generated import read_names
 from adapterbench.sampling.sampler import ImageId
-from adapterbench.study.examples import ExamplesParams, make_examples, worst
+from adapterbench.study.examples import ExamplesParams, Finalist, make_examples, worst
 from adapterbench.study.runs.files import CHOSEN, REFERENCES, SCORES, WORST, Data
 from adapterbench.study.runs.run import Settings, run_once
 
@@ -30,9 +30,10 @@ def test_images_of_a_finalist(
 ) -> None:
     run, out = workplace / "run", workplace / "examples"
     run_once(settings, data, run, workplace / "adapter")
-    given = (None, None, None) if alone else (parse_variant(VARIANT), workplace / "adapter", run)
+    adapter = workplace / "adapter"
+    finalist = None if alone else Finalist(parse_variant(VARIANT), adapter, run)
     params = ExamplesParams(pairs=1, twin_cosine=None, shown=2)
-    make_examples(params, SAMPLE, toy.score_params(), data, *given, out)
+    make_examples(params, SAMPLE, toy.score_params(), data, finalist, out)
     names = {path.name for path in out.iterdir()}
     if alone:
         assert not {CHOSEN, WORST, REFERENCES} & names
@@ -42,5 +43,5 @@ def test_images_of_a_finalist(
     real = {key for key, _ in read_names(out / REFERENCES)}
     assert {*keys[CHOSEN], *keys[WORST]} <= real
     digest = sha256(out / CHOSEN)
-    make_examples(params, SAMPLE, toy.score_params(), data, *given, out)
+    make_examples(params, SAMPLE, toy.score_params(), data, finalist, out)
     assert sha256(out / CHOSEN) == digest

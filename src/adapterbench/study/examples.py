@@ -1,5 +1,6 @@
 """Images of a finalist: prompts with a right answer, items chosen by seed, and the worst items."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -34,14 +35,24 @@ class ExamplesParams(Section):
     """Items chosen by seed, and items with the lowest scores."""
 
 
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A run whose adapter was kept."""
+
+    variant: Variant
+    """Row of the adapter."""
+    adapter: Path
+    """Folder of the adapter."""
+    scores: Path
+    """Folder of the run."""
+
+
 def make_examples(
     params: ExamplesParams,
     sampling: SampleParams,
     scoring: ScoreParams,
     data: Data,
-    variant: Variant | None,
-    adapter: Path | None,
-    scores: Path | None,
+    finalist: Finalist | None,
     out: Path,
 ) -> None:
     """Write the pairs with their scores (layout: `Illustrations`); of an adapter also its images.
@@ -50,9 +61,7 @@ def make_examples(
     all real images that the report shows.
 
     Args:
-        variant: row of the adapter; None: the base model alone, which has pairs only.
-        adapter: folder of the adapter.
-        scores: folder of the run that scored it.
+        finalist: None: the base model alone, which has pairs only.
 
     Raises:
         UserError: an input is missing or does not fit the others.
@@ -61,16 +70,17 @@ def make_examples(
     folders = Folders(data.backbone, data.neutral_evaluator)
     neutral = load_evaluator(scoring.evaluators.neutral, folders, "score.evaluators.neutral")
     items = items_of(sampling, data, SPLIT)
-    sampler = Sampler(items, data.encoded, data.backbone, adapter, variant=variant)
+    adapter = (finalist.adapter, finalist.variant) if finalist else (None, None)
+    sampler = Sampler(items, data.encoded, data.backbone, adapter[0], variant=adapter[1])
     pairs = find_pairs(sampler, data.shards, params.pairs, neutral, params.twin_cosine)
     with publish(out) as beside:
         layout = Illustrations(beside)
         sheets = list(pair_sheets(sampler, pairs, layout.pairs))
-        if scores is not None:
+        if finalist:
             first = [image_id for image_id in sampler.image_ids() if image_id.k == 0]
             for name, shown in {
                 CHOSEN: first[: params.shown],
-                WORST: worst(first, scores)[: params.shown],
+                WORST: worst(first, finalist.scores)[: params.shown],
             }.items():
                 sheets.append(Sheet(beside / name, shown, shown, None, sampling.scale))
         draw_share(sampler, sheets, state, out.name)
@@ -78,7 +88,7 @@ def make_examples(
             pack(sheet)
         for protocol, listed in pairs.items():
             write_pairs(list_path(layout.pairs, protocol), listed)
-        if scores is not None:
+        if finalist:
             keys = {name.key for sheet in sheets for name in sheet.names}
             keys |= {pair.goal for listed in pairs.values() for pair in listed}
             write_references(data.shards, keys, beside / REFERENCES)

@@ -16,6 +16,12 @@ class ScreeningParams(Section):
     seed: Seed
 
 
+class RepeatedParams(Section):
+    """Rows of the screening that are trained again from nothing."""
+
+    rows: Names
+
+
 class CurvesParams(Section):
     """Some rows with several seeds, trained for several lengths."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from adapterbench.core.files import write_json
 from adapterbench.formats.frames import write_frame
-from adapterbench.study.runs.files import FACTS, NEAREST, SCORES, Facts, Mechanism
+from adapterbench.study.runs.files import CURVE, FACTS, NEAREST, SCORES, Facts, Mechanism
 
 ITEMS = 40
 SIZES = {"original": 1000, "small": 400, "network": 1500, "bad": 100}
@@ -26,11 +26,14 @@ def write_run(workplace: Path) -> WriteRun:
 
     def write(group: str, row: str, seed: int = 0, **changes: Any) -> Path:
         steps, samples = changes.get("steps", 100), changes.get("samples")
-        folder = workplace / "runs" / group / f"{row}-{seed}-{steps}-{samples}"
+        once = group in ("screening", "repeated")
+        name = row if once else f"{row}-{seed}-{steps}-{samples}"
+        folder = workplace / "runs" / group / name
         folder.mkdir(parents=True)
         write_json(folder / FACTS, facts(row, seed, changes).model_dump())
         if not changes.get("diverged"):
             write_frame(drawn(row, seed), folder / SCORES)
+            (folder / CURVE).write_text("step,loss\n1,0.5\n")
         return folder
 
     return write
@@ -55,7 +58,7 @@ def facts(row: str, seed: int, changes: Mapping[str, Any]) -> Facts:
     }
     if changes.get("diverged"):
         given |= dict.fromkeys(("trainable_params", "loss", "train_seconds", "mechanism"))
-    return Facts(**(given | changes))
+    return Facts(**(given | dict(changes)))
 
 
 def drawn(row: str, seed: int) -> pd.DataFrame:

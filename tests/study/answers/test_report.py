@@ -19,6 +19,7 @@ from adapterbench.study.params import (
     ConfirmationParams,
     CurvesParams,
     DataSizesParams,
+    RepeatedParams,
     ScreeningParams,
 )
 from adapterbench.study.runs.files import CHOSEN, REFERENCES, WORST
@@ -30,6 +31,7 @@ ROWS, SEEDS = ("original", "small"), (11, 12, 13)
 PARAMS = Params(
     report=REPORT,
     screening=ScreeningParams(steps=100, seed=0),
+    repeated=RepeatedParams(rows=("small",)),
     curves=CurvesParams(rows=("original", "network"), seeds=(1, 2), steps=(50, 100)),
     data_sizes=DataSizesParams(rows=("original", "network"), samples=(10, 20), steps=100, seed=0),
     confirmation=ConfirmationParams(rows=ROWS, seeds=SEEDS, steps=100),
@@ -70,6 +72,7 @@ def study(write_run: WriteRun, floors: Path, workplace: Path) -> Path:
     """Folder `runs` of a whole study."""
     for row in ("original", "small", "network"):
         write_run("screening", row)
+    write_run("repeated", "small")
     write_run("screening", "bad", diverged="the loss is not finite")
     for row in ("original", "network"):
         for seed in (1, 2):
@@ -107,6 +110,7 @@ def test_the_report_of_a_study(study: Path, plan: Path, workplace: Path) -> None
     assert "`small` has 40 % of the trainable parameters of `original` and is not worse" in text
     assert re.search(r"\| bad \|.*diverged", text)
     assert "45,000 steps" in text
+    assert "1 of 1 runs that were repeated" in text
     assert "nan" not in text
     shown = set(re.findall(rf"\({FIGURES}/(\w+)\.png\)", text))
     drawn = {path.stem for path in (out / FIGURES).glob("*.png")}
@@ -121,6 +125,12 @@ def test_the_report_of_a_study(study: Path, plan: Path, workplace: Path) -> None
     before = {path: path.read_bytes() for path in out.rglob("*.*")}
     write(PARAMS, study, plan, out)
     assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+
+def test_a_repeated_run_that_differs_is_said(study: Path, plan: Path, workplace: Path) -> None:
+    (study / "repeated/small/curve.csv").write_text("step,loss\n1,9\n")
+    write(PARAMS, study, plan, workplace / "report")
+    assert "0 of 1 runs that were repeated" in (workplace / "report" / TEXT).read_text()
 
 
 def test_no_finalist_within_the_margin_is_said(study: Path, plan: Path, workplace: Path) -> None:

@@ -1,6 +1,7 @@
 """The tables find what the drawn scores hold, and say so where they hold nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_screening_compares_every_row_with_the_original(
     for row in ("original", "small", "network"):
         write_run("screening", row)
     write_run("screening", "bad", diverged="the loss is not finite")
-    table = tables.screening(read_runs(workplace / "runs/screening"), REPORT).set_index("row")
+    table: Any = tables.screening(read_runs(workplace / "runs/screening"), REPORT).set_index("row")
     assert table["share"].drop("bad").to_dict() == {"original": 1, "small": 0.4, "network": 1.5}
     assert table.loc["network", "neutral_difference"] == pytest.approx(TRUTH["network"], abs=0.003)
     assert table.loc["network", "neutral_p_holm"] < 1e-6
@@ -54,7 +55,7 @@ def test_confirmation_tells_not_worse_from_worse(
     assert margin == pytest.approx(dict.fromkeys(("clip_i", "neutral", "r_at_1"), 0.04))
     params = ConfirmationParams(rows=rows, seeds=(11, 12, 13), steps=100)
     runs = read_runs(workplace / "runs/confirmation")
-    table = tables.confirmation(runs, params, REPORT, margin, SIZES).set_index("row")
+    table: Any = tables.confirmation(runs, params, REPORT, margin, SIZES).set_index("row")
     assert table.loc["small", "not_worse_holm"] < 0.05
     assert table.loc["bad", "not_worse_holm"] > 0.99
     assert table.loc["network", "not_worse"] < 0.05
@@ -77,7 +78,7 @@ def test_curves_sizes_and_power(write_run: WriteRun, workplace: Path, floors: Pa
         [row, steps, 3] for steps in (50, 100) for row in ("original", "network")
     ]
     assert curves["gap"].tolist() == pytest.approx([0.1] * 4)
-    power = tables.power(curves, tables.margins(floors, 0.05), 0.05).set_index("score")
+    power: Any = tables.power(curves, tables.margins(floors, 0.05), 0.05).set_index("score")
     assert power.loc["neutral", "power"] > 0.9
     tiny = tables.power(curves, dict.fromkeys(("clip_i", "neutral", "r_at_1"), 1e-6), 0.05)
     assert tiny["power"].tolist() == pytest.approx([0.05] * 3, abs=0.01)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from adapterbench.core.errors import UserError
-from adapterbench.study.runs.files import Data
-from adapterbench.study.runs.rates import RatesParams, best_of, read_rates, sweep
+from adapterbench.study.runs.files import Data, RatesParams
+from adapterbench.study.runs.rates import best_of, read_rates, sweep
 from adapterbench.study.runs.run import Settings, train
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from adapterbench.core.config import CompareParams
 from adapterbench.core.documents import read_document
-from adapterbench.core.files import publish
+from adapterbench.core.files import publish, sha256
 from adapterbench.formats.generated import Illustrations, decode_images, read_names
 from adapterbench.formats.pairs import PROTOCOLS, list_path, read_pairs, tar_path
 from adapterbench.report import figures as common
@@ -28,10 +28,11 @@ from adapterbench.study.params import (
     ConfirmationParams,
     CurvesParams,
     DataSizesParams,
+    RepeatedParams,
     ReportParams,
     ScreeningParams,
 )
-from adapterbench.study.runs.files import CHOSEN, REFERENCES, WORST
+from adapterbench.study.runs.files import CHOSEN, CURVE, REFERENCES, SCORES, WORST
 
 Columns = dict[str, Sequence[common.Cell]]
 
@@ -47,6 +48,7 @@ class Params:
 
     report: ReportParams
     screening: ScreeningParams
+    repeated: RepeatedParams
     curves: CurvesParams
     data_sizes: DataSizesParams
     confirmation: ConfirmationParams
@@ -70,6 +72,8 @@ class Answers:
     margin: Mapping[str, float]
     """By score, on the split of the confirmation."""
     groups: Mapping[str, list[Run]]
+    equal: Mapping[str, bool]
+    """Whether all bytes of a run that was repeated are equal, by row."""
 
 
 def answer(params: Params, runs: Path) -> Answers:
@@ -98,7 +102,14 @@ def answer(params: Params, runs: Path) -> Answers:
         fit=fit(screening),
         margin=margin,
         groups=groups,
+        equal={row: is_repeated(runs, row) for row in params.repeated.rows},
     )
+
+
+def is_repeated(runs: Path, row: str) -> bool:
+    """Whether the second run of a row has the scores and the curve of the first, to the byte."""
+    first, second = (runs / group / row for group in ("screening", "repeated"))
+    return all(sha256(first / name) == sha256(second / name) for name in (SCORES, CURVE))
 
 
 def fit(screening: pd.DataFrame) -> dict[str, float]:

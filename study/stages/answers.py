@@ -12,6 +12,7 @@ from adapterbench.study.params import (
     ConfirmationParams,
     CurvesParams,
     DataSizesParams,
+    RepeatedParams,
     ReportParams,
     ScreeningParams,
 )
@@ -26,6 +27,7 @@ def main(
     params = Params(
         report=load_params(ReportParams, "report"),
         screening=load_params(ScreeningParams, "screening"),
+        repeated=load_params(RepeatedParams, "repeated"),
         curves=load_params(CurvesParams, "curves"),
         data_sizes=load_params(DataSizesParams, "data_sizes"),
         confirmation=load_params(ConfirmationParams, "confirmation"),
