@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from toy_backbone import SAMPLE, VARIANT, Toy
+from toy_backbone import SAMPLE, Toy
 
-from adapterbench.adapters.core.variant import parse_variant
 from adapterbench.core.files import sha256
 from adapterbench.formats.frames import write_frame
 from adapterbench.formats.generated import read_names
@@ -31,7 +30,7 @@ def test_images_of_a_finalist(
     run, out = workplace / "run", workplace / "examples"
     run_once(settings, data, run, workplace / "adapter")
     adapter = workplace / "adapter"
-    finalist = None if alone else Finalist(parse_variant(VARIANT), adapter, run)
+    finalist = None if alone else Finalist(adapter, run)
     params = ExamplesParams(pairs=1, twin_cosine=None, shown=2)
     make_examples(params, SAMPLE, toy.score_params(), data, finalist, out)
     names = {path.name for path in out.iterdir()}

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from adapterbench.adapters.core.variant import Variant
 from adapterbench.core.config import Count, SampleParams, ScoreParams, Section
 from adapterbench.core.files import publish
 from adapterbench.formats.frames import read_frame
@@ -39,8 +38,6 @@ class ExamplesParams(Section):
 class Finalist:
     """A run whose adapter was kept."""
 
-    variant: Variant
-    """Row of the adapter."""
     adapter: Path
     """Folder of the adapter."""
     scores: Path
@@ -70,8 +67,8 @@ def make_examples(
     folders = Folders(data.backbone, data.neutral_evaluator)
     neutral = load_evaluator(scoring.evaluators.neutral, folders, "score.evaluators.neutral")
     items = items_of(sampling, data, SPLIT)
-    adapter = (finalist.adapter, finalist.variant) if finalist else (None, None)
-    sampler = Sampler(items, data.encoded, data.backbone, adapter[0], variant=adapter[1])
+    adapter = finalist.adapter if finalist else None
+    sampler = Sampler(items, data.encoded, data.backbone, adapter)
     pairs = find_pairs(sampler, data.shards, params.pairs, neutral, params.twin_cosine)
     with publish(out) as beside:
         layout = Illustrations(beside)
