@@ -64,6 +64,7 @@ def size_panel(ax: Axes, table: pd.DataFrame, metric: Metric, params: ReportPara
     ax.axvline(params.budget * size, color=GREY, linestyle=(0, (1, 1.5)), linewidth=1)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
+    ax.xaxis.set_minor_formatter(EngFormatter(places=1, sep=""))
     ax.set_xlabel("Trainable parameters")
     ax.set_ylabel(metric.label)
 

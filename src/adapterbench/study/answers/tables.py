@@ -95,30 +95,26 @@ def screening(runs: Sequence[Run], params: ReportParams) -> pd.DataFrame:
 
 def curves(runs: Sequence[Run], params: CurvesParams, report: ReportParams) -> pd.DataFrame:
     """One row per variant and length, over all seeds, compared with the original at that length."""
-    records = []
-    for steps in params.steps:
-        original = select(runs, report.original, steps=steps)
-        for row in params.rows:
-            chosen = select(runs, row, steps=steps)
-            record: dict[str, Any] = {"row": row, "steps": steps, "seeds": len(chosen)}
-            others = None if row == report.original else original
-            for metric in MEASURES:
-                record |= compared(chosen, others, metric)
-            records.append(record | mean_losses(chosen))
-    return corrected(pd.DataFrame(records))
+    return by_setting(runs, "steps", params.steps, params.rows, report.original)
 
 
 def data_sizes(runs: Sequence[Run], params: DataSizesParams, report: ReportParams) -> pd.DataFrame:
     """One row per variant and number of images, compared with the original on as many."""
+    return by_setting(runs, "samples", params.samples, params.rows, report.original)
+
+
+def by_setting(
+    runs: Sequence[Run], name: str, values: Sequence[int], rows: Sequence[str], original: str
+) -> pd.DataFrame:
+    """One row per value of a setting of the runs and per variant."""
     records = []
-    for samples in params.samples:
-        original = select(runs, report.original, samples=samples)
-        for row in params.rows:
-            chosen = select(runs, row, samples=samples)
-            record: dict[str, Any] = {"row": row, "samples": samples}
-            others = None if row == report.original else original
+    for value in values:
+        baseline = select(runs, original, **{name: value})
+        for row in rows:
+            chosen = select(runs, row, **{name: value})
+            record: dict[str, Any] = {"row": row, name: value, "seeds": len(chosen)}
             for metric in MEASURES:
-                record |= compared(chosen, others, metric)
+                record |= compared(chosen, None if row == original else baseline, metric)
             records.append(record | mean_losses(chosen))
     return corrected(pd.DataFrame(records))
 
