@@ -10,7 +10,15 @@ from adapterbench.cli.architecture import find
 from adapterbench.cli.costs import Device
 from adapterbench.cli.estimate import Plan, estimate
 from adapterbench.cli.settings import settings, write
-from adapterbench.core.config import PARAMS, Count, SampleParams, Section, load_params, read_params
+from adapterbench.core.config import (
+    PARAMS,
+    Count,
+    SampleParams,
+    Section,
+    load_params,
+    load_row,
+    read_params,
+)
 from adapterbench.study.params import (
     ConfirmationParams,
     CurvesParams,
@@ -71,10 +79,18 @@ def plan(params: PlanParams, backbone: Path, project: Path) -> dict[str, Any]:
         }
         for name, runs in all_runs(costs).items()
     }
-    theirs = params.original
-    with settings(None, theirs.profile) as path:
-        original = estimate(find(theirs.profile, None), path, theirs.samples)
-    return {"groups": groups, "original": original.facts(theirs.device())}
+    return {"groups": groups, "original": original_facts(params.original)}
+
+
+def original_facts(params: OriginalParams) -> dict[str, Any]:
+    """Costs of the finalists over the original study's models and data."""
+    finalists = load_params(ConfirmationParams, "confirmation").rows
+    rows = {name: load_row(name) for name in finalists}
+    with settings(None, params.profile) as profile, TemporaryDirectory() as folder:
+        path = Path(folder, PARAMS.name)
+        write(path, {**read_params(profile), "variants": rows})
+        costs = estimate(find(params.profile, None), path, params.samples)
+    return costs.facts(params.device())
 
 
 def all_runs(costs: Plan) -> dict[str, list[tuple[str, int, int]]]:

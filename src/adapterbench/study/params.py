@@ -27,7 +27,7 @@ class CurvesParams(Section):
 
     rows: Names
     seeds: Annotated[tuple[Seed, ...], Field(min_length=2)]
-    steps: Annotated[tuple[Count, ...], Field(min_length=1)]
+    steps: Annotated[tuple[Count, ...], Field(min_length=2)]
 
 
 class DataSizesParams(Section):

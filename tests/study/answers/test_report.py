@@ -22,7 +22,7 @@ from adapterbench.study.params import (
     RepeatedParams,
     ScreeningParams,
 )
-from adapterbench.study.runs.files import CHOSEN, REFERENCES, WORST
+from adapterbench.study.runs.files import CHOSEN, REFERENCES, WORST, RatesParams
 
 from .conftest import WriteRun
 from .test_tables import REPORT
@@ -30,6 +30,7 @@ from .test_tables import REPORT
 ROWS, SEEDS = ("original", "small"), (11, 12, 13)
 PARAMS = Params(
     report=REPORT,
+    rates=RatesParams(steps=10, learning_rates=(0.0005, 0.001)),
     screening=ScreeningParams(steps=100, seed=0),
     repeated=RepeatedParams(rows=("small",)),
     curves=CurvesParams(rows=("original", "network"), seeds=(1, 2), steps=(50, 100)),
@@ -97,7 +98,10 @@ def plan(workplace: Path) -> Path:
     original = {
         "samples": 2919397,
         "device": {"utilisation": 0.15},
-        "training": {"ip_adapter": {"steps": 45000, "hours": 9.0}},
+        "training": {
+            row: {"steps": 45000, "hours": 9.0, "trainable_params": size, "samples_seen": 2919397}
+            for row, size in {"original": 22_000_000, "small": 11_000_000}.items()
+        },
     }
     write_json(workplace / "plan.json", {"groups": groups, "original": original})
     return workplace / "plan.json"

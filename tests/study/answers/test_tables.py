@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from adapterbench.formats.frames import write_frame
 from adapterbench.study.answers import tables
 from adapterbench.study.answers.runs import read_runs
 from adapterbench.study.params import (
@@ -13,8 +14,9 @@ from adapterbench.study.params import (
     DataSizesParams,
     ReportParams,
 )
+from adapterbench.study.runs.files import SCORES
 
-from .conftest import SIZES, TRUTH, WriteRun
+from .conftest import SIZES, TRUTH, WriteRun, drawn
 
 REPORT = ReportParams(
     original="original",
@@ -82,9 +84,34 @@ def test_curves_sizes_and_power(write_run: WriteRun, workplace: Path, floors: Pa
     assert power.loc["neutral", "power"] > 0.9
     tiny = tables.power(curves, dict.fromkeys(("clip_i", "neutral", "r_at_1"), 1e-6), 0.05)
     assert tiny["power"].tolist() == pytest.approx([0.05] * 3, abs=0.01)
+    trend = tables.trend(runs, params, REPORT)  # the truth is the same at both lengths
+    for key in ("clip_i", "neutral", "r_at_1"):
+        assert trend[f"{key}_difference"] == pytest.approx(0, abs=1e-9)
     sizes = DataSizesParams(rows=("original", "network"), samples=(10, 20), steps=100, seed=0)
     by_amount = tables.data_sizes(read_runs(workplace / "runs/data_sizes"), sizes, REPORT)
     assert by_amount["samples"].tolist() == [10, 10, 20, 20]
     found = tables.by_distance(runs, floors, REPORT)
     assert abs(found["neutral"]) < 0.5  # noise
     assert found["neutral_p"] > 0.001
+
+
+def test_the_trend_is_the_change_per_doubling(write_run: WriteRun, workplace: Path) -> None:
+    for steps, gain in {50: 0.01, 100: 0.03, 200: 0.05}.items():
+        for seed in (1, 2, 3):
+            write_run("curves", "original", seed, steps=steps)
+            folder = write_run("curves", "network", seed, steps=steps)
+            raised = drawn("original", seed)
+            raised["neutral"] += gain
+            write_frame(raised, folder / SCORES)
+    params = CurvesParams(rows=("original", "network"), seeds=(1, 2, 3), steps=(50, 100, 200))
+    trend = tables.trend(read_runs(workplace / "runs/curves"), params, REPORT)
+    assert trend["neutral_difference"] == pytest.approx(0.02)
+    assert trend["neutral_difference_lo"] == pytest.approx(0.02)
+    assert trend["clip_i_difference"] == pytest.approx(0)
+
+
+def test_a_verdict_needs_a_corrected_p() -> None:
+    row = {"clip_i_difference": 0.1, "clip_i_p_holm": 0.01}
+    row |= {"neutral_difference": -0.1, "neutral_p_holm": 0.06}
+    assert tables.verdicts(row, 0.05) == {"clip_i": "higher", "neutral": "not told apart"}
+    assert tables.verdicts(row, 0.10) == {"clip_i": "higher", "neutral": "lower"}

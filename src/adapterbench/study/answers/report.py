@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, get_type_hints
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from scipy import stats
 
-from adapterbench.core.config import CompareParams
+from adapterbench.core.config import CompareParams, load_params
 from adapterbench.core.documents import read_document
 from adapterbench.core.files import publish, sha256
 from adapterbench.formats.generated import Illustrations, decode_images, read_names
@@ -32,7 +32,7 @@ from adapterbench.study.params import (
     ReportParams,
     ScreeningParams,
 )
-from adapterbench.study.runs.files import CHOSEN, CURVE, REFERENCES, SCORES, WORST
+from adapterbench.study.runs.files import CHOSEN, CURVE, REFERENCES, SCORES, WORST, RatesParams
 
 Columns = dict[str, Sequence[common.Cell]]
 
@@ -47,12 +47,23 @@ class Params:
     """The sections that the report reads."""
 
     report: ReportParams
+    rates: RatesParams
     screening: ScreeningParams
     repeated: RepeatedParams
     curves: CurvesParams
     data_sizes: DataSizesParams
     confirmation: ConfirmationParams
     compare: CompareParams
+
+    @classmethod
+    def load(cls) -> Self:
+        """The sections of params.yaml.
+
+        Raises:
+            UserError: one is missing or invalid.
+        """
+        kinds = get_type_hints(cls)
+        return cls(**{name: load_params(kind, name) for name, kind in kinds.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,8 @@ class Answers:
     confirmation: pd.DataFrame
     power: pd.DataFrame
     pairs: pd.DataFrame
+    trend: Mapping[str, float | None]
+    """See `tables.trend`."""
     by_distance: Mapping[str, float]
     """See `tables.by_distance`."""
     fit: Mapping[str, float]
@@ -98,6 +111,7 @@ def answer(params: Params, runs: Path) -> Answers:
         ),
         power=tables.power(curves, margin, report.level),
         pairs=pairs.compare_pairs(runs / "examples", params.confirmation.rows, params.compare),
+        trend=tables.trend(groups["curves"], params.curves, report),
         by_distance=tables.by_distance(groups["curves"], runs / "floors/tuning", report),
         fit=fit(screening),
         margin=margin,
@@ -204,6 +218,8 @@ def render(params: Params, answers: Answers, plan: Mapping[str, Any]) -> str:
         plan=plan,
         spent=spent,
         first=next(iter(answers.groups["confirmation"])),
+        devices=devices(answers.groups),
+        at_end=rates_at_end(answers.screening, params.rates),
         measures=MEASURES,
         protocols=PROTOCOLS,
         by_rule=chosen,
@@ -212,9 +228,24 @@ def render(params: Params, answers: Answers, plan: Mapping[str, Any]) -> str:
         cell=cell,
         p_text=p_text,
         signed=signed,
+        verdicts=lambda row: tables.verdicts(row, params.report.level),
         answers_sheet=lambda name: pairs.sheet(answers.pairs, name, str).markdown(),
     )
     return text.rstrip() + "\n"
+
+
+def devices(groups: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
+    """The groups of runs that were made on each device."""
+    found: dict[str, list[str]] = {}
+    for name, runs in groups.items():
+        found.setdefault(runs[0].facts.device, []).append(name)
+    return found
+
+
+def rates_at_end(table: pd.DataFrame, rates: RatesParams) -> list[str]:
+    """The rows whose learning rate is the lowest or the highest that was tried."""
+    ends = min(rates.learning_rates), max(rates.learning_rates)
+    return [str(row) for row in table.loc[table["learning_rate"].isin(ends), "row"]]
 
 
 def p_text(value: float) -> str:

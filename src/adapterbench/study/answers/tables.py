@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -27,6 +28,7 @@ from adapterbench.study.params import (
 from adapterbench.study.runs.files import NEAREST
 
 FLOOR, CEILING = "no_prompt", "vae"
+HIGHER, LOWER, EQUAL = "higher", "lower", "not told apart"
 
 
 def margins(floors: Path, share: float) -> dict[str, float]:
@@ -117,6 +119,47 @@ def by_setting(
                 record |= compared(chosen, None if row == original else baseline, metric)
             records.append(record | mean_losses(chosen))
     return corrected(pd.DataFrame(records))
+
+
+def trend(
+    runs: Sequence[Run], params: CurvesParams, report: ReportParams
+) -> dict[str, float | None]:
+    """What a doubling of the steps adds to the network's difference with the original.
+
+    The slope of a straight line over log2(steps), by least squares for every seed and item.
+    """
+    columns: dict[str, float | None] = {}
+    for metric in MEASURES:
+        gains = np.stack(
+            [
+                difference(
+                    select(runs, report.network, steps=steps),
+                    select(runs, report.original, steps=steps),
+                    metric.key,
+                )
+                for steps in params.steps
+            ]
+        )
+        lines = np.polyfit(np.log2(params.steps), gains.reshape(len(gains), -1), 1)
+        slope = estimate(lines[0].reshape(gains.shape[1:]))
+        cells = {"": slope.mean, **ends(slope), "_p": slope.p_different()}
+        columns |= {f"{metric.key}_difference{end}": value for end, value in cells.items()}
+    return columns
+
+
+def verdicts(row: Mapping[str, Any], level: float) -> dict[str, str]:
+    """By similarity, whether a row is `higher`, `lower` or `not told apart`, after Holm."""
+    return {
+        metric.key: direction(row[f"{metric.key}_difference"])
+        if row[f"{metric.key}_p_holm"] < level
+        else EQUAL
+        for metric in MEASURES[:2]
+    }
+
+
+def direction(difference: float) -> str:
+    """In words."""
+    return HIGHER if difference > 0 else LOWER
 
 
 def mean_losses(runs: Sequence[Run]) -> dict[str, float]:
