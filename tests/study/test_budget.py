@@ -43,9 +43,9 @@ def test_hours_follow_from_runs(toy: Toy, workplace: Path, monkeypatch: pytest.M
         assert group["hours"] == pytest.approx(group["flops"] / 0.18e12 / 3600)
     original = found["original"]
     assert original["samples"] == 2919397
-    # keys and values of 16 layers from 768 features, and a projection of 1024 to 4 or to 2 tokens
+    # keys and values of 16 layers from 768 features, and a projection of 512 to 4 or to 2 tokens
     layers = 2 * 768 * (5 * 320 + 5 * 640 + 6 * 1280)
-    projections = [(1024 + 1) * tokens * 768 + 2 * 768 for tokens in (4, 2)]
+    projections = [(512 + 1) * tokens * 768 + 2 * 768 for tokens in (4, 2)]
     counts = [original["training"][row]["trainable_params"] for row in ROWS]
     assert counts == [layers + projection for projection in projections]
     assert original["training"]["first"]["hours"] > 1
