@@ -42,8 +42,10 @@ def test_screening_compares_every_row_with_the_original(
     assert table["neutral_difference"].isna()[["original", "bad"]].all()
     assert table.loc["bad", "diverged"] == "the loss is not finite"  # shown, not dropped
     assert table.loc["small", "gap"] == pytest.approx(0.1)
-    rows = table.reset_index()
-    assert tables.finalists(rows, REPORT, 3) == ["small"]
+    rows, margin = table.reset_index(), dict.fromkeys(("clip_i", "neutral", "r_at_1"), 0.04)
+    assert list(tables.finalists(rows, REPORT, margin).values()) == ["small", "small", "network"]
+    strict = dict.fromkeys(margin, -0.1)
+    assert list(tables.finalists(rows, REPORT, strict).values()) == ["small", None, "network"]
 
 
 def test_confirmation_tells_not_worse_from_worse(

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from adapterbench.report.figures import GREY, MARKERS, frontier, style
 from adapterbench.report.intervals import Floats
@@ -26,47 +26,62 @@ GAP = Metric(
     decimals=4,
     precision=6,
 )
+SHOWN_MARGINS = 3
+"""How far below the original the axis goes; rows far below would flatten all the others."""
+DOTTED: Any = {"linestyle": (0, (1, 1.5)), "linewidth": 1}
 BLUE, ORANGE, GREEN, *_ = sns.color_palette("colorblind")
 
 
-def sizes(table: pd.DataFrame, params: ReportParams) -> Figure:
+def sizes(table: pd.DataFrame, params: ReportParams, margin: Mapping[str, float]) -> Figure:
     """Each score over the trainable parameters, with the frontier; the rows on it are named."""
     with style():
         figure = Figure(figsize=(9.2, 9.6), layout="constrained")
         for ax, metric in zip(figure.subplots(2), SIMILARITIES, strict=True):
-            size_panel(ax, table.dropna(subset=[metric.key]), metric, params)
+            scored = table.dropna(subset=[metric.key])
+            size_panel(ax, scored, metric, params, margin[metric.key])
     return figure
 
 
-def size_panel(ax: Axes, table: pd.DataFrame, metric: Metric, params: ReportParams) -> None:
-    """One score over the trainable parameters."""
-    for number, row in enumerate(table.to_dict("records")):
-        depth = row["row"] in params.depth
-        colour = ORANGE if row["row"] == params.original else GREEN if depth else BLUE
-        ax.errorbar(
-            row["trainable_params"],
-            row[metric.key],
-            yerr=lengths_of_arms(table.iloc[[number]], metric.key),
-            fmt="s" if depth else "o",
-            color=colour,
-            elinewidth=0.6,
-            markersize=5,
-        )
+def size_panel(
+    ax: Axes, table: pd.DataFrame, metric: Metric, params: ReportParams, margin: float
+) -> None:
+    """One score over the trainable parameters; rows far below the others stand on the axis."""
+    original = table[table["row"] == params.original].iloc[0]
+    lowest = original[metric.key] - SHOWN_MARGINS * margin
     best = frontier(
         list(table[["trainable_params", metric.key]].itertuples(index=False, name=None))
     )
-    ax.step(*zip(*best, strict=True), where="post", color=GREY, linewidth=1)
-    for row in table.to_dict("records"):
-        at = (row["trainable_params"], row[metric.key])
+    named = below = 0
+    for number, row in enumerate(table.to_dict("records")):
+        at, low = (row["trainable_params"], row[metric.key]), row[metric.key] < lowest
+        depth = row["row"] in params.depth
+        colour = ORANGE if row["row"] == params.original else GREEN if depth else BLUE
+        if low:
+            ax.plot(at[0], lowest, "v", color=colour, markersize=6, clip_on=False)
+            note(ax, f"{row['row']}, {metric.text(at[1])}", (at[0], lowest), (7, 3 + 11 * below))
+            below += 1
+            continue
+        arms = lengths_of_arms(table.iloc[[number]], metric.key)
+        look: dict[str, Any] = {"color": colour, "elinewidth": 0.6, "markersize": 5}
+        ax.errorbar(*at, yerr=arms, fmt="s" if depth else "o", **look)
         if at in best or row["row"] == params.original:
-            ax.annotate(row["row"], at, xytext=(4, 5), textcoords="offset points", fontsize=7.5)
-    size = table.loc[table["row"] == params.original, "trainable_params"].item()
-    ax.axvline(params.budget * size, color=GREY, linestyle=(0, (1, 1.5)), linewidth=1)
+            note(ax, str(row["row"]), at, (4, -11 if named % 2 else 5))
+            named += 1
+    ax.step(*zip(*best, strict=True), where="post", color=GREY, linewidth=1)
+    ax.axvline(params.budget * original["trainable_params"], color=GREY, **DOTTED)
+    ax.axhline(original[metric.key] - margin, color=GREY, **DOTTED)
+    ax.set_ylim(bottom=lowest)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
-    ax.xaxis.set_minor_formatter(EngFormatter(places=1, sep=""))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("Trainable parameters")
     ax.set_ylabel(metric.label)
+
+
+def note(ax: Axes, text: str, at: tuple[float, float], offset: tuple[int, int]) -> None:
+    """A small name beside a point."""
+    ax.annotate(text, at, xytext=offset, textcoords="offset points", fontsize=7.5)
 
 
 def lengths(table: pd.DataFrame, rows: Sequence[str]) -> Figure:

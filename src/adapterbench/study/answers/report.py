@@ -37,7 +37,6 @@ from adapterbench.study.runs.files import CHOSEN, CURVE, REFERENCES, SCORES, WOR
 Columns = dict[str, Sequence[common.Cell]]
 
 TEXT, PAGE, FIGURES = "study.md", "study.html", "study"
-FINALISTS = 3
 DECIMALS = 6
 """Of all numbers in the tables' files."""
 
@@ -84,6 +83,8 @@ class Answers:
     """Rank correlation of the loss on unseen images with each score, over the rows."""
     margin: Mapping[str, float]
     """By score, on the split of the confirmation."""
+    screening_margin: Mapping[str, float]
+    """The same on the split of the screening."""
     groups: Mapping[str, list[Run]]
     equal: Mapping[str, bool]
     """Whether all bytes of a run that was repeated are equal, by row."""
@@ -115,6 +116,7 @@ def answer(params: Params, runs: Path) -> Answers:
         by_distance=tables.by_distance(groups["curves"], runs / "floors/tuning", report),
         fit=fit(screening),
         margin=margin,
+        screening_margin=tables.margins(runs / "floors/tuning", report.margin),
         groups=groups,
         equal={row: is_repeated(runs, row) for row in params.repeated.rows},
     )
@@ -161,7 +163,7 @@ def draw(params: Params, answers: Answers, examples: Path) -> dict[str, Figure]:
     """All figures by name."""
     report, rows = params.report, params.confirmation.rows
     return {
-        "sizes": figures.sizes(answers.screening, report),
+        "sizes": figures.sizes(answers.screening, report, answers.screening_margin),
         "depth": figures.differences(answers.screening, report.depth, report.original),
         "lengths": figures.lengths(answers.curves, params.curves.rows),
         "amounts": figures.amounts(answers.data_sizes, params.data_sizes.rows),
@@ -211,7 +213,6 @@ def render(params: Params, answers: Answers, plan: Mapping[str, Any]) -> str:
         name: sum(run.facts.train_seconds or 0 for run in runs) / 3600
         for name, runs in answers.groups.items()
     }
-    chosen = tables.finalists(answers.screening, params.report, FINALISTS)
     text = environment.get_template(TEXT).render(
         p=params,
         a=answers,
@@ -222,7 +223,7 @@ def render(params: Params, answers: Answers, plan: Mapping[str, Any]) -> str:
         at_end=rates_at_end(answers.screening, params.rates),
         measures=MEASURES,
         protocols=PROTOCOLS,
-        by_rule=chosen,
+        by_rule=tables.finalists(answers.screening, params.report, answers.screening_margin),
         records=records,
         where=where,
         cell=cell,

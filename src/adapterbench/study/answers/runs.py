@@ -29,12 +29,12 @@ class Run:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """All runs in a folder, sorted by name.
+    """All runs in a folder, sorted by name, but for those that were killed (hidden folders).
 
     Raises:
         UserError: there is none, or one is damaged, or two cannot be compared.
     """
-    if not (paths := sorted(path for path in folder.glob("*") if path.is_dir())):
+    if not (paths := sorted(path for path in folder.glob("[!.]*") if path.is_dir())):
         raise InputError(f"{folder} has no runs: run `make study`", folder)
     runs = [read_run(path) for path in paths]
     check_comparable(runs, folder)

@@ -226,13 +226,27 @@ def power(curve: pd.DataFrame, margin: Mapping[str, float], level: float) -> pd.
     return pd.DataFrame(records)
 
 
-def finalists(table: pd.DataFrame, params: ReportParams, count: int) -> list[str]:
-    """The rows of the screening within the budget of parameters with the highest mean score."""
-    within = table[table["share"] <= params.budget]
-    ranked = within.assign(score=mean_of_similarities(within)).sort_values(
+def finalists(
+    table: pd.DataFrame, params: ReportParams, margin: Mapping[str, float]
+) -> dict[str, str | None]:
+    """The rows of the screening that are worth a confirmation, by the rule that names each.
+
+    Args:
+        margin: by score, on the split of the screening.
+    """
+    ranked = table.assign(score=mean_of_similarities(table)).sort_values(
         "score", ascending=False, kind="stable"
     )
-    return [str(row) for row in ranked["row"].head(count)]
+    near = [ranked[f"{key}_difference"] > -margin[key] for key in margin]
+    others = ranked["row"] != params.original
+    rules = {
+        "the best within the budget of parameters": ranked[ranked["share"] <= params.budget],
+        "the smallest within the margin in every score": ranked[
+            np.logical_and.reduce(near)
+        ].sort_values("trainable_params", kind="stable"),
+        "the best projection with hidden layers": ranked[ranked["row"].isin(params.depth) & others],
+    }
+    return {name: next(iter(rows["row"]), None) for name, rows in rules.items()}
 
 
 def mean_of_similarities(table: pd.DataFrame) -> "pd.Series[float]":
