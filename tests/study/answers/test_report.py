@@ -97,7 +97,7 @@ def plan(workplace: Path) -> Path:
     groups = {name: {"runs": 4, "hours": 0.5} for name in ("rates", "screening")}
     original = {
         "samples": 2919397,
-        "device": {"utilisation": 0.15},
+        "device": {"tflops": 989, "utilisation": 0.15},
         "training": {
             row: {"steps": 45000, "hours": 9.0, "trainable_params": size, "samples_seen": 2919397}
             for row, size in {"original": 22_000_000, "small": 11_000_000}.items()
@@ -111,17 +111,21 @@ def test_the_report_of_a_study(study: Path, plan: Path, workplace: Path) -> None
     out = workplace / "report"
     write(PARAMS, study, plan, out)
     text = (out / TEXT).read_text()
-    assert "`small` has 40 % of the trainable parameters of `original` and is not worse" in text
+    assert "`small` has 40 % of the trainable parameters and is not worse" in text
     assert re.search(r"\| bad \|.*diverged", text)
     assert "45,000 steps" in text
     assert "1 of 1 runs that were repeated" in text
     assert "nan" not in text
-    shown = set(re.findall(rf"\({FIGURES}/(\w+)\.png\)", text))
-    drawn = {path.stem for path in (out / FIGURES).glob("*.png")}
+    shown = set(re.findall(rf"\({FIGURES}/(\w+\.\w+)\)", text))
+    drawn = {path.name for path in (out / FIGURES).iterdir()}
     assert shown == drawn
-    assert {"sizes", "depth", "lengths", "amounts", "fit", "chosen", "restyle"} < drawn
+    plots = {f"{name}.png" for name in ("sizes", "depth", "lengths", "amounts", "fit")}
+    photos = drawn - plots
+    assert {"chosen.jpg", "restyle.jpg", "worst_small.jpg"} < photos
+    assert plots < drawn
     page = (out / PAGE).read_text()
-    assert page.count("data:image/webp;base64,") == len(drawn)
+    assert page.count("data:image/webp;base64,") == len(plots)
+    assert page.count("data:image/jpeg;base64,") == len(photos)
     assert f'src="{FIGURES}/' not in page
     assert "<table>" in page
     screening = pd.read_csv(out / "screening.csv").set_index("row")
@@ -140,4 +144,4 @@ def test_a_repeated_run_that_differs_is_said(study: Path, plan: Path, workplace:
 def test_no_finalist_within_the_margin_is_said(study: Path, plan: Path, workplace: Path) -> None:
     strict = REPORT.model_copy(update={"margin": 1e-4})
     write(replace(PARAMS, report=strict), study, plan, workplace / "report")
-    assert "No finalist with at most 50 %" in (workplace / "report" / TEXT).read_text()
+    assert "Not shown: no finalist with at most 50 %" in (workplace / "report" / TEXT).read_text()

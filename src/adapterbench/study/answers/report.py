@@ -1,5 +1,7 @@
 """Write the study's report: tables, figures, and a text whose numbers are all filled in."""
 
+import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -37,6 +39,7 @@ from adapterbench.study.runs.files import CHOSEN, CURVE, REFERENCES, SCORES, WOR
 Columns = dict[str, Sequence[common.Cell]]
 
 TEXT, PAGE, FIGURES = "study.md", "study.html", "study"
+SAVERS = {".png": common.save, ".jpg": figures.save_photo}
 DECIMALS = 6
 """Of all numbers in the tables' files."""
 
@@ -149,7 +152,7 @@ def write(params: Params, runs: Path, plan: Path, out: Path) -> None:
     with publish(out) as beside:
         (beside / FIGURES).mkdir(parents=True)
         for name, figure in drawn.items():
-            common.save(figure, beside / FIGURES / f"{name}.png")
+            SAVERS[Path(name).suffix](figure, beside / FIGURES / name)
         for name in ("screening", "curves", "data_sizes", "confirmation"):
             table = getattr(answers, name)
             floats = table.select_dtypes(float).columns
@@ -160,18 +163,24 @@ def write(params: Params, runs: Path, plan: Path, out: Path) -> None:
 
 
 def draw(params: Params, answers: Answers, examples: Path) -> dict[str, Figure]:
-    """All figures by name."""
+    """All figures by file name."""
     report, rows = params.report, params.confirmation.rows
     return {
-        "sizes": figures.sizes(answers.screening, report, answers.screening_margin),
-        "depth": figures.differences(answers.screening, report.depth, report.original),
-        "lengths": figures.lengths(answers.curves, params.curves.rows),
-        "amounts": figures.amounts(answers.data_sizes, params.data_sizes.rows),
-        "fit": figures.fit_and_scores(answers.screening, answers.fit),
-        "chosen": common.grid(image_grid(examples, rows, CHOSEN)),
-        **{f"worst_{row}": common.grid(image_grid(examples, [row], WORST)) for row in rows},
-        **{name: common.grid(pair_grid(examples, rows, name)) for name in PROTOCOLS},
+        "sizes.png": figures.sizes(answers.screening, report, answers.screening_margin),
+        "depth.png": figures.differences(answers.screening, report.depth, report.original),
+        "lengths.png": figures.lengths(answers.curves, params.curves.rows),
+        "amounts.png": figures.amounts(answers.data_sizes, params.data_sizes.rows),
+        "fit.png": figures.fit_and_scores(answers.screening, answers.fit),
+        "chosen.jpg": common.grid(image_grid(examples, rows, CHOSEN)),
+        **{f"worst_{row}.jpg": common.grid(strip(examples, row, WORST)) for row in rows},
+        **{f"{name}.jpg": common.grid(pair_grid(examples, rows, name)) for name in PROTOCOLS},
     }
+
+
+def strip(examples: Path, row: str, tar: str) -> Columns:
+    """A column per item: the image prompt above, the row's image below."""
+    columns = image_grid(examples, [row], tar).values()
+    return {str(number): cells for number, cells in enumerate(zip(*columns, strict=True), 1)}
 
 
 def image_grid(examples: Path, rows: Sequence[str], tar: str) -> Columns:
@@ -239,7 +248,8 @@ def devices(groups: Mapping[str, Sequence[Run]]) -> dict[str, list[str]]:
     """The groups of runs that were made on each device."""
     found: dict[str, list[str]] = {}
     for name, runs in groups.items():
-        found.setdefault(runs[0].facts.device, []).append(name)
+        device = re.sub(r"\b1 threads", "1 thread", runs[0].facts.device)
+        found.setdefault(device, []).append(name)
     return found
 
 
@@ -282,11 +292,17 @@ def with_interval(row: Mapping[str, Any], key: str, text: Callable[[float], str]
     return f"{mean} [{lo}, {hi}]"
 
 
+def photo_uri(path: Path) -> str:
+    """A JPEG as a `data:` URI."""
+    return "data:image/jpeg;base64," + b64encode(path.read_bytes()).decode()
+
+
 def page(text: str, folder: Path) -> str:
     """The text as one HTML page with its figures inside."""
     body = MarkdownIt().enable("table").render(text)
-    for path in sorted((folder / FIGURES).glob("*.png")):
-        body = body.replace(f'src="{FIGURES}/{path.name}"', f'src="{data_uri(path)}"')
+    for path in sorted((folder / FIGURES).iterdir()):
+        uri = data_uri(path) if path.suffix == ".png" else photo_uri(path)
+        body = body.replace(f'src="{FIGURES}/{path.name}"', f'src="{uri}"')
     title = escape(text.partition("\n")[0].removeprefix("# "))
     environment = Environment(loader=PackageLoader("adapterbench.study.answers"), autoescape=False)
     return environment.get_template(PAGE).render(title=title, body=body)
