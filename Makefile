@@ -12,7 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup params repro experiments demo test coverage test-slow lint style docs wheel bench backbone hold-out archive controlnet \
-	descendants study publish publish-controlnet publish-descendants examples img2dataset clusters clean
+	descendants study study-page publish publish-controlnet publish-descendants examples img2dataset clusters clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -140,7 +140,11 @@ study: setup $(PINS) ## Run the study of parameters and depth (hours; it resumes
 	    dvc --cd study stage list --name-only | grep "^$$group" | \
 	    OMP_NUM_THREADS=1 xargs -P $(STUDY_JOBS) -n 4 sh -c '$(STUDY) || $(STUDY)' make || exit 1; \
 	done
-	dvc --cd study repro report
+	$(MAKE) study-page
+
+study-page: setup ## Build the study's page from the runs that are shared (a minute), write docs/study.md
+	dvc --cd study pull --quiet --allow-missing
+	dvc --cd study repro --single-item --force report
 	rm -rf docs/study
 	cp -r study/report/study.md study/report/study docs/
 
