@@ -132,7 +132,7 @@ examples: setup $(PINS) ## Run examples/ on what `make repro` left: images and t
 
 # a run computes on one core, so that its bytes do not depend on their number; STUDY_JOBS run at a time
 # a second try, for another may have held DVC's lock longer than it waits
-STUDY = dvc --cd study repro --single-item "$$@"
+STUDY = dvc --cd study repro --single-item --allow-missing "$$@"
 study: setup $(PINS) ## Run the study of parameters and depth (hours; it resumes after a kill), write docs/study.md
 	dvc repro prepare encode backbone neutral_evaluator
 	dvc --cd study pull --quiet --allow-missing
