@@ -131,14 +131,13 @@ examples: setup $(PINS) ## Run examples/ on what `make repro` left: images and t
 	jupyter execute examples/adapterbench.ipynb --output=out/adapterbench
 
 # a run computes on one core, so that its bytes do not depend on their number; STUDY_JOBS run at a time
-# a second try, for another may have held DVC's lock longer than it waits
-STUDY = dvc --cd study repro --single-item --allow-missing "$$@"
 study: setup $(PINS) ## Run the study of parameters and depth (hours; it resumes after a kill), write docs/study.md
 	dvc repro prepare encode backbone neutral_evaluator
 	dvc --cd study pull --quiet --allow-missing
 	for group in $(STUDY_GROUPS); do \
 	    dvc --cd study stage list --name-only | grep "^$$group" | \
-	    OMP_NUM_THREADS=1 xargs -P $(STUDY_JOBS) -n 4 sh -c '$(STUDY) || $(STUDY)' make || exit 1; \
+	    OMP_NUM_THREADS=1 xargs -P $(STUDY_JOBS) -n 4 \
+	    dvc --wait-for-lock --cd study repro --single-item --allow-missing || exit 1; \
 	done
 	$(MAKE) study-page
 
