@@ -228,7 +228,9 @@ def stages() -> dict[str, Any]:
 
 def variant(stage: str) -> dict[str, Any] | None:
     """The row of a stage that belongs to a variant."""
-    row: dict[str, Any] | None = params()["variants"].get(stage.partition("@")[2])
+    folder = ROOT / "study" if stage.startswith("study/") else ROOT
+    rows = yaml.safe_load((folder / "params.yaml").read_text())["variants"]
+    row: dict[str, Any] | None = rows.get(stage.partition("@")[2])
     return row
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, Self
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -64,8 +64,16 @@ class Params:
         Raises:
             UserError: one is missing or invalid.
         """
-        kinds = get_type_hints(cls)
-        return cls(**{name: load_params(kind, name) for name, kind in kinds.items()})
+        return cls(
+            report=load_params(ReportParams, "report"),
+            rates=load_params(RatesParams, "rates"),
+            screening=load_params(ScreeningParams, "screening"),
+            repeated=load_params(RepeatedParams, "repeated"),
+            curves=load_params(CurvesParams, "curves"),
+            data_sizes=load_params(DataSizesParams, "data_sizes"),
+            confirmation=load_params(ConfirmationParams, "confirmation"),
+            compare=load_params(CompareParams, "compare"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
