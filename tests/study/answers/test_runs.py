@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from adapterbench.core.errors import UserError
-from adapterbench.study.answers.runs import difference, read_run, read_runs, scores, select
+from adapterbench.study.answers.runs import (
+    check_same_base,
+    difference,
+    read_run,
+    read_runs,
+    scores,
+    select,
+)
 
 from .conftest import ITEMS, WriteRun, drawn
 
@@ -91,3 +98,19 @@ def test_a_score_that_is_no_number(write_run: WriteRun) -> None:
     write_frame(frame, folder / "scores.parquet")
     with pytest.raises(UserError, match="not a finite number"):
         read_run(folder)
+
+
+def test_groups_over_two_bases_are_refused(write_run: WriteRun, workplace: Path) -> None:
+    write_run("one", "original")
+    write_run("same", "original", device="gpu")  # another device is no fault between groups
+    write_run("other", "original", backbone="b" * 64)
+    groups = {name: read_runs(workplace / "runs" / name) for name in ("one", "same", "other")}
+    check_same_base({name: groups[name] for name in ("one", "same")})
+    with pytest.raises(UserError, match="runs of other are over another base model"):
+        check_same_base(groups)
+
+
+def test_a_killed_run_is_no_run(write_run: WriteRun, workplace: Path) -> None:
+    write_run("g", "original")
+    (workplace / "runs/g/.small.partial-12-host").mkdir()
+    assert [run.facts.row for run in read_runs(workplace / "runs/g")] == ["original"]

@@ -25,7 +25,7 @@ from adapterbench.report.embedded import data_uri
 from adapterbench.report.metrics import Metric
 from adapterbench.report.table import write_csv
 from adapterbench.study.answers import figures, tables
-from adapterbench.study.answers.runs import MEASURES, Run, read_runs
+from adapterbench.study.answers.runs import MEASURES, Run, check_same_base, read_runs
 from adapterbench.study.params import (
     ConfirmationParams,
     CurvesParams,
@@ -109,6 +109,7 @@ def answer(params: Params, runs: Path) -> Answers:
     """
     names = "screening", "curves", "data_sizes", "confirmation"
     groups = {name: read_runs(runs / name) for name in names}
+    check_same_base(groups)
     report = params.report
     screening = tables.screening(groups["screening"], report)
     curves = tables.curves(groups["curves"], params.curves, report)

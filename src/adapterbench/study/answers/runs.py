@@ -1,6 +1,6 @@
 """Read the runs of the study, check that they can be compared, and pair them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,21 @@ def check_comparable(runs: Sequence[Run], folder: Path) -> None:
             raise UserError(
                 f"{folder}: {name(run.facts)} was scored on other items than "
                 f"{name(scored[0].facts)}; make them anew with `make study`"
+            )
+
+
+def check_same_base(groups: Mapping[str, Sequence[Run]]) -> None:
+    """Check that all groups were made over one base model; their devices and splits may differ.
+
+    Raises:
+        UserError: two groups have different ones.
+    """
+    (first, (known, *_)), *others = groups.items()
+    for group, (run, *_) in others:
+        if run.facts.backbone != known.facts.backbone:
+            raise UserError(
+                f"the runs of {group} are over another base model than those of {first}; make them "
+                "anew with `make study`"
             )
 
 
